@@ -1,0 +1,39 @@
+"""What can go wrong, in one family, so that a caller needs to catch one class only."""
+
+__all__ = [
+    "AnchorError",
+    "DeepSpineError",
+    "GeometryError",
+    "ImageError",
+    "NoDiscsError",
+    "OutputError",
+    "WeightsError",
+]
+
+
+class DeepSpineError(Exception):
+    """Base of every error raised on purpose. Its text is one line: what was met, what to do."""
+
+
+class ImageError(DeepSpineError, ValueError):
+    """The image can't be read, or is not one 3-D volume with usable voxels."""
+
+
+class GeometryError(DeepSpineError, ValueError):
+    """An affine, a centreline or a displacement field that defines no usable space."""
+
+
+class AnchorError(DeepSpineError, ValueError):
+    """The disc given as an anchor does not exist or does not fit the image."""
+
+
+class NoDiscsError(DeepSpineError, LookupError):
+    """No spine was found in the image."""
+
+
+class WeightsError(DeepSpineError, RuntimeError):
+    """A weights file is missing, altered, or does not fit the network on its card."""
+
+
+class OutputError(DeepSpineError, OSError):
+    """A result can't be written where it was asked for."""

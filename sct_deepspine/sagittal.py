@@ -1,0 +1,175 @@
+"""Sheets of pixels laid through a volume, and what the network sees on them.
+
+A sheet is a grid of world points: a flat sagittal plane, or one that follows a curved spine.
+Rows run from superior to inferior, columns from posterior to anterior, both in equal steps of mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates
+
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.volume import Volume
+
+__all__ = ["Sheet", "flat_sheet", "normalise", "sample"]
+
+ANTERIOR = np.array([0.0, 1.0, 0.0])
+SUPERIOR = np.array([0.0, 0.0, 1.0])
+RIGHT = np.array([1.0, 0.0, 0.0])
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A grid of pixels whose centres are world points.
+
+    Parameters
+    ----------
+    points_world
+        ``(rows, columns, 3)`` world position of each pixel's centre; NaN where there is none.
+    pixel_mm
+        Edge of a pixel.
+    """
+
+    points_world: FloatArray
+    pixel_mm: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return self.points_world.shape[0], self.points_world.shape[1]
+
+    def world_from_pixel(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 2)`` pixel points (row, column) to ``(K, 3)`` world points.
+
+        Bilinear between pixel centres, continued linearly by up to one pixel at the border.
+        """
+        rows_columns = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+        corner = np.clip(np.floor(rows_columns), 0, np.maximum(np.array(self.shape) - 2, 0)).astype(int)
+        (row, column), (down, along) = corner.T, (rows_columns - corner).T[:, :, None]
+        last_row, last_column = self.shape[0] - 1, self.shape[1] - 1
+        below, beside = np.minimum(row + 1, last_row), np.minimum(column + 1, last_column)
+        grid = self.points_world
+        upper = grid[row, column] * (1 - along) + grid[row, beside] * along
+        lower = grid[below, column] * (1 - along) + grid[below, beside] * along
+        return upper * (1 - down) + lower * down
+
+    def refined(self, factor: int) -> FloatArray:
+        """Return the ``(rows·factor, columns·factor, 3)`` centres of the pixels' sub-pixels."""
+        if factor == 1:
+            return self.points_world
+        inside = (np.arange(factor) + 0.5) / factor - 0.5
+        row = (np.arange(self.shape[0])[:, None] + inside).ravel()
+        column = (np.arange(self.shape[1])[:, None] + inside).ravel()
+        pixels = np.stack(np.meshgrid(row, column, indexing="ij"), axis=-1)
+        return self.world_from_pixel(pixels).reshape(len(row), len(column), 3)
+
+
+def flat_sheet(
+    corner_world: ArrayLike, shape: tuple[int, int], pixel_mm: float, *, lateral_mm: ArrayLike | None = None
+) -> Sheet:
+    """Lay a sagittal plane whose first pixel (superior, posterior) is at a world point.
+
+    Parameters
+    ----------
+    corner_world
+        ``(3,)`` world position of pixel (0, 0).
+    shape
+        Rows and columns.
+    pixel_mm
+        Edge of a pixel.
+    lateral_mm
+        ``(rows,)`` world x of each row, for a plane bent to follow a scoliotic spine.
+    """
+    rows, columns = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
+    points = (
+        np.asarray(corner_world, dtype=np.float64)
+        + pixel_mm * columns[..., None] * ANTERIOR
+        - pixel_mm * rows[..., None] * SUPERIOR
+    )
+    if lateral_mm is not None:
+        points[..., 0] = np.asarray(lateral_mm, dtype=np.float64)[:, None]
+    return Sheet(points, pixel_mm)
+
+
+def sample(
+    volume: Volume, sheet: Sheet, *, slab_mm: float = 0.0, lateral: ArrayLike = RIGHT, oversample: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read a volume on a sheet: the mean over each pixel's area and over a slab.
+
+    Parameters
+    ----------
+    volume
+        The volume to read.
+    sheet
+        Where.
+    slab_mm
+        Thickness over which the volume is averaged, across the sheet.
+    lateral
+        Unit vector(s) across the sheet, broadcastable to ``(rows, columns, 3)``.
+    oversample
+        Sub-pixels per pixel edge; by default as many as the volume resolves.
+
+    Returns
+    -------
+    plane
+        ``(rows, columns)`` means, 0 where nothing was read.
+    inside
+        ``(rows, columns)``, true where the pixel's centre lies in the volume.
+    """
+    if oversample is None:
+        oversample = max(1, round(sheet.pixel_mm / max(float(np.sort(volume.grid.spacing_mm)[1]), 0.25)))
+    fine = sheet.refined(oversample)
+    offsets = _slab_offsets(volume, slab_mm)
+    vectors = np.broadcast_to(np.asarray(lateral, dtype=np.float64), sheet.points_world.shape)
+    vectors = vectors.repeat(oversample, axis=0).repeat(oversample, axis=1) if oversample > 1 else vectors
+    total = np.zeros(fine.shape[:2], dtype=np.float32)
+    count = np.zeros(fine.shape[:2], dtype=np.float32)
+    for offset in offsets:
+        values, inside = _read(volume, fine + offset * vectors)
+        total += np.where(inside, values, 0)
+        count += inside
+    total, count = _block_sum(total, oversample), _block_sum(count, oversample)
+    read = count > 0.5 * len(offsets) * oversample**2
+    return np.where(read, total / np.maximum(count, 1), 0).astype(np.float32), read
+
+
+def _slab_offsets(volume: Volume, slab_mm: float) -> FloatArray:
+    """Spread samples over the slab, no denser than the volume's own lateral spacing or 2 mm."""
+    count = max(1, round(slab_mm / max(float(volume.grid.spacing_mm[0]), 2.0)))
+    return ((np.arange(count) + 0.5) / count - 0.5) * slab_mm
+
+
+def _read(volume: Volume, points_world: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    shape = points_world.shape[:-1]
+    voxels = volume.grid.voxel_from_world(points_world.reshape(-1, 3))
+    inside = volume.grid.contains_voxel(voxels).reshape(shape)
+    voxels = np.where(np.isfinite(voxels), voxels, 0)
+    values = map_coordinates(volume.data, voxels.T, order=1, mode="nearest", output=np.float32)
+    return values.reshape(shape), inside
+
+
+def _block_sum(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    if factor == 1:
+        return fine
+    rows, columns = fine.shape[0] // factor, fine.shape[1] // factor
+    return fine.reshape(rows, factor, columns, factor).sum(axis=(1, 3))
+
+
+def normalise(plane: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Scale grey values for the network: robust range, zero mean, unit spread; 0 outside.
+
+    What lies outside the image is one constant: an edge repeated would draw a canal that goes on.
+    """
+    if not inside.any():
+        return np.zeros_like(plane)
+    values = plane[inside]
+    low, high = np.percentile(values, (1, 99))
+    if high <= low:
+        return np.zeros_like(plane)
+    scaled = np.clip((plane - low) / (high - low), -0.1, 1.3)
+    mean, spread = scaled[inside].mean(), scaled[inside].std()
+    return np.where(inside, (scaled - mean) / max(float(spread), 1e-3), 0).astype(np.float32)

@@ -1,0 +1,286 @@
+"""Scans with known discs, and the random planes a network is trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import cKDTree
+from torch.utils.data import Dataset
+
+from sct_deepspine.errors import ImageError
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.heatmaps import Codec, gaussian
+from sct_deepspine.sagittal import Sheet, normalise, sample
+from sct_deepspine.training.augment import (
+    crop_field_of_view,
+    random_grid,
+    randomise_grey_values,
+    recolour_tissues,
+)
+from sct_deepspine.volume import Volume, read_mask, read_volume
+
+__all__ = ["PlaneSettings", "RandomPlanes", "Scan", "read_folder", "read_scan"]
+
+TISSUE_KEYS = ("tissue_seg", "vertebra_seg")
+CANAL_TISSUE = 3
+CANAL_SIGMA_MM = 5.0
+LATERAL_WEIGHT = 0.6
+"""A disc's peak fades across the plane more slowly than within it: a disc is wide, its tip is not."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan with its truth.
+
+    Parameters
+    ----------
+    name
+        For tables and messages.
+    subject
+        Whose scan it is; sets are split by subject.
+    group
+        Region and contrast, for tables and for drawing evenly.
+    volume
+        In RAS order.
+    discs
+        Disc value → ``(3,)`` posterior tip, world.
+    span_z_mm
+        World z between which every visible disc is labelled.
+    centerline_world
+        ``(N, 3)`` cord or canal centres, one per slice, or None.
+    tissue
+        Labels on the volume's grid, or None.
+    """
+
+    name: str
+    subject: str
+    group: str
+    volume: Volume
+    discs: dict[int, FloatArray]
+    span_z_mm: tuple[float, float]
+    centerline_world: FloatArray | None = None
+    tissue: Volume | None = None
+
+    @property
+    def known_z_mm(self) -> tuple[float, float]:
+        """World z between which an empty "any disc" map is the truth.
+
+        Nothing above C2/C3 and nothing below L5/S1 is a disc, so that the span is open there.
+        """
+        low, high = self.span_z_mm
+        return (-np.inf if 25 in self.discs else low), (np.inf if min(self.discs, default=99) <= 3 else high)
+
+    def lateral_mm(self, z_mm: FloatArray) -> FloatArray:
+        """World x of the spine's middle at world z."""
+        if self.centerline_world is not None:
+            line = self.centerline_world
+            return np.interp(z_mm, line[:, 2], gaussian_filter1d(line[:, 0], 6, mode="nearest"))
+        points = np.array(list(self.discs.values()))
+        low, high = points[:, 2].min(), points[:, 2].max()
+        return np.polyval(np.polyfit(points[:, 2], points[:, 0], min(2, len(points) - 1)), np.clip(z_mm, low, high))
+
+
+def read_folder(folder: str | Path) -> list[Scan]:
+    """Read every scan of a folder of NIfTI files with JSON labels beside them.
+
+    Raises
+    ------
+    ImageError
+        If the folder holds no labelled scan.
+    """
+    scans = [read_scan(path) for path in sorted(Path(folder).glob("*.json"))]
+    if not scans:
+        raise ImageError(f"no labelled scan (NAME.json beside NAME.nii.gz) in {folder}")
+    return scans
+
+
+def read_scan(path: Path) -> Scan:
+    """Read one scan from its JSON file."""
+    card = json.loads(path.read_text())
+    folder = path.parent
+    volume = read_volume(folder / card["image"]).as_ras()
+    tissue_name = next((card[key] for key in TISSUE_KEYS if key in card), None)
+    tissue = read_volume(folder / tissue_name).as_ras() if tissue_name else None
+    canal = None
+    if "cord_seg" in card:
+        canal = read_mask(folder / card["cord_seg"]).as_ras()
+    elif "tissue_seg" in card and tissue is not None:
+        canal = Volume(tissue.data == CANAL_TISSUE, tissue.grid)
+    return Scan(
+        name=Path(card["image"]).name.removesuffix(".gz").removesuffix(".nii"),
+        subject=card["subject"],
+        group=f"{card['region'].split(' (')[0]} {card['contrast']}",
+        volume=volume,
+        discs={int(value): np.array(point, dtype=float) for value, point in card["discs"].items()},
+        span_z_mm=(card["labelled_span_mm"][0], card["labelled_span_mm"][1]),
+        centerline_world=None if canal is None else slice_centres(canal),
+        tissue=tissue,
+    )
+
+
+def slice_centres(mask: Volume) -> FloatArray:
+    """Return the centre of mass of each axial slice of a RAS mask, ``(N, 3)`` world, z ascending."""
+    inside = np.argwhere(mask.data)
+    slices, index = np.unique(inside[:, 2], return_inverse=True)
+    count = np.bincount(index)
+    centres = np.stack([np.bincount(index, inside[:, axis]) / count for axis in range(3)], axis=1)
+    world = mask.grid.world_from_voxel(centres[np.isin(slices, inside[:, 2])])
+    return world[np.argsort(world[:, 2])]
+
+
+@dataclass(frozen=True)
+class PlaneSettings:
+    """How training planes are drawn.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns, pixels.
+    pixel_mm
+        Edge of a pixel.
+    lateral_share
+        Share of planes put anywhere across the volume instead of near the spine's middle.
+    recolour_share
+        Share of planes whose labelled tissues get grey values of their own.
+    """
+
+    shape: tuple[int, int] = (192, 96)
+    pixel_mm: float = 2.0
+    lateral_share: float = 0.25
+    recolour_share: float = 0.5
+
+
+class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
+    """Random planes with their target maps; plane ``index`` is the same on every run of a seed.
+
+    Parameters
+    ----------
+    scans
+        Scans to draw from; groups are drawn evenly, then scans within a group.
+    codec
+        Layout of the target maps.
+    settings
+        How planes are drawn.
+    length
+        Number of planes.
+    seed
+        Of every random choice.
+    start
+        Index of the first plane, to go on where an earlier run stopped.
+    """
+
+    def __init__(
+        self, scans: Sequence[Scan], codec: Codec, settings: PlaneSettings, *, length: int, seed: int, start: int = 0
+    ) -> None:
+        self.codec, self.settings = codec, settings
+        self.length, self.seed, self.start = length, seed, start
+        self.scans = [_prepare(scan, settings.pixel_mm) for scan in scans]
+        groups = sorted({scan.group for scan in scans})
+        counts = {group: sum(scan.group == group for scan in scans) for group in groups}
+        weights = np.array([counts[scan.group] ** -0.5 for scan in scans])
+        self.weights = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng((self.seed, self.start + index))
+        scan = self.scans[rng.choice(len(self.scans), p=self.weights)]
+        sheet, scale = self._lay_sheet(rng, scan)
+        slab_mm = rng.uniform(1, 7)
+        plane, inside = sample(scan.volume, sheet, slab_mm=slab_mm, oversample=1)
+        if scan.tissue is not None and rng.random() < self.settings.recolour_share:
+            plane = recolour_tissues(rng, plane, _read_labels(scan.tissue, sheet))
+        plane = randomise_grey_values(rng, plane)
+        inside = crop_field_of_view(rng, inside, self.settings.pixel_mm)
+        targets = _draw_targets(scan, sheet, inside, self.codec, scale)
+        return {"image": torch.from_numpy(normalise(plane, inside)[None]), **targets}
+
+    def _lay_sheet(self, rng: np.random.Generator, scan: Scan) -> tuple[Sheet, float]:
+        """Lay a plane anywhere along the spine, turned, scaled and bent."""
+        settings = self.settings
+        grid, scale = random_grid(rng, settings.shape, settings.pixel_mm)
+        tips = np.array(list(scan.discs.values()))
+        half_width_mm = settings.pixel_mm * settings.shape[1] / 2
+        z_centre = rng.uniform(tips[:, 2].min() - 40, tips[:, 2].max() + 40)
+        near = tips[np.argmin(np.abs(tips[:, 2] - z_centre))]
+        centre = np.array([near[1] + rng.uniform(-0.5, 0.5) * half_width_mm, z_centre])
+        turn, tilt = np.radians(rng.uniform(-15, 15)), np.radians(rng.uniform(-8, 8))
+        y, z = centre[0] + grid[..., 0] * np.cos(turn), centre[1] + grid[..., 1]
+        x = scan.lateral_mm(z) + grid[..., 0] * np.sin(turn) + grid[..., 1] * np.tan(tilt) * (rng.random() < 0.5)
+        if rng.random() < settings.lateral_share:
+            corners = scan.volume.grid.corners_world()[:, 0]
+            x = x + rng.uniform(corners.min(), corners.max()) - x.mean()
+        else:
+            x = x + rng.normal(0, 2.5)
+        if scan.volume.data.shape[0] == 1:
+            x = np.full_like(x, scan.volume.grid.affine[0, 3])
+        return Sheet(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
+
+
+def _prepare(scan: Scan, pixel_mm: float) -> Scan:
+    """Scale grey values to 0…1 and blur to the plane's pixel, so that one sample is a pixel's mean."""
+    data = scan.volume.data.astype(np.float32)
+    low, high = np.percentile(data, (0.5, 99.5))
+    data = np.clip((data - low) / max(high - low, 1e-6), 0, 1.2)
+    for axis in (1, 2):
+        sigma_mm = 0.29 * pixel_mm  # the spread of a box one pixel wide
+        data = gaussian_filter1d(data, sigma_mm / scan.volume.grid.spacing_mm[axis], axis=axis)
+    values: dict[str, Any] = scan.__dict__ | {"volume": Volume(data, scan.volume.grid)}
+    return Scan(**values)
+
+
+def _read_labels(labels: Volume, sheet: Sheet) -> NDArray[np.uint8]:
+    voxels = labels.grid.voxel_from_world(sheet.points_world.reshape(-1, 3))
+    inside = labels.grid.contains_voxel(voxels)
+    i, j, k = np.round(np.where(inside[:, None], voxels, 0)).astype(int).T
+    values = np.where(inside, labels.data[i, j, k], 0)
+    # Vertebrae are numbered in some masks: they are one tissue all the same.
+    return np.where(values > CANAL_TISSUE, 1, values).astype(np.uint8).reshape(sheet.shape)
+
+
+def _draw_targets(
+    scan: Scan, sheet: Sheet, inside: NDArray[np.bool_], codec: Codec, scale: float
+) -> dict[str, torch.Tensor]:
+    """Draw the maps a perfect network would, and where they are known.
+
+    Distances are taken in the world, so that a disc's peak is right however the sheet is bent.
+    """
+    stride = codec.stride
+    rows, columns = (n // stride for n in sheet.shape)
+    blocks = sheet.points_world.reshape(rows, stride, columns, stride, 3)
+    cells = blocks.mean(axis=(1, 3))
+    visible = inside.reshape(rows, stride, columns, stride).mean(axis=(1, 3)) > 0.5
+    values = [value for value in scan.discs if codec.first_value <= value < codec.first_value + codec.levels]
+    tips = np.array([scan.discs[value] for value in values]).reshape(-1, 3)
+    offset = cells[None] - tips[:, None, None]
+    offset[..., 0] *= LATERAL_WEIGHT
+    sigma_mm = codec.sigma_cells * stride * sheet.pixel_mm * scale
+    heat = gaussian((offset**2).sum(-1), sigma_mm).astype(np.float32) * visible
+    low, high = scan.known_z_mm
+    known = ~visible | ((cells[..., 2] > low) & (cells[..., 2] < high))
+    level = np.array(values)[heat.argmax(axis=0)] - codec.first_value if values else np.zeros((rows, columns))
+    canal, canal_known = np.zeros((rows, columns), np.float32), ~visible
+    if scan.centerline_world is not None:
+        line = scan.centerline_world
+        distance, _ = cKDTree(line).query(cells, distance_upper_bound=40)
+        canal = gaussian(distance**2, CANAL_SIGMA_MM).astype(np.float32) * visible
+        canal_known |= (cells[..., 2] > line[0, 2]) & (cells[..., 2] < line[-1, 2])
+    return {
+        "any_disc": torch.from_numpy(heat.max(axis=0, initial=0)),
+        "any_known": torch.from_numpy(known.astype(np.float32)),
+        "level": torch.from_numpy(level.astype(np.int64)),
+        "canal": torch.from_numpy(canal),
+        "canal_known": torch.from_numpy(canal_known.astype(np.float32)),
+    }

@@ -1,0 +1,162 @@
+"""One in-memory volume, whatever kind of image came in."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from numpy.typing import NDArray
+
+from sct_deepspine.errors import ImageError
+from sct_deepspine.frames import Grid
+
+__all__ = ["Volume", "is_sct_image", "read_mask", "read_volume"]
+
+ImageLike = Any
+"""A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels and where they are.
+
+    Parameters
+    ----------
+    data
+        ``(I, J, K)`` array of real numbers.
+    grid
+        The grid of the voxels; its shape is the array's.
+    source
+        What the volume was read from; results go back to this kind.
+    """
+
+    data: NDArray[Any]
+    grid: Grid
+    source: Any = None
+
+    def as_ras(self) -> Volume:
+        """Return a view of the same voxels with axes flipped and swapped to be closest to RAS+.
+
+        Every point keeps its world position; nothing is copied or interpolated.
+        """
+        to_ras = io_orientation(self.grid.affine)
+        data = apply_orientation(self.data, to_ras)
+        affine = self.grid.affine @ inv_ornt_aff(to_ras, self.grid.shape)
+        return Volume(data, Grid(data.shape, affine), self.source)
+
+
+def is_sct_image(image: object) -> bool:
+    """Tell whether an object is (or behaves as) SCT's ``Image``, without importing SCT."""
+    return all(hasattr(image, name) for name in ("data", "hdr", "absolutepath", "getNonZeroCoordinates"))
+
+
+def read_volume(image: ImageLike) -> Volume:
+    """Read one 3-D volume and check that it can be worked on.
+
+    Parameters
+    ----------
+    image
+        Path of a NIfTI file, nibabel image, SCT ``Image``, ``Volume``, or ``(array, affine)``.
+        A trailing axis of length one is dropped.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, it is not an image, or it is not one volume of finite real
+        numbers that differ from each other.
+    GeometryError
+        If the affine is singular or not finite.
+    """
+    data, affine = _array_and_affine(image)
+    data = _one_volume(data)
+    if not np.isfinite(data).all():
+        raise ImageError("the image holds NaN or infinite voxels; replace them (for instance by 0) first")
+    if data.min() == data.max():
+        raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); nothing to label")
+    return Volume(data, Grid(data.shape, affine), image)
+
+
+def read_mask(image: ImageLike) -> Volume:
+    """Read a mask: as :func:`read_volume`, voxels above zero count as inside.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_volume`, and if no voxel is inside.
+    """
+    data, affine = _array_and_affine(image)
+    data = _one_volume(data) > 0
+    if not data.any():
+        raise ImageError("the mask is empty; give one with voxels above zero")
+    return Volume(data, Grid(data.shape, affine), image)
+
+
+def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    if isinstance(image, Volume):
+        return image.data, image.grid.affine
+    if isinstance(image, (str, os.PathLike)):
+        return _array_and_affine(_open(Path(image)))
+    if isinstance(image, nib.spatialimages.SpatialImage):
+        _check_spacing(image.header)
+        return _voxels(image), image.affine
+    if is_sct_image(image):
+        return np.asarray(image.data), image.hdr.get_best_affine()
+    if isinstance(image, tuple) and len(image) == 2:
+        return np.asarray(image[0]), np.asarray(image[1], dtype=float)
+    raise ImageError(
+        f"can't read an image from {type(image).__name__}; "
+        "give a path, a nibabel image, an SCT Image, or (array, affine)"
+    )
+
+
+def _open(path: Path) -> nib.spatialimages.SpatialImage:
+    if not path.is_file():
+        raise ImageError(f"no such file: {path}")
+    try:
+        image = nib.load(path)
+    except Exception as error:  # nibabel raises whatever its readers meet in a broken header
+        raise ImageError(f"{path} can't be read as a NIfTI image ({_one_line(error)})") from error
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise ImageError(f"{path} is not a volume; give a NIfTI image")
+    return image
+
+
+def _voxels(image: nib.spatialimages.SpatialImage) -> NDArray[Any]:
+    try:
+        return np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ImageError(f"the voxels can't be read; the file may be truncated ({_one_line(error)})") from error
+
+
+def _check_spacing(header: Any) -> None:
+    if "pixdim" not in header:
+        return
+    pixdim = np.asarray(header["pixdim"][1:4], dtype=float)
+    if not np.isfinite(pixdim).all() or (pixdim <= 0).any():
+        met = " × ".join(f"{length:g}" for length in pixdim)
+        raise ImageError(f"voxel sizes of {met} mm in the header (pixdim); repair the header")
+
+
+def _one_volume(data: NDArray[Any]) -> NDArray[Any]:
+    met = " × ".join(map(str, data.shape)) or "no axes"
+    if data.dtype.fields is not None or data.dtype.kind not in "biuf":
+        raise ImageError(f"voxels of type {data.dtype}; give an image of real grey values")
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim > 3:
+        raise ImageError(f"the image has several volumes ({met}); extract one (fslroi, sct_image -split t)")
+    if data.ndim < 3:
+        raise ImageError(f"the image has {data.ndim} dimensions ({met}); three are needed")
+    if data.size == 0:
+        raise ImageError(f"the image has no voxels ({met})")
+    return data
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

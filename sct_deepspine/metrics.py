@@ -266,6 +266,11 @@ def pool(
         Randomness of the resampling; seeded with 0 unless given, so that a report repeats.
     resamples
         Number of bootstrap samples.
+
+    Raises
+    ------
+    ValueError
+        If there is no score.
     """
     scores = list(scores)
     if not scores:

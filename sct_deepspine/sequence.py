@@ -510,6 +510,8 @@ def fill_skipped(
         ``(N, 3)`` discs in mm, in any frame where distances are true.
     values
         ``(N,)`` their values, increasing.
+    prior
+        Expected spacing.
 
     Returns
     -------
@@ -555,6 +557,8 @@ def extrapolate_superior(
         ``(N,)`` their values, increasing, from C2/C3 (3) or above.
     first
         Uppermost value to place.
+    prior
+        Expected spacing.
 
     Returns
     -------

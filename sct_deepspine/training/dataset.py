@@ -29,6 +29,10 @@ from sct_deepspine.volume import Volume, read_mask, read_volume
 
 __all__ = ["PlaneSettings", "RandomPlanes", "Scan", "read_folder", "read_scan"]
 
+SYNTHETIC_GROUP = "phantom"
+GROUP_POWER = 0.35
+"""A group is drawn in proportion to its number of scans to this power."""
+
 TISSUE_KEYS = ("tissue_seg", "vertebra_seg")
 CANAL_TISSUE = 3
 CANAL_SIGMA_MM = 5.0
@@ -150,12 +154,15 @@ class PlaneSettings:
         Share of planes put anywhere across the volume instead of near the spine's middle.
     recolour_share
         Share of planes whose labelled tissues get grey values of their own.
+    synthetic_share
+        Share of planes drawn from synthetic scans, if there are any beside real ones.
     """
 
     shape: tuple[int, int] = (192, 96)
     pixel_mm: float = 2.0
     lateral_share: float = 0.25
     recolour_share: float = 0.5
+    synthetic_share: float = 0.12
 
 
 class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
@@ -164,7 +171,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     Parameters
     ----------
     scans
-        Scans to draw from; groups are drawn evenly, then scans within a group.
+        Scans to draw from; small groups more often than their size.
     codec
         Layout of the target maps.
     settings
@@ -183,10 +190,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         self.codec, self.settings = codec, settings
         self.length, self.seed, self.start = length, seed, start
         self.scans = [_prepare(scan, settings.pixel_mm) for scan in scans]
-        groups = sorted({scan.group for scan in scans})
-        counts = {group: sum(scan.group == group for scan in scans) for group in groups}
-        weights = np.array([counts[scan.group] ** -0.5 for scan in scans])
-        self.weights = weights / weights.sum()
+        self.weights = _shares(scans, settings.synthetic_share)
 
     def __len__(self) -> int:
         return self.length
@@ -227,6 +231,17 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         if scan.volume.data.shape[0] == 1:
             x = np.full_like(x, scan.volume.grid.affine[0, 3])
         return Sheet(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
+
+
+def _shares(scans: Sequence[Scan], synthetic_share: float) -> FloatArray:
+    """Return the probability of each scan: small groups are drawn more often than their size."""
+    groups = [scan.group for scan in scans]
+    weights = np.array([groups.count(group) ** (GROUP_POWER - 1) for group in groups])
+    synthetic = np.array([group == SYNTHETIC_GROUP for group in groups])
+    if synthetic.any() and not synthetic.all():
+        weights[synthetic] *= synthetic_share / weights[synthetic].sum()
+        weights[~synthetic] *= (1 - synthetic_share) / weights[~synthetic].sum()
+    return weights / weights.sum()
 
 
 def _prepare(scan: Scan, pixel_mm: float) -> Scan:

@@ -65,6 +65,16 @@ def test_shuffled_and_repeated_points_of_a_straight_line_give_that_line():
     np.testing.assert_allclose(line.curvatures([0, 33, 70]), 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("inferior", [(0, 0, 0), (-31, 47, -101), (10, 90, -20)])
+def test_two_points_give_the_straight_line_between_them(inferior):
+    superior = np.array([3, 5, 7])
+    line = Centerline.from_points([superior, inferior])
+
+    assert line.length_mm == pytest.approx(np.linalg.norm(superior - inferior))
+    np.testing.assert_allclose(line.curvatures(line.samples_arc_mm), 0, atol=1e-9)
+    np.testing.assert_allclose(line.points_world([0, line.length_mm]), [inferior, superior], atol=1e-9)
+
+
 @pytest.mark.parametrize("step", [1, 50, 200])
 def test_length_and_position_follow_a_curve_from_inferior_to_superior(step):
     curve = s_curve()
@@ -125,6 +135,8 @@ def test_less_smoothing_follows_the_points_more_closely():
         ((1, 1, 1), (10, -5, 8), 0),
         ((3.3, 0.8, 0.9), (0, 0, 0), 0),
         ((0.7, 0.7, 4), (9, 0, 0), 4),
+        # The thick sagittal slices rise more per voxel than the rows do.
+        ((3.3, 0.8, 0.9), (0, 20, 0), 10),
         # Slices 45 degrees off the end of the cord, where only a part of each is in the mask.
         ((1, 1, 1), (20, -10, 15), 10),
     ],

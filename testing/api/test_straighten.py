@@ -161,11 +161,11 @@ def test_points_that_are_no_triples_are_refused(space):
             to_there([[1, 2], [3, 4]])
 
 
-@pytest.mark.parametrize(("tilt_deg", "lean_mm"), [(0, 0.0), (0, 4.0), (3, 0.0)])
-def test_anterior_is_carried_along_smoothly_where_the_spine_runs_along_it(tilt_deg, lean_mm):
+@pytest.mark.parametrize("sway_mm", [(0, 0, 0), (4, 0, 0), (0, 4, 0), (0, -4, 0), (7, -24, -5)])
+def test_anterior_is_carried_along_smoothly_where_the_spine_runs_along_it(sway_mm):
     # Over the top of an arch the tangent passes through, or just beside, the anterior axis.
     angle = np.radians(np.linspace(-55, 55, 181))
-    x = lean_mm * np.sin(angle) + 80 * np.sin(np.radians(tilt_deg)) * np.cos(angle)
+    x = np.array(sway_mm) @ [np.sin(angle), np.cos(angle), np.sin(2 * angle)]
     over_the_top = np.stack([x, 80 * np.sin(angle), 80 * np.cos(angle)], axis=1)
     space = StraightSpace(Centerline.from_points(over_the_top, smoothing_mm=3))
     arc = np.arange(-5, space.centerline.length_mm + 5, 0.1)
@@ -173,7 +173,8 @@ def test_anterior_is_carried_along_smoothly_where_the_spine_runs_along_it(tilt_d
     anterior -= space.centerline.points_world(arc)
 
     turns_deg = np.degrees(np.linalg.norm(np.diff(anterior, axis=0), axis=1))
-    assert turns_deg.max() < 1.5
+    # Half a turn over the 18 mm that leave the direction open, and no longer way round.
+    assert turns_deg.max() < 1.0
     straight = np.random.default_rng(9).uniform([-20, -20, 0], [20, 20, space.centerline.length_mm], (500, 3))
     np.testing.assert_allclose(
         space.straight_from_native(space.native_from_straight(straight)), straight, atol=1e-6

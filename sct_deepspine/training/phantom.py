@@ -1,0 +1,261 @@
+"""A procedural spine scan with exact truth, for the demonstration, for tests and for training.
+
+Everything is drawn in the straightened space, where anatomy is a function of the distance to the
+cord and of the (fractional) level, and read from there for each voxel of a curved volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+
+from sct_deepspine.centerline import Centerline
+from sct_deepspine.frames import FloatArray, Grid
+from sct_deepspine.sequence import EXPECTED_SPACING_MM
+from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.training.dataset import CANAL_TISSUE, SYNTHETIC_GROUP, Scan
+from sct_deepspine.volume import Volume
+
+__all__ = ["T2W", "Contrast", "make_phantom", "random_contrast"]
+
+VERTEBRA_TISSUE, DISC_TISSUE = 1, 2
+SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
+"""Distances from L5/S1 to the remnants of the discs of the sacrum."""
+
+SLOPE_LEVELS = (1, 4, 8, 11, 14, 18, 21, 23, 25, 27)
+SLOPE_DEGREES = (5, 6, -20, -16, 0, 12, 10, 0, -25, -45)
+"""Forward lean of the spine, going down, by level: lordosis, kyphosis, lordosis, sacrum."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Grey value of each tissue, 0 to 1."""
+
+    fluid: float = 1.0
+    cord: float = 0.45
+    disc: float = 0.55
+    bone: float = 0.35
+    cortex: float = 0.06
+    fat: float = 0.8
+    muscle: float = 0.2
+    organ: float = 0.3
+    brain: float = 0.45
+    air: float = 0.0
+
+
+T2W = Contrast()
+
+
+def random_contrast(rng: np.random.Generator) -> Contrast:
+    """Draw a grey value for every tissue, as no single MR sequence would give."""
+    values = dict(zip(Contrast.__dataclass_fields__, rng.uniform(0.05, 1.0, 10), strict=True))
+    return Contrast(**values | {"air": rng.uniform(0, 0.1), "cortex": rng.uniform(0, 0.2)})
+
+
+@dataclass(frozen=True)
+class _Spine:
+    """One person's spine: depth of each level along it, and its straight space."""
+
+    values: NDArray[np.int64]
+    depth_mm: FloatArray
+    length_mm: float
+    space: StraightSpace
+    size: float
+
+    def tip_straight(self, value: ArrayLikeInt) -> FloatArray:
+        """Posterior tip of discs, ``(K, 3)``."""
+        index = np.searchsorted(self.values, value)
+        forward = _canal_radius(np.asarray(value, dtype=float), self.size) + 1.0
+        return np.stack([np.zeros(len(index)), forward, self.length_mm - self.depth_mm[index]], axis=1)
+
+
+ArrayLikeInt = NDArray[np.int64]
+
+
+def make_phantom(
+    rng: np.random.Generator,
+    *,
+    first: int = 3,
+    last: int = 25,
+    voxel_mm: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    contrast: Contrast = T2W,
+    spine: bool = True,
+    noise: float = 0.03,
+) -> Scan:
+    """Make a scan of a spine that never was.
+
+    Parameters
+    ----------
+    rng
+        Of its shape and texture.
+    first, last
+        Disc values in view, superior and inferior end; 3 to 25.
+    voxel_mm
+        Voxel size: right, anterior, superior.
+    contrast
+        Grey values.
+    spine
+        False for a body without vertebrae, discs, canal and cord.
+    noise
+        Standard deviation of the noise, relative to the brightest tissue.
+
+    Returns
+    -------
+    Scan
+        With every disc in view labelled, the cord's centreline and the tissues.
+    """
+    if not 3 <= first < last <= 25:
+        raise ValueError(f"expected 3 <= first < last <= 25, got {first} and {last}")
+    body = _grow_spine(rng)
+    visible = np.arange(first, last + 1)
+    tips = body.space.native_from_straight(body.tip_straight(visible))
+    grid = _frame(rng, tips, voxel_mm)
+    voxels = np.indices(grid.shape).reshape(3, -1).T
+    straight = body.space.straight_from_native(grid.world_from_voxel(voxels)).reshape(*grid.shape, 3)
+    grey, tissue = _paint(rng, body, straight.astype(np.float32), contrast, spine)
+    grey = gaussian_filter(grey, [0.4 / size for size in voxel_mm])
+    shade = zoom(rng.standard_normal((3, 3, 4)), [n / k for n, k in zip(grid.shape, (3, 3, 4), strict=True)], order=1)
+    grey = grey * np.exp(0.12 * shade) + noise * rng.standard_normal(grid.shape)
+    volume = Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid)
+    inside = grid.contains_voxel(grid.voxel_from_world(tips))
+    arc = np.arange(0, body.length_mm, 1.0)
+    line = body.space.native_from_straight(np.stack([0 * arc, 0 * arc, arc], axis=1))
+    line = line[grid.contains_voxel(grid.voxel_from_world(line))]
+    span = tips[:, 2].min() - 12, tips[:, 2].max() + 12
+    return Scan(
+        name="phantom",
+        subject="phantom",
+        group=SYNTHETIC_GROUP,
+        volume=volume,
+        discs={int(v): tip for v, tip, seen in zip(visible, tips, inside, strict=True) if seen and spine},
+        span_z_mm=(-np.inf if last == 25 else float(span[0]), np.inf if first == 3 else float(span[1])),
+        centerline_world=line[np.argsort(line[:, 2])] if spine else None,
+        tissue=Volume(tissue, grid),
+    )
+
+
+def _grow_spine(rng: np.random.Generator) -> _Spine:
+    size = float(np.exp(rng.normal(0, 0.08)))
+    steps = np.array([EXPECTED_SPACING_MM[v] for v in range(1, 25)]) * size * np.exp(rng.normal(0, 0.04, 24))
+    sacrum = np.array(SACRUM_STEPS_MM) * size
+    above = 110.0  # of brain stem
+    depth = above + np.concatenate([[0], np.cumsum(np.concatenate([steps, sacrum]))])
+    values = np.arange(1, len(depth) + 1)
+    down = np.arange(0, depth[-1] + 40, 2.0)
+    level = np.interp(down, depth, values)
+    bend = rng.uniform(0.6, 1.3)
+    lean = np.radians(np.interp(level, SLOPE_LEVELS, SLOPE_DEGREES) * bend + rng.uniform(-8, 8))
+    lean = gaussian_filter(lean, 8, mode="nearest")
+    sway = np.radians(rng.normal(0, 4)) * np.sin(2 * np.pi * (level / rng.uniform(10, 25) + rng.random()))
+    step = np.stack([np.sin(sway), np.sin(lean) * np.cos(sway), -np.cos(lean) * np.cos(sway)], axis=1)
+    points = 2.0 * np.cumsum(step, axis=0)
+    line = Centerline.from_points(points)
+    return _Spine(values, depth * line.length_mm / down[-1], line.length_mm, StraightSpace(line), size)
+
+
+def _frame(rng: np.random.Generator, tips: FloatArray, voxel_mm: tuple[float, float, float]) -> Grid:
+    """Lay a field of view around the discs, as a radiographer would."""
+    low, high = tips.min(axis=0), tips.max(axis=0)
+    low, high = low - [22, 70, 14], high + [22, 90, 14]
+    if rng.random() < 0.5:
+        high[2] += rng.uniform(0, 50)
+        low[2] -= rng.uniform(0, 40)
+    shape = np.ceil((high - low) / voxel_mm).astype(int)
+    affine = np.diag([*voxel_mm, 1.0])
+    affine[:3, 3] = low
+    return Grid(tuple(int(n) for n in shape), affine)  # type: ignore[arg-type]
+
+
+def _canal_radius(level: NDArray[np.floating], size: float) -> FloatArray:
+    return size * np.interp(level, (1, 3, 8, 14, 20, 23, 25, 28), (10, 8, 8, 7, 8, 9, 8, 4))
+
+
+def _paint(
+    rng: np.random.Generator, body: _Spine, straight: NDArray[np.float32], contrast: Contrast, spine: bool
+) -> tuple[FloatArray, NDArray[np.uint8]]:
+    """Paint the tissues, later ones over earlier ones."""
+    x, y, z = np.moveaxis(np.nan_to_num(straight, nan=1e3), -1, 0)
+    down = body.length_mm - z
+    level = np.interp(down, body.depth_mm, body.values, left=0.0, right=float(body.values[-1]))
+    grey = np.full(x.shape, contrast.muscle)
+    tissue = np.zeros(x.shape, dtype=np.uint8)
+    back = np.interp(level, (2, 8, 14, 20, 25), (45, 60, 50, 50, 60)) * rng.uniform(0.8, 1.1)
+    front = np.interp(level, (2, 7, 10, 18, 25), (45, 60, 110, 120, 130)) * rng.uniform(0.9, 1.2)
+    blobs = gaussian_filter(rng.standard_normal(x.shape), [2, 5, 7])
+    grey[(y > 35) & (blobs > 0)] = contrast.organ
+    grey[(y > 45) & (blobs > 1.2 * blobs.std())] = contrast.air
+    grey[(y < -back + rng.uniform(8, 25)) | (y > front - rng.uniform(5, 20))] = contrast.fat
+    grey[(y < -back) | (y > front)] = contrast.air
+    if spine:
+        _paint_spine(rng, body, (x, y, down, level), contrast, grey, tissue)
+    return grey + 0.03 * blobs / blobs.std(), tissue
+
+
+def _paint_spine(
+    rng: np.random.Generator,
+    body: _Spine,
+    where: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+    contrast: Contrast,
+    grey: FloatArray,
+    tissue: NDArray[np.uint8],
+) -> None:
+    x, y, down, level = where
+    size = body.size
+    nearest = np.clip(np.round(level), 2, body.values[-1]).astype(int)
+    offset = down - body.depth_mm[nearest - 1]
+    spacing = np.interp(level, body.values[:-1], np.diff(body.depth_mm))
+    thickness = spacing * np.where(nearest >= 26, 0.06, np.interp(level, (3, 8, 13, 20, 25), (0.26, 0.26, 0.17, 0.24, 0.3)))
+    canal = _canal_radius(level, size)
+    tip = canal + 1.0
+    body_depth = size * np.interp(level, (2, 3, 8, 14, 20, 24, 25.5, 28), (10, 15, 17, 26, 32, 35, 30, 14))
+    half_width = size * np.interp(level, (2, 8, 14, 20, 25, 28), (9, 13, 15, 21, 25, 14))
+
+    ring = np.abs((level % 1) - 0.5)  # 0.5 at a disc, 0 in mid-vertebra
+    waist = 1.5 * (1 - 4 * ring**2)
+    column = (y > tip + waist) & (y < tip + body_depth - waist) & (np.abs(x) < half_width) & (level >= 2.0)
+    rim = (y > tip + waist - 1.2) & (y < tip + body_depth - waist + 1.2) & (np.abs(x) < half_width + 1.5) & (level >= 2)
+    is_disc = (np.abs(offset) < thickness / 2) & (nearest >= 3)
+    end_plate = (np.abs(offset) < thickness / 2 + 1.2) & (nearest >= 3)
+    dens = (level > 0.9) & (level < 2.1) & (np.hypot(x, y - tip - 6) < 5.5 * size)
+    arch = (np.abs(level - 1.4) < 0.25) & (np.hypot(x / 2, y - tip - 15) < 3.5 * size)
+    # Spinous processes slope down and backwards, long in the neck's end and in the thorax.
+    reach = np.interp(level, (2, 3, 5, 8, 14, 20, 25, 26), (22, 24, 18, 32, 28, 32, 26, 5))
+    slope = np.interp(level, (3, 8, 14, 20, 25), (0.3, 0.4, 1.1, 0.35, 0.2))
+    shifted = np.interp(down + slope * (y + canal), body.depth_mm, body.values)
+    process = (np.abs((shifted % 1) - 0.55) < 0.27) & (y < -canal - 2) & (y > -canal - reach) & (np.abs(x) < 4) & (level > 2)
+
+    grey[(y < -canal) & (y > -canal - 5) & (np.abs(x) < 8) & (level > 2)] = contrast.fat
+    grey[process] = contrast.bone
+    grey[rim | arch] = contrast.cortex
+    bright = contrast.bone + 0.04 * rng.standard_normal(40)[np.clip(np.floor(level), 0, 39).astype(int)]
+    grey[column] = bright[column]
+    grey[dens] = contrast.bone
+    grey[column & end_plate] = contrast.cortex
+    wear = rng.uniform(0.3, 1.1, 40)[nearest]
+    core = np.abs(y - tip - body_depth / 2) < 0.32 * body_depth
+    disc_grey = contrast.disc * np.where(core, wear, 0.5 * wear)
+    grey[column & is_disc] = disc_grey[column & is_disc]
+    tissue[(column | dens) & ~is_disc] = VERTEBRA_TISSUE
+    tissue[column & is_disc & (nearest <= 25)] = DISC_TISSUE
+
+    radius = np.hypot(x, y)
+    in_canal = (radius < canal) & (level > 0.8)
+    grey[in_canal] = contrast.fluid
+    tissue[in_canal] = CANAL_TISSUE
+    cord = size * np.interp(level, (1, 7, 12, 18, 20.5, 21), (5.5, 5.2, 4.2, 4.8, 2.5, 0))
+    grey[radius < cord] = contrast.cord
+    roots = (level > 20.5) & (radius < canal) & (np.sin(2.5 * y + x) > 0.6) & (y < 1)
+    grey[roots] = 0.6 * contrast.fluid + 0.4 * contrast.cord
+    # Brain stem, cerebellum behind it, the skull's base in front, above the first vertebra.
+    high = body.depth_mm[0] - down
+    head = (level < 0.9) | (high > 0)
+    stem = head & (np.hypot(x / 1.2, y - 0.1 * high) < 6 + 0.08 * np.clip(high, 0, None))
+    cerebellum = (np.hypot((y + 28) / 26, (high - 38) / 28) < 1) & head
+    clivus = head & (y > 0.2 * high + 14) & (y < 0.2 * high + 24)
+    grey[head & (y > -70) & (y < 60)] = contrast.muscle
+    grey[head & (np.hypot((y + 8) / 52, (high - 60) / 62) < 1)] = contrast.fluid
+    grey[cerebellum | stem] = contrast.brain
+    grey[clivus] = contrast.bone

@@ -1,5 +1,45 @@
-"""Label the intervertebral discs of a spine MRI."""
+"""Label the intervertebral discs of a spine MRI.
+
+Importing the package is light: torch is loaded when :func:`label_discs` is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from sct_deepspine._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from sct_deepspine.discs import Disc, DiscLabels, disc_name
+    from sct_deepspine.errors import (
+        AnchorError,
+        DeepSpineError,
+        GeometryError,
+        ImageError,
+        NoDiscsError,
+        OutputError,
+        WeightsError,
+    )
+    from sct_deepspine.labeling import label_discs
+
+__all__ = [
+    "AnchorError",
+    "DeepSpineError",
+    "Disc",
+    "DiscLabels",
+    "GeometryError",
+    "ImageError",
+    "NoDiscsError",
+    "OutputError",
+    "WeightsError",
+    "__version__",
+    "disc_name",
+    "label_discs",
+]
+
+_HOMES = {"label_discs": "labeling", "Disc": "discs", "DiscLabels": "discs", "disc_name": "discs"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)

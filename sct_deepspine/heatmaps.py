@@ -12,6 +12,7 @@ The heat map of disc ``value`` is the product of the any-disc map and that level
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +21,10 @@ from scipy.special import expit, softmax
 
 from sct_deepspine.frames import FloatArray
 
-__all__ = ["Codec", "DiscMaps", "gaussian", "peaks"]
+if TYPE_CHECKING:
+    from sct_deepspine.sagittal import Sheet
+
+__all__ = ["Codec", "DiscMaps", "DrawnSheet", "gaussian", "peaks"]
 
 MapArray = NDArray[np.float32]
 
@@ -52,6 +56,31 @@ class DiscMaps:
     def heat(self) -> MapArray:
         """One heat map per disc value, ``(levels, rows, columns)``."""
         return self.any_disc * self.level
+
+
+@dataclass(frozen=True)
+class DrawnSheet:
+    """A sheet, what was read on it and what the network drew.
+
+    Parameters
+    ----------
+    sheet
+        The pixels' places.
+    plane
+        ``(rows, columns)`` normalised grey values.
+    maps
+        What was drawn, on the codec's cells.
+    codec
+        Relates cells to pixels and maps to disc values.
+    attention
+        ``(rows, columns)`` cells, 0…1, or None for a network without attention.
+    """
+
+    sheet: Sheet
+    plane: MapArray
+    maps: DiscMaps
+    codec: Codec
+    attention: MapArray | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sct_deepspine.errors import ImageError
 from sct_deepspine.frames import Grid
 
-__all__ = ["Volume", "is_sct_image", "read_mask", "read_volume"]
+__all__ = ["ImageLike", "Volume", "image_like", "is_sct_image", "read_mask", "read_volume"]
 
 ImageLike = Any
 """A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
@@ -95,6 +95,52 @@ def read_mask(image: ImageLike) -> Volume:
     if not data.any():
         raise ImageError("the mask is empty; give one with voxels above zero")
     return Volume(data, Grid(data.shape, affine), image)
+
+
+def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
+    """Wrap an array on the grid of an image in the same kind of image.
+
+    Parameters
+    ----------
+    source
+        What :func:`read_volume` was given.
+    data
+        ``(I, J, K)`` array on its grid.
+    grid
+        That grid.
+
+    Returns
+    -------
+    object
+        An SCT ``Image`` for an SCT ``Image``, ``(array, affine)`` for ``(array, affine)``, a ``Volume``
+        for a ``Volume``, else a nibabel image, with the units, codes and NIfTI version of the source if
+        it has them.
+    """
+    if isinstance(source, Volume):
+        return Volume(data, grid)
+    if isinstance(source, tuple):
+        return data, np.array(grid.affine)
+    if is_sct_image(source):
+        return _sct_image_like(source, data)
+    header = nib.load(source).header if isinstance(source, (str, os.PathLike)) else getattr(source, "header", None)
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(data, grid.affine, dtype=data.dtype)
+    if isinstance(header, nib.Nifti1Header):
+        for name in ("sform", "qform"):
+            affine, code = getattr(header, f"get_{name}")(coded=True)
+            getattr(image.header, f"set_{name}")(affine, int(code))
+        image.header["pixdim"][1:4] = header["pixdim"][1:4]
+        image.header.set_xyzt_units(*header.get_xyzt_units())
+    return image
+
+
+def _sct_image_like(source: Any, data: NDArray[Any]) -> Any:
+    """Copy an SCT image with other voxels; the source is left as it is."""
+    image = source.copy()
+    image.data = data.reshape(np.shape(source.data))
+    image.hdr.set_data_dtype(data.dtype)
+    image.hdr["scl_slope"], image.hdr["scl_inter"] = 1, 0
+    return image
 
 
 def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:

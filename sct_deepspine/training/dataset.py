@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
+from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import ImageError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import Codec, gaussian
+from sct_deepspine.refine import ANTERIOR_MM, POSTERIOR_MM
 from sct_deepspine.sagittal import Sheet, normalise, sample
+from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.augment import (
     crop_field_of_view,
     random_grid,
@@ -36,6 +40,8 @@ GROUP_POWER = 0.35
 TISSUE_KEYS = ("tissue_seg", "vertebra_seg")
 CANAL_TISSUE = 3
 CANAL_SIGMA_MM = 5.0
+CANAL_BEHIND_TIP_MM = 9.0
+FAR_MM = 1e6
 LATERAL_WEIGHT = 0.6
 """A disc's peak fades across the plane more slowly than within it: a disc is wide, its tip is not."""
 
@@ -152,6 +158,11 @@ class PlaneSettings:
         Edge of a pixel.
     lateral_share
         Share of planes put anywhere across the volume instead of near the spine's middle.
+    straight
+        Whether planes are laid in the straightened space, along a centreline as inexact as one that
+        a network finds, or in the native one.
+    turn_degrees
+        Largest in-plane rotation.
     recolour_share
         Share of planes whose labelled tissues get grey values of their own.
     synthetic_share
@@ -161,6 +172,8 @@ class PlaneSettings:
     shape: tuple[int, int] = (192, 96)
     pixel_mm: float = 2.0
     lateral_share: float = 0.25
+    straight: bool = False
+    turn_degrees: float = 22.0
     recolour_share: float = 0.5
     synthetic_share: float = 0.12
 
@@ -201,7 +214,8 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, self.start + index))
         scan = self.scans[rng.choice(len(self.scans), p=self.weights)]
-        sheet, scale = self._lay_sheet(rng, scan)
+        lay = self._lay_straight_sheet if self.settings.straight else self._lay_native_sheet
+        sheet, scale = lay(rng, scan)
         slab_mm = rng.uniform(1, 7)
         plane, inside = sample(scan.volume, sheet, slab_mm=slab_mm, oversample=1)
         if scan.tissue is not None and rng.random() < self.settings.recolour_share:
@@ -211,10 +225,30 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         targets = _draw_targets(scan, sheet, inside, self.codec, scale)
         return {"image": torch.from_numpy(normalise(plane, inside)[None]), **targets}
 
-    def _lay_sheet(self, rng: np.random.Generator, scan: Scan) -> tuple[Sheet, float]:
+    def _random_grid(self, rng: np.random.Generator) -> tuple[FloatArray, float]:
+        settings = self.settings
+        return random_grid(rng, settings.shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
+
+    def _lay_straight_sheet(self, rng: np.random.Generator, scan: Scan) -> tuple[Sheet, float]:
+        """Lay the mid-sagittal plane of the space that an inexact centreline straightens."""
+        grid, scale = self._random_grid(rng)
+        line = _canal_points(scan)
+        knots = np.linspace(0, len(line) - 1, 7)
+        error = CubicSpline(knots, rng.normal(0, (1.2, 2.0, 0.0), (7, 3)))(np.arange(len(line)))
+        space = StraightSpace(Centerline.from_points(line + error))
+        tips = space.straight_from_native(np.array(list(scan.discs.values())))
+        middle = rng.uniform(np.nanmin(tips[:, 2]) - 20, np.nanmax(tips[:, 2]) + 20)
+        straight = np.empty((*grid.shape[:2], 3))
+        straight[..., 0] = rng.normal(0, 1.5)
+        straight[..., 1] = grid[..., 0] + (POSTERIOR_MM + ANTERIOR_MM) / 2 + rng.normal(0, 3)
+        straight[..., 2] = grid[..., 1] + middle
+        points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
+        return Sheet(points, self.settings.pixel_mm), scale
+
+    def _lay_native_sheet(self, rng: np.random.Generator, scan: Scan) -> tuple[Sheet, float]:
         """Lay a plane anywhere along the spine, turned, scaled and bent."""
         settings = self.settings
-        grid, scale = random_grid(rng, settings.shape, settings.pixel_mm)
+        grid, scale = self._random_grid(rng)
         tips = np.array(list(scan.discs.values()))
         half_width_mm = settings.pixel_mm * settings.shape[1] / 2
         z_centre = rng.uniform(tips[:, 2].min() - 40, tips[:, 2].max() + 40)
@@ -231,6 +265,17 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         if scan.volume.data.shape[0] == 1:
             x = np.full_like(x, scan.volume.grid.affine[0, 3])
         return Sheet(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
+
+
+def _canal_points(scan: Scan) -> FloatArray:
+    """Return points along the canal, ``(N, 3)``; from the tips where there is no mask."""
+    if scan.centerline_world is not None:
+        return scan.centerline_world
+    tips = np.array(list(scan.discs.values()))
+    tips = tips[np.argsort(tips[:, 2])]
+    z = np.arange(tips[0, 2] - 20, tips[-1, 2] + 20, 2.0)
+    tips_y = CubicSpline(tips[:, 2], tips[:, 1], bc_type="natural")(np.clip(z, tips[0, 2], tips[-1, 2]))
+    return np.stack([scan.lateral_mm(z), tips_y - CANAL_BEHIND_TIP_MM, z], axis=1)
 
 
 def _shares(scans: Sequence[Scan], synthetic_share: float) -> FloatArray:
@@ -275,7 +320,7 @@ def _draw_targets(
     stride = codec.stride
     rows, columns = (n // stride for n in sheet.shape)
     blocks = sheet.points_world.reshape(rows, stride, columns, stride, 3)
-    cells = blocks.mean(axis=(1, 3))
+    cells = np.nan_to_num(blocks.mean(axis=(1, 3)), nan=FAR_MM)
     visible = inside.reshape(rows, stride, columns, stride).mean(axis=(1, 3)) > 0.5
     values = [value for value in scan.discs if codec.first_value <= value < codec.first_value + codec.levels]
     tips = np.array([scan.discs[value] for value in values]).reshape(-1, 3)

@@ -1,0 +1,134 @@
+"""Discs whose level the user knows, and the candidates they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sct_deepspine.discs import disc_name
+from sct_deepspine.errors import AnchorError
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.sequence import Candidates
+from sct_deepspine.volume import ImageLike, Volume, read_volume
+
+__all__ = ["Anchors", "anchor_at_slice", "anchors_from_labels", "as_anchors", "match_anchors"]
+
+Anchors = Mapping[int, ArrayLike] | tuple[int, ArrayLike]
+"""``{value: point}`` or one ``(value, point)``; points in world mm, NaN where not known."""
+
+NEAR_MM = 12.0
+"""An anchor means the nearest candidate within this distance; else it is a disc that was not seen."""
+
+ANCHOR_STRENGTH = 0.9
+
+
+def as_anchors(anchor: Anchors | None) -> dict[int, FloatArray]:
+    """Return anchors as value → ``(3,)`` point.
+
+    Raises
+    ------
+    AnchorError
+        If it is neither form, or a point is not three numbers with at least one known.
+    """
+    if anchor is None:
+        return {}
+    pairs = anchor.items() if isinstance(anchor, Mapping) else [anchor]
+    out: dict[int, FloatArray] = {}
+    try:
+        for value, place in pairs:
+            point = np.asarray(place, dtype=np.float64)
+            if point.shape != (3,) or np.isnan(point).all() or np.isinf(point).any():
+                raise AnchorError(f"anchor {value}: expected a world point (x, y, z), got {place}")
+            out[int(value)] = point
+    except (TypeError, ValueError) as error:
+        if isinstance(error, AnchorError):
+            raise
+        raise AnchorError(f"expected an anchor (value, (x, y, z)) or {{value: (x, y, z)}}, got {anchor}") from error
+    return out
+
+
+def anchor_at_slice(value: int, slice_index: int, volume: Volume) -> dict[int, FloatArray]:
+    """Make an anchor of a slice number, counted from the inferior end as SCT counts.
+
+    Raises
+    ------
+    AnchorError
+        If the image has no such slice.
+    """
+    grid = volume.as_ras().grid
+    if not 0 <= slice_index < grid.shape[2]:
+        raise AnchorError(f"slice {slice_index} does not exist; slices run from 0 (inferior) to {grid.shape[2] - 1}")
+    middle = (np.array(grid.shape) - 1) / 2
+    z = grid.world_from_voxel([middle[0], middle[1], slice_index])[0, 2]
+    return {int(value): np.array([np.nan, np.nan, z])}
+
+
+def anchors_from_labels(image: ImageLike) -> dict[int, FloatArray]:
+    """Read anchors from a label image: each value at the centre of its voxels.
+
+    Raises
+    ------
+    AnchorError
+        If the image holds no label.
+    """
+    volume = read_volume(image)
+    labels = np.round(volume.data).astype(np.int64)
+    values = np.unique(labels[labels > 0])
+    if not len(values):
+        raise AnchorError("the label image holds no label")
+    return {
+        int(value): volume.grid.world_from_voxel(np.argwhere(labels == value).mean(axis=0))[0] for value in values
+    }
+
+
+def match_anchors(candidates: Candidates, anchors: dict[int, FloatArray]) -> tuple[Candidates, dict[int, int]]:
+    """Find each anchor's candidate, or add one where nothing was seen.
+
+    Distance counts along the known coordinates only.
+
+    Returns
+    -------
+    candidates
+        Superior to inferior, with the added ones.
+    clamped
+        Candidate index → value.
+
+    Raises
+    ------
+    AnchorError
+        If two anchors mean one candidate, an anchor's value can't be labelled, or an anchor that is
+        not a whole point is near no candidate.
+    """
+    levels = candidates.level.shape[1]
+    last = candidates.first_value + levels - 1
+    meant: dict[int, int] = {}
+    for value, point in anchors.items():
+        if not candidates.first_value <= value <= last:
+            raise AnchorError(
+                f"anchor {value}: give a disc from {candidates.first_value} "
+                f"({disc_name(candidates.first_value)}) to {last} ({disc_name(last)})"
+            )
+        distance = np.linalg.norm(np.nan_to_num(candidates.points - point), axis=1)
+        if len(distance) and distance.min() <= NEAR_MM:
+            index = int(distance.argmin())
+        elif np.isfinite(point).all():
+            index = len(candidates.strength)
+            candidates = replace(
+                candidates,
+                points=np.vstack([candidates.points.reshape(-1, 3), point]),
+                strength=np.append(candidates.strength, ANCHOR_STRENGTH),
+                level=np.vstack([candidates.level, np.full(levels, 1 / levels)]),
+            )
+        else:
+            raise AnchorError(f"anchor {value}: no disc was seen near {point[2]:.0f} mm; give its three coordinates")
+        if index in meant:
+            raise AnchorError(f"anchors {meant[index]} and {value} mean the same disc")
+        meant[index] = value
+    order = np.argsort(-candidates.points[:, 2], kind="stable") if len(candidates.strength) else np.array([], int)
+    ordered = replace(
+        candidates, points=candidates.points[order], strength=candidates.strength[order], level=candidates.level[order]
+    )
+    return ordered, {int(np.nonzero(order == index)[0][0]): value for index, value in meant.items()}

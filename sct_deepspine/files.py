@@ -1,0 +1,52 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sct_deepspine.errors import OutputError
+
+__all__ = ["write_text", "written_whole"]
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` and rename it when the block ends well.
+
+    The temporary name ends as ``path`` does, since writers choose the format by it.
+
+    Raises
+    ------
+    OutputError
+        If the folder does not exist or can't be written to.
+    """
+    target = Path(path)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".deepspine-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"can't write to {target.parent}: {error.strerror or error}") from error
+    partial = folder / target.name
+    try:
+        yield partial
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"can't write {target}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it can't be written there.
+    """
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")

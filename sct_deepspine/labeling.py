@@ -1,0 +1,184 @@
+"""label_discs(): from an image to its discs.
+
+The story: find the canal, lay a sheet along it, draw heat maps on it, find candidates, read them as
+an ordered sequence of levels, then look again, finely, in the straightened spine.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sct_deepspine.anchors import Anchors, as_anchors, match_anchors
+from sct_deepspine.centerline import Centerline
+from sct_deepspine.discs import Disc, DiscLabels, disc_name
+from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.heatmaps import DrawnSheet
+from sct_deepspine.locate import find_centerline, middle_sheet
+from sct_deepspine.refine import refine_tips
+from sct_deepspine.sagittal import normalise, sample
+from sct_deepspine.sequence import Candidates, Sequence, SpacingPrior, decode, fill_skipped
+from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.volume import ImageLike, Volume, read_mask, read_volume
+from sct_deepspine.weights import Artist, Weights, load_weights
+
+__all__ = ["label_discs"]
+
+logger = logging.getLogger(__name__)
+
+SLAB_MM = 4.0
+CANDIDATE_THRESHOLD = 0.1
+UNCERTAIN = 0.5
+ODD_SPACING = 1.5
+
+
+def label_discs(
+    image: ImageLike,
+    *,
+    seg: ImageLike | None = None,
+    centerline: Centerline | ArrayLike | None = None,
+    anchor: Anchors | None = None,
+    weights: Any = None,
+    device: str = "cpu",
+    return_maps: bool = False,
+) -> DiscLabels:
+    """Label the intervertebral discs of a spine MRI.
+
+    Parameters
+    ----------
+    image
+        Path, nibabel image, SCT ``Image`` or ``(array, affine)``: one 3-D volume of any contrast,
+        orientation and field of view. It is not altered.
+    seg
+        Cord mask on any grid, of the same kinds; the centreline is then taken from it.
+    centerline
+        The centreline itself: a :class:`Centerline` or ``(N, 3)`` world points.
+    anchor
+        Discs whose level is known: ``{value: (x, y, z)}``, world mm, or one pair ``(value, (x, y, z))``.
+        A coordinate that is not known is NaN. The other discs follow.
+    weights
+        A weights file instead of the shipped one.
+    device
+        Where the networks run, as torch names it.
+    return_maps
+        Keep what the network saw and drew in ``DiscLabels.drawn``.
+
+    Returns
+    -------
+    DiscLabels
+        Every visible disc from C2/C3 (3) to L5/S1 (25), at its posterior tip.
+
+    Raises
+    ------
+    ImageError, GeometryError
+        If the image or the mask can't be worked on.
+    NoDiscsError
+        If no spine is in the image.
+    AnchorError
+        If an anchor fits no disc.
+    WeightsError
+        If the weights can't be used.
+    """
+    volume = read_volume(image)
+    ras = volume.as_ras()
+    known = as_anchors(anchor)
+    trained = load_weights(weights, device=device)
+    line = _given_centerline(seg, centerline) or find_centerline(ras, trained.locate)
+    drawn = _draw(ras, line, trained.locate)
+    found = _find_candidates(drawn, ras)
+    found, clamped = match_anchors(found, known)
+    sequence = _read_levels(found, clamped, trained)
+    tips = found.points[sequence.indices]
+    if trained.refine is not None:
+        tips, _ = refine_tips(ras, StraightSpace(line), tips, trained.refine)
+    discs = _assemble(tips, sequence, ras)
+    return DiscLabels(
+        discs=discs,
+        grid=volume.grid,
+        level_confidence=sequence.level_confidence,
+        weights=trained.identity,
+        warnings=_warnings(discs, sequence),
+        source=image,
+        drawn=drawn if return_maps else None,
+    )
+
+
+def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
+    if isinstance(centerline, Centerline):
+        return centerline
+    if centerline is not None:
+        return Centerline.from_points(centerline)
+    if seg is not None:
+        mask = read_mask(seg)
+        return Centerline.from_mask(mask.data, mask.grid)
+    return None
+
+
+def _draw(volume: Volume, line: Centerline, artist: Artist) -> DrawnSheet:
+    """Draw the coarse maps on one sheet along the spine."""
+    sheet = middle_sheet(volume, line, artist.pixel_mm)
+    plane = normalise(*sample(volume, sheet, slab_mm=SLAB_MM))
+    return DrawnSheet(sheet, plane, artist.draw([plane])[0], artist.codec)
+
+
+def _find_candidates(drawn: DrawnSheet, volume: Volume) -> Candidates:
+    """Find what may be discs, as world points that lie in the image."""
+    cells, strength, level = drawn.codec.decode(drawn.maps, threshold=CANDIDATE_THRESHOLD)
+    points = drawn.sheet.world_from_pixel(drawn.codec.pixel_from_cell(cells))
+    inside = volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
+    return Candidates(points[inside], strength[inside], level[inside], drawn.codec.first_value)
+
+
+def _read_levels(found: Candidates, clamped: dict[int, int], trained: Weights) -> Sequence:
+    if not len(found.strength):
+        raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
+    sequence = decode(found, anchors=clamped, parameters=trained.decoding)
+    if sequence.score < trained.least_score and not clamped:
+        raise NoDiscsError(
+            f"no sequence of discs was found in the image (score {sequence.score:.1f}, "
+            f"{trained.least_score:.1f} needed); is it a sagittal view of a spine?"
+        )
+    return sequence
+
+
+def _assemble(tips_world: FloatArray, sequence: Sequence, volume: Volume) -> tuple[Disc, ...]:
+    """Put the discs in order, with those that were stepped over filled in."""
+    values, points, flags = fill_skipped(tips_world, sequence.values)
+    seen = dict(zip(sequence.values.tolist(), sequence.probabilities.tolist(), strict=True))
+    # A disc that was not seen is as sure as the levels on both its sides.
+    discs = [
+        Disc(int(value), point, float(seen.get(int(value), min(seen.values()) / 2)), bool(flag))
+        for value, point, flag in zip(values, points, flags, strict=True)
+    ]
+    inside = volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
+    return tuple(disc for disc, visible in zip(discs, inside, strict=True) if visible)
+
+
+def _warnings(discs: tuple[Disc, ...], sequence: Sequence) -> tuple[str, ...]:
+    """Tell what a person should look at."""
+    out = []
+    if sequence.level_confidence < UNCERTAIN:
+        settle = discs[len(discs) // 2].name
+        out.append(
+            f"the level is uncertain (probability {sequence.level_confidence:.2f} that all are right, "
+            f"{sequence.runner_up_probability:.2f} that all are off by {sequence.runner_up_shift:+d}); "
+            f"give the level of one disc, for instance the one labelled {settle}, as an anchor"
+        )
+    expected = SpacingPrior().spacing_mm
+    for upper, lower in zip(discs[:-1], discs[1:], strict=True):
+        distance = float(np.linalg.norm(upper.point_world - lower.point_world))
+        ratio = distance / (expected[upper.value] * sequence.body_factor)
+        if not 1 / ODD_SPACING < ratio < ODD_SPACING:
+            out.append(
+                f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio:.1f} times what is expected; "
+                "look for a missed disc or an extra, missing or fused vertebra"
+            )
+    filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
+    if filled:
+        out.append(f"not seen, placed between its neighbours: {', '.join(filled)}")
+    return tuple(out)

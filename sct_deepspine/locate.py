@@ -1,0 +1,150 @@
+"""The first, coarse look: find the cord or canal in 3-D, from the image alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_deepspine.centerline import Centerline
+from sct_deepspine.errors import GeometryError, NoDiscsError
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.sagittal import Sheet, flat_sheet, normalise, sample
+from sct_deepspine.volume import Volume
+from sct_deepspine.weights import Artist
+
+__all__ = ["find_centerline", "middle_sheet"]
+
+PLANE_STEP_MM = 8.0
+PLANE_SLAB_MM = 6.0
+WIDEST_MM = 200.0
+"""Planes are laid over this width at most, about the middle of the image."""
+
+SEEN = 0.3
+"""The canal map counts from here on."""
+
+SHORTEST_MM = 40.0
+LARGEST_STEP_CELLS = 2
+CENTERLINE_SMOOTHING_MM = 15.0
+
+
+def find_centerline(volume: Volume, artist: Artist) -> Centerline:
+    """Follow the canal map through sagittal planes laid across the whole volume.
+
+    Parameters
+    ----------
+    volume
+        In RAS order.
+    artist
+        The coarse network.
+
+    Raises
+    ------
+    NoDiscsError
+        If no canal of at least 40 mm is seen.
+    """
+    sheets = _sheets_across(volume, artist.pixel_mm)
+    planes = [normalise(*sample(volume, sheet, slab_mm=_slab_mm(sheets))) for sheet in sheets]
+    canal = np.stack([maps.canal for maps in artist.draw(planes)])
+    points = _trace(canal, sheets, artist)
+    if len(points) < 2 or np.ptp(points[:, 2]) < SHORTEST_MM:
+        raise NoDiscsError("no spine was found in the image; is it a sagittal view of a spine?")
+    try:
+        return Centerline.from_points(points, smoothing_mm=CENTERLINE_SMOOTHING_MM)
+    except GeometryError as error:
+        raise NoDiscsError(f"no spine was found in the image ({error})") from error
+
+
+def middle_sheet(volume: Volume, centerline: Centerline, pixel_mm: float) -> Sheet:
+    """Lay one sheet over the whole view, bent sideways to stay on the centreline."""
+    low, high = _extent(volume)
+    shape = _shape(low, high, pixel_mm)
+    line = centerline.samples_world
+    order = np.argsort(line[:, 2])
+    z = high[2] - pixel_mm * (np.arange(shape[0]) + 0.5)
+    lateral = np.interp(z, line[order, 2], line[order, 0])
+    return flat_sheet(_corner(low, high, pixel_mm), shape, pixel_mm, lateral_mm=lateral)
+
+
+def _extent(volume: Volume) -> tuple[FloatArray, FloatArray]:
+    """Return the lowest and highest world coordinates of the volume's voxels, faces included."""
+    upper = np.array(volume.grid.shape) - 0.5
+    corners = volume.grid.world_from_voxel(np.indices((2, 2, 2)).reshape(3, 8).T * (upper + 0.5) - 0.5)
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def _shape(low: FloatArray, high: FloatArray, pixel_mm: float) -> tuple[int, int]:
+    rows, columns = np.ceil((high - low)[[2, 1]] / pixel_mm - 1e-6).astype(int)
+    return max(int(rows), 1), max(int(columns), 1)
+
+
+def _corner(low: FloatArray, high: FloatArray, pixel_mm: float) -> FloatArray:
+    return np.array([(low[0] + high[0]) / 2, low[1] + pixel_mm / 2, high[2] - pixel_mm / 2])
+
+
+def _sheets_across(volume: Volume, pixel_mm: float) -> list[Sheet]:
+    low, high = _extent(volume)
+    middle, width = (low[0] + high[0]) / 2, min(high[0] - low[0], WIDEST_MM)
+    count = max(1, round(width / PLANE_STEP_MM))
+    shape = _shape(low, high, pixel_mm)
+    corner = _corner(low, high, pixel_mm)
+    places = middle + width * ((np.arange(count) + 0.5) / count - 0.5)
+    return [flat_sheet([x, corner[1], corner[2]], shape, pixel_mm) for x in places]
+
+
+def _slab_mm(sheets: list[Sheet]) -> float:
+    """Average over 6 mm, but never over more than lies between two planes."""
+    if len(sheets) == 1:
+        return 4.0
+    step = sheets[1].points_world[0, 0, 0] - sheets[0].points_world[0, 0, 0]
+    return float(min(PLANE_SLAB_MM, step))
+
+
+def _trace(canal: NDArray[np.float32], sheets: list[Sheet], artist: Artist) -> FloatArray:
+    """Turn canal maps, ``(planes, rows, columns)``, into ``(N, 3)`` world points, one a row."""
+    best = canal.max(axis=0)
+    columns = _best_path(np.log(best + 0.02))
+    rows = np.arange(len(columns))
+    seen = _longest_run(best[rows, columns] > SEEN, largest_gap=4)
+    if seen is None:
+        return np.empty((0, 3))
+    rows, columns = rows[seen], columns[seen]
+    across = canal[:, rows, columns] ** 2
+    lateral = np.array([sheet.points_world[0, 0, 0] for sheet in sheets])
+    x = (across * lateral[:, None]).sum(axis=0) / across.sum(axis=0)
+    window = columns[:, None] + np.arange(-2, 3)
+    inside = (window >= 0) & (window < best.shape[1])
+    weight = np.where(inside, best[rows[:, None], np.clip(window, 0, best.shape[1] - 1)], 0) ** 2
+    centre = (weight * window).sum(axis=1) / weight.sum(axis=1)
+    pixels = artist.codec.pixel_from_cell(np.stack([rows, centre], axis=1))
+    points = sheets[0].world_from_pixel(pixels)
+    points[:, 0] = x
+    return points
+
+
+def _best_path(score: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the column of each row on the best path that moves two columns a row at most."""
+    rows, columns = score.shape
+    total = score.astype(np.float64)
+    came_from = np.zeros((rows, columns), dtype=np.int64)
+    shifts = np.arange(-LARGEST_STEP_CELLS, LARGEST_STEP_CELLS + 1)
+    cost = 0.05 * np.abs(shifts)[:, None]
+    for row in range(1, rows):
+        padded = np.pad(total[row - 1], LARGEST_STEP_CELLS, constant_values=-np.inf)
+        options = np.stack([padded[LARGEST_STEP_CELLS + s : LARGEST_STEP_CELLS + s + columns] for s in shifts]) - cost
+        choice = options.argmax(axis=0)
+        total[row] += options[choice, np.arange(columns)]
+        came_from[row] = np.arange(columns) + shifts[choice]
+    path = np.empty(rows, dtype=np.int64)
+    path[-1] = total[-1].argmax()
+    for row in range(rows - 1, 0, -1):
+        path[row - 1] = came_from[row, path[row]]
+    return path
+
+
+def _longest_run(seen: NDArray[np.bool_], *, largest_gap: int) -> NDArray[np.int64] | None:
+    """Return the indices of the longest run of true entries, over gaps of a few false ones."""
+    indices = np.nonzero(seen)[0]
+    if not len(indices):
+        return None
+    runs = np.split(indices, np.nonzero(np.diff(indices) > largest_gap)[0] + 1)
+    return max(runs, key=len)

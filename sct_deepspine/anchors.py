@@ -41,12 +41,14 @@ def as_anchors(anchor: Anchors | None) -> dict[int, FloatArray]:
         for value, place in pairs:
             point = np.asarray(place, dtype=np.float64)
             if point.shape != (3,) or np.isnan(point).all() or np.isinf(point).any():
-                raise AnchorError(f"anchor {value}: expected a world point (x, y, z), got {place}")
+                raise AnchorError(f"anchor {value}: expected a world point (x, y, z), got {place!r}")
             out[int(value)] = point
     except (TypeError, ValueError) as error:
         if isinstance(error, AnchorError):
             raise
-        raise AnchorError(f"expected an anchor (value, (x, y, z)) or {{value: (x, y, z)}}, got {anchor}") from error
+        raise AnchorError(
+            f"expected an anchor (value, (x, y, z)) or {{value: (x, y, z)}}, got {anchor!r}"
+        ) from error
     return out
 
 
@@ -60,7 +62,9 @@ def anchor_at_slice(value: int, slice_index: int, volume: Volume) -> dict[int, F
     """
     grid = volume.as_ras().grid
     if not 0 <= slice_index < grid.shape[2]:
-        raise AnchorError(f"slice {slice_index} does not exist; slices run from 0 (inferior) to {grid.shape[2] - 1}")
+        raise AnchorError(
+            f"slice {slice_index} does not exist; slices run from 0 (inferior) to {grid.shape[2] - 1}"
+        )
     middle = (np.array(grid.shape) - 1) / 2
     z = grid.world_from_voxel([middle[0], middle[1], slice_index])[0, 2]
     return {int(value): np.array([np.nan, np.nan, z])}
@@ -80,11 +84,14 @@ def anchors_from_labels(image: ImageLike) -> dict[int, FloatArray]:
     if not len(values):
         raise AnchorError("the label image holds no label")
     return {
-        int(value): volume.grid.world_from_voxel(np.argwhere(labels == value).mean(axis=0))[0] for value in values
+        int(value): volume.grid.world_from_voxel(np.argwhere(labels == value).mean(axis=0))[0]
+        for value in values
     }
 
 
-def match_anchors(candidates: Candidates, anchors: dict[int, FloatArray]) -> tuple[Candidates, dict[int, int]]:
+def match_anchors(
+    candidates: Candidates, anchors: dict[int, FloatArray]
+) -> tuple[Candidates, dict[int, int]]:
     """Find each anchor's candidate, or add one where nothing was seen.
 
     Distance counts along the known coordinates only.
@@ -123,12 +130,19 @@ def match_anchors(candidates: Candidates, anchors: dict[int, FloatArray]) -> tup
                 level=np.vstack([candidates.level, np.full(levels, 1 / levels)]),
             )
         else:
-            raise AnchorError(f"anchor {value}: no disc was seen near {point[2]:.0f} mm; give its three coordinates")
+            raise AnchorError(
+                f"anchor {value}: no disc was seen near {point[2]:.0f} mm; give its three coordinates"
+            )
         if index in meant:
             raise AnchorError(f"anchors {meant[index]} and {value} mean the same disc")
         meant[index] = value
-    order = np.argsort(-candidates.points[:, 2], kind="stable") if len(candidates.strength) else np.array([], int)
+    order = (
+        np.argsort(-candidates.points[:, 2], kind="stable") if len(candidates.strength) else np.array([], int)
+    )
     ordered = replace(
-        candidates, points=candidates.points[order], strength=candidates.strength[order], level=candidates.level[order]
+        candidates,
+        points=candidates.points[order],
+        strength=candidates.strength[order],
+        level=candidates.level[order],
     )
     return ordered, {int(np.nonzero(order == index)[0][0]): value for index, value in meant.items()}

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from sct_deepspine._version import __version__
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.files import written_whole
 from sct_deepspine.frames import FloatArray, Grid
+from sct_deepspine.sequence import extrapolate_superior
 from sct_deepspine.volume import Volume, image_like, is_sct_image
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ __all__ = ["FIRST_VALUE", "LAST_VALUE", "Disc", "DiscLabels", "disc_name"]
 FIRST_VALUE, LAST_VALUE = 1, 25
 """1 is the top of C1, 2 is C1/C2, 3 is C2/C3, … 25 is L5/S1: the number of the vertebra just below."""
 
-_VERTEBRAE = [f"C{n}" for n in range(1, 8)] + [f"T{n}" for n in range(1, 13)] + [f"L{n}" for n in range(1, 6)] + ["S1"]
+_VERTEBRAE = (
+    [f"C{n}" for n in range(1, 8)] + [f"T{n}" for n in range(1, 13)] + [f"L{n}" for n in range(1, 6)] + ["S1"]
+)
 
 
 def disc_name(value: int) -> str:
@@ -129,6 +132,29 @@ class DiscLabels:
         """Which discs were placed between their neighbours, ``(K,)``."""
         return np.array([disc.interpolated for disc in self.discs], dtype=bool)
 
+    def of(self, source: Any) -> DiscLabels:
+        """Return the same labels as those of another image on the same grid, such as a file's path."""
+        return replace(self, source=source)
+
+    def with_upper_discs(self) -> DiscLabels:
+        """Return the labels with C1/C2 (2) and the top of C1 (1) added where they lie in the image.
+
+        They are placed by the template's proportions and flagged ``interpolated``; their confidence
+        is that of C2/C3. Labels without C2/C3, or with one disc only, come back as they are.
+        """
+        if len(self.discs) < 2 or self.discs[0].value != 3:
+            return self
+        values, points, flags = extrapolate_superior(self.points_world, self.values, first=FIRST_VALUE)
+        inside = self.grid.contains_voxel(self.grid.voxel_from_world(points))
+        added = [
+            Disc(int(value), point, self.discs[0].confidence, interpolated=True)
+            for value, point, flag, seen in zip(values, points, flags, inside, strict=True)
+            if flag and seen
+        ]
+        # Without C1/C2 the top of C1 would leave a gap.
+        added = [disc for disc in added if disc.value == 2 or any(other.value == 2 for other in added)]
+        return replace(self, discs=(*added, *self.discs))
+
     def to_array(self) -> NDArray[np.uint8]:
         """Return the label array: one voxel per disc, its value, 0 elsewhere.
 
@@ -142,7 +168,9 @@ class DiscLabels:
         upper = np.array(self.grid.shape) - 1
         for disc, index in zip(self.discs, np.clip(voxels, 0, upper), strict=True):
             if labels[tuple(index)]:
-                raise DeepSpineError(f"{disc.name} and another disc fall on one voxel; resample the image finer")
+                raise DeepSpineError(
+                    f"{disc.name} and another disc fall on one voxel; resample the image finer"
+                )
             labels[tuple(index)] = disc.value
         return labels
 
@@ -203,7 +231,9 @@ class DiscLabels:
         """Return one line per disc: value, name, world mm, voxel, confidence, interpolated."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["value", "name", "x_mm", "y_mm", "z_mm", "i", "j", "k", "confidence", "interpolated"])
+        writer.writerow(
+            ["value", "name", "x_mm", "y_mm", "z_mm", "i", "j", "k", "confidence", "interpolated"]
+        )
         for row in self.as_dict()["discs"]:
             place = [*row["world_mm"], *row["voxel"]]
             writer.writerow([row["value"], row["name"], *place, row["confidence"], int(row["interpolated"])])

@@ -88,7 +88,7 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """nibabel's axis codes, such as ``"RAS"``. SCT writes the opposite letters."""
+        """Axis codes as nibabel writes them, such as ``"RAS"``. SCT writes the opposite letters."""
         return "".join(aff2axcodes(self.affine))
 
     def world_from_voxel(self, points: ArrayLike) -> FloatArray:

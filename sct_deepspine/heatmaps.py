@@ -167,9 +167,9 @@ class Codec:
         padded_level = np.pad(maps.level, ((0, 0), (1, 1), (1, 1)))
         level = np.empty((len(points), self.levels))
         for index, (row, column) in enumerate(np.round(points).astype(int)):
-            window = (slice(row, row + 3), slice(column, column + 3))
-            weight = padded_any[window]
-            level[index] = (padded_level[(slice(None), *window)] * weight).sum(axis=(1, 2)) / weight.sum()
+            rows, columns = slice(row, row + 3), slice(column, column + 3)
+            weight = padded_any[rows, columns]
+            level[index] = (padded_level[:, rows, columns] * weight).sum(axis=(1, 2)) / weight.sum()
         return points, strength, level
 
 
@@ -194,7 +194,12 @@ def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[Flo
     up, down = log[row - 1, column], log[row + 1, column]
     left, right = log[row, column - 1], log[row, column + 1]
     gradient = np.stack([(down - up) / 2, (right - left) / 2], axis=1)
-    across = (log[row + 1, column + 1] + log[row - 1, column - 1] - log[row + 1, column - 1] - log[row - 1, column + 1]) / 4
+    across = (
+        log[row + 1, column + 1]
+        + log[row - 1, column - 1]
+        - log[row + 1, column - 1]
+        - log[row - 1, column + 1]
+    ) / 4
     hessian = np.array([[down + up - 2 * here, across], [across, right + left - 2 * here]]).transpose(2, 0, 1)
     steps = np.array([_newton(g, h) for g, h in zip(gradient, hessian, strict=True)]).reshape(-1, 2)
     return np.stack([rows, columns], axis=1) + steps, heat[rows, columns].astype(np.float64)

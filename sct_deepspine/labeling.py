@@ -7,7 +7,8 @@ an ordered sequence of levels, then look again, finely, in the straightened spin
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def label_discs(
         weights=trained.identity,
         warnings=_warnings(discs, sequence),
         source=image,
-        drawn=drawn if return_maps else None,
+        drawn=replace(drawn, attention=trained.locate.attention(drawn.plane)) if return_maps else None,
     )
 
 
@@ -170,12 +171,12 @@ def _warnings(discs: tuple[Disc, ...], sequence: Sequence) -> tuple[str, ...]:
             f"give the level of one disc, for instance the one labelled {settle}, as an anchor"
         )
     expected = SpacingPrior().spacing_mm
-    for upper, lower in zip(discs[:-1], discs[1:], strict=True):
+    for upper, lower in pairwise(discs):
         distance = float(np.linalg.norm(upper.point_world - lower.point_world))
         ratio = distance / (expected[upper.value] * sequence.body_factor)
         if not 1 / ODD_SPACING < ratio < ODD_SPACING:
             out.append(
-                f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio:.1f} times what is expected; "
+                f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio:.1f} times the expected; "
                 "look for a missed disc or an extra, missing or fused vertebra"
             )
     filled = [disc_name(disc.value) for disc in discs if disc.interpolated]

@@ -130,7 +130,10 @@ def _best_path(score: NDArray[np.floating]) -> NDArray[np.int64]:
     cost = 0.05 * np.abs(shifts)[:, None]
     for row in range(1, rows):
         padded = np.pad(total[row - 1], LARGEST_STEP_CELLS, constant_values=-np.inf)
-        options = np.stack([padded[LARGEST_STEP_CELLS + s : LARGEST_STEP_CELLS + s + columns] for s in shifts]) - cost
+        options = (
+            np.stack([padded[LARGEST_STEP_CELLS + s : LARGEST_STEP_CELLS + s + columns] for s in shifts])
+            - cost
+        )
         choice = options.argmax(axis=0)
         total[row] += options[choice, np.arange(columns)]
         came_from[row] = np.arange(columns) + shifts[choice]

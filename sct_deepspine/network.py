@@ -8,6 +8,7 @@ Newell et al. 2016 (arXiv 1603.06937).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -147,7 +148,7 @@ class MultiLevelAttention(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         widths = (inputs, 128, 16, 8)
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(8, 1, 1, bias=False))
 
@@ -201,7 +202,9 @@ class StackedHourglass(nn.Module):
         if image.ndim != 4 or image.shape[1] != self.config.in_channels:
             raise ValueError(f"expected (N, {self.config.in_channels}, H, W), got {tuple(image.shape)}")
         if image.shape[2] % multiple or image.shape[3] % multiple:
-            raise ValueError(f"rows and columns must be multiples of {multiple}, got {tuple(image.shape[2:])}")
+            raise ValueError(
+                f"rows and columns must be multiples of {multiple}, got {tuple(image.shape[2:])}"
+            )
         x = self.stem(image)
         features: list[Tensor] = []
         maps: list[Tensor] = []

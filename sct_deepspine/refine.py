@@ -96,7 +96,9 @@ def refine_tips(
     pixels = artist.codec.pixel_from_cell(cells)
     peaks_world = sheet.world_from_pixel(pixels)
     first = POSTERIOR_MM + artist.pixel_mm / 2
-    peaks_straight = np.stack([first + artist.pixel_mm * pixels[:, 1], high - artist.pixel_mm * pixels[:, 0]], axis=1)
+    peaks_straight = np.stack(
+        [first + artist.pixel_mm * pixels[:, 1], high - artist.pixel_mm * pixels[:, 0]], axis=1
+    )
     distance = np.linalg.norm(tips_straight[:, None, 1:] - peaks_straight, axis=2)
     # A faint peak must be near to win over a strong one.
     choice = np.where(distance < REACH_MM, strength - 0.5 * (distance / REACH_MM) ** 2, -np.inf)

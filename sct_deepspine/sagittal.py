@@ -96,7 +96,12 @@ def flat_sheet(
 
 
 def sample(
-    volume: Volume, sheet: Sheet, *, slab_mm: float = 0.0, lateral: ArrayLike = RIGHT, oversample: int | None = None
+    volume: Volume,
+    sheet: Sheet,
+    *,
+    slab_mm: float = 0.0,
+    lateral: ArrayLike = RIGHT,
+    oversample: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read a volume on a sheet: the mean over each pixel's area and over a slab.
 

@@ -122,7 +122,9 @@ def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
         return data, np.array(grid.affine)
     if is_sct_image(source):
         return _sct_image_like(source, data)
-    header = nib.load(source).header if isinstance(source, (str, os.PathLike)) else getattr(source, "header", None)
+    header = (
+        nib.load(source).header if isinstance(source, (str, os.PathLike)) else getattr(source, "header", None)
+    )
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(data, grid.affine, dtype=data.dtype)
     if isinstance(header, nib.Nifti1Header):
@@ -177,7 +179,9 @@ def _voxels(image: nib.spatialimages.SpatialImage) -> NDArray[Any]:
     try:
         return np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ImageError(f"the voxels can't be read; the file may be truncated ({_one_line(error)})") from error
+        raise ImageError(
+            f"the voxels can't be read; the file may be truncated ({_one_line(error)})"
+        ) from error
 
 
 def _check_spacing(header: Any) -> None:

@@ -144,7 +144,9 @@ def _load(file: Path, _modified: int, device: str) -> Weights:
     content = file.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != card["sha256"]:
-        raise WeightsError(f"{file.name} is not the file its card describes (SHA-256 differs); install it again")
+        raise WeightsError(
+            f"{file.name} is not the file its card describes (SHA-256 differs); install it again"
+        )
     try:
         tensors = load_tensors(content)
         artists = {name: _artist(name, entry, tensors, device) for name, entry in card["networks"].items()}
@@ -159,7 +161,9 @@ def _read_card(path: Path) -> dict[str, Any]:
         form = card["format"]
         _ = card["name"], card["sha256"], card["networks"]["locate"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path.name} is not a card of weights ({type(error).__name__}: {error})") from error
+        raise WeightsError(
+            f"{path.name} is not a card of weights ({type(error).__name__}: {error})"
+        ) from error
     if form != FORMAT:
         raise WeightsError(f"{path.name} is a card of format {form}; this version reads format {FORMAT}")
     return card
@@ -167,10 +171,14 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 def _artist(name: str, entry: dict[str, Any], tensors: dict[str, torch.Tensor], device: str) -> Artist:
     network = build_network(NetworkConfig(**entry["network"]))
-    own = {key.removeprefix(f"{name}."): value.float() for key, value in tensors.items() if key.startswith(f"{name}.")}
+    own = {
+        key.removeprefix(f"{name}."): value.float()
+        for key, value in tensors.items()
+        if key.startswith(f"{name}.")
+    }
     network.load_state_dict(own | _counters(network))
     network.eval().requires_grad_(False)
-    network.to(torch.device(device), memory_format=torch.channels_last)
+    network.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Artist(network, Codec(**entry["codec"]), float(entry["pixel_mm"]))
 
 

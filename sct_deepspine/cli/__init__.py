@@ -1,1 +1,1 @@
-"""."""
+"""The commands. Nothing heavy is imported before the arguments are parsed."""

@@ -1,1 +1,1 @@
-"""."""
+"""Making of scans and planes, and the training loop."""

@@ -51,7 +51,9 @@ def random_grid(
     right = right * scale * aspect + strength * smooth_field(rng, shape, knots)
     up = up * scale / aspect + strength * smooth_field(rng, shape, knots)
     angle = np.radians(rng.uniform(-turn_degrees, turn_degrees))
-    turned = np.stack([np.cos(angle) * right - np.sin(angle) * up, np.sin(angle) * right + np.cos(angle) * up], -1)
+    turned = np.stack(
+        [np.cos(angle) * right - np.sin(angle) * up, np.sin(angle) * right + np.cos(angle) * up], -1
+    )
     return turned, float(scale)
 
 
@@ -116,7 +118,9 @@ def _ghost(rng: np.random.Generator, plane: Plane) -> Plane:
     return plane + rng.uniform(0.05, 0.25) * np.roll(plane, int(rng.integers(8, 60)), axis=axis)
 
 
-def crop_field_of_view(rng: np.random.Generator, inside: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.bool_]:
+def crop_field_of_view(
+    rng: np.random.Generator, inside: NDArray[np.bool_], pixel_mm: float
+) -> NDArray[np.bool_]:
     """Keep the part of a plane that a smaller field of view would have kept."""
     keep = np.zeros_like(inside)
     rows, columns = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]

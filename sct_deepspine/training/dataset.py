@@ -31,7 +31,15 @@ from sct_deepspine.training.augment import (
 )
 from sct_deepspine.volume import Volume, read_mask, read_volume
 
-__all__ = ["PlaneSettings", "RandomPlanes", "Scan", "read_folder", "read_scan"]
+__all__ = [
+    "PlaneSettings",
+    "RandomPlanes",
+    "Scan",
+    "canal_points",
+    "read_folder",
+    "read_scan",
+    "slice_centres",
+]
 
 SYNTHETIC_GROUP = "phantom"
 GROUP_POWER = 0.35
@@ -95,7 +103,8 @@ class Scan:
             return np.interp(z_mm, line[:, 2], gaussian_filter1d(line[:, 0], 6, mode="nearest"))
         points = np.array(list(self.discs.values()))
         low, high = points[:, 2].min(), points[:, 2].max()
-        return np.polyval(np.polyfit(points[:, 2], points[:, 0], min(2, len(points) - 1)), np.clip(z_mm, low, high))
+        parabola = np.polynomial.Polynomial.fit(points[:, 2], points[:, 0], min(2, len(points) - 1))
+        return parabola(np.clip(z_mm, low, high))
 
 
 def read_folder(folder: str | Path) -> list[Scan]:
@@ -198,7 +207,14 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     """
 
     def __init__(
-        self, scans: Sequence[Scan], codec: Codec, settings: PlaneSettings, *, length: int, seed: int, start: int = 0
+        self,
+        scans: Sequence[Scan],
+        codec: Codec,
+        settings: PlaneSettings,
+        *,
+        length: int,
+        seed: int,
+        start: int = 0,
     ) -> None:
         self.codec, self.settings = codec, settings
         self.length, self.seed, self.start = length, seed, start
@@ -232,7 +248,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     def _lay_straight_sheet(self, rng: np.random.Generator, scan: Scan) -> tuple[Sheet, float]:
         """Lay the mid-sagittal plane of the space that an inexact centreline straightens."""
         grid, scale = self._random_grid(rng)
-        line = _canal_points(scan)
+        line = canal_points(scan)
         knots = np.linspace(0, len(line) - 1, 7)
         error = CubicSpline(knots, rng.normal(0, (1.2, 2.0, 0.0), (7, 3)))(np.arange(len(line)))
         space = StraightSpace(Centerline.from_points(line + error))
@@ -256,7 +272,11 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         centre = np.array([near[1] + rng.uniform(-0.5, 0.5) * half_width_mm, z_centre])
         turn, tilt = np.radians(rng.uniform(-15, 15)), np.radians(rng.uniform(-8, 8))
         y, z = centre[0] + grid[..., 0] * np.cos(turn), centre[1] + grid[..., 1]
-        x = scan.lateral_mm(z) + grid[..., 0] * np.sin(turn) + grid[..., 1] * np.tan(tilt) * (rng.random() < 0.5)
+        x = (
+            scan.lateral_mm(z)
+            + grid[..., 0] * np.sin(turn)
+            + grid[..., 1] * np.tan(tilt) * (rng.random() < 0.5)
+        )
         if rng.random() < settings.lateral_share:
             corners = scan.volume.grid.corners_world()[:, 0]
             x = x + rng.uniform(corners.min(), corners.max()) - x.mean()
@@ -267,7 +287,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         return Sheet(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
 
 
-def _canal_points(scan: Scan) -> FloatArray:
+def canal_points(scan: Scan) -> FloatArray:
     """Return points along the canal, ``(N, 3)``; from the tips where there is no mask."""
     if scan.centerline_world is not None:
         return scan.centerline_world

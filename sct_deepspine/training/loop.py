@@ -24,7 +24,7 @@ from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network
 from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes, Scan
 from sct_deepspine.training.loss import map_loss
 
-__all__ = ["Checkpoint", "TrainingConfig", "train"]
+__all__ = ["ROLES", "Checkpoint", "Role", "TrainingConfig", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,35 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
 }
 AVERAGE_DECAY = 0.998
+
+
+@dataclass(frozen=True)
+class Role:
+    """What one of the two networks looks at.
+
+    Parameters
+    ----------
+    planes
+        Its training planes.
+    codec
+        Its maps.
+    stacks
+        Hourglasses, unless another number is asked for.
+    """
+
+    planes: PlaneSettings
+    codec: Codec
+    stacks: int
+
+
+ROLES = {
+    "locate": Role(PlaneSettings(), Codec(stride=2), stacks=2),
+    "refine": Role(
+        PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),
+        Codec(stride=2, sigma_cells=1.5),
+        stacks=1,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -118,8 +147,8 @@ class Checkpoint:
     def start(cls, config: TrainingConfig) -> Checkpoint:
         """Make the state of a run that has not begun."""
         torch.manual_seed(config.seed)
-        network = build_network(config.network).to(config.device, memory_format=torch.channels_last)
-        average = build_network(config.network).to(config.device, memory_format=torch.channels_last)
+        network = build_network(config.network).to(config.device)
+        average = build_network(config.network).to(config.device)
         average.load_state_dict(network.state_dict())
         optimiser = OPTIMISERS[config.optimiser](network.parameters(), lr=config.learning_rate)
         return cls(network, average.requires_grad_(False), optimiser)
@@ -142,7 +171,11 @@ class Checkpoint:
             metadata = file.metadata()
         for prefix, module in (("network.", self.network), ("average.", self.average)):
             module.load_state_dict(
-                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+                {
+                    name.removeprefix(prefix): value
+                    for name, value in tensors.items()
+                    if name.startswith(prefix)
+                }
             )
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
@@ -181,7 +214,7 @@ def train(
     config: TrainingConfig,
     folder: Path,
     *,
-    evaluate: Callable[[nn.Module, int, Path], dict[str, float]],
+    evaluate: Callable[[StackedHourglass, int, Path], dict[str, float]],
     resume: bool = False,
 ) -> Checkpoint:
     """Train a network and keep its last and its best state.
@@ -214,7 +247,8 @@ def train(
         for batch in _batches(scans, config, state.step):
             losses.append(_step(state, batch, config))
             bar.update()
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", **{k: f"{v:.3g}" for k, v in figures.items()})
+            shown = {"loss": float(np.mean(losses[-50:])), **figures}
+            bar.set_postfix_str(", ".join(f"{name} {value:.3g}" for name, value in shown.items()))
             if state.step % config.evaluate_every == 0 or state.step == config.steps:
                 figures = evaluate(state.average.eval(), state.step, folder)
                 _log(folder / "log.csv", {"step": state.step, "loss": float(np.mean(losses)), **figures})
@@ -240,7 +274,11 @@ def _batches(scans: Sequence[Scan], config: TrainingConfig, step: int) -> DataLo
     )
     workers = config.workers
     return DataLoader(
-        planes, batch_size=config.batch, num_workers=workers, prefetch_factor=8 if workers else None, drop_last=True
+        planes,
+        batch_size=config.batch,
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+        drop_last=True,
     )
 
 

@@ -19,11 +19,14 @@ from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.dataset import CANAL_TISSUE, SYNTHETIC_GROUP, Scan
 from sct_deepspine.volume import Volume
 
-__all__ = ["T2W", "Contrast", "make_phantom", "random_contrast"]
+__all__ = ["T2W", "Contrast", "make_phantom", "make_varied_phantom", "random_contrast"]
 
 VERTEBRA_TISSUE, DISC_TISSUE = 1, 2
 SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
 """Distances from L5/S1 to the remnants of the discs of the sacrum."""
+
+VIEWS = ((3, 25), (3, 12), (17, 25), (8, 20), (3, 25), (14, 25), (3, 16), (10, 25))
+"""First and last disc of the views drawn from."""
 
 SLOPE_LEVELS = (1, 4, 8, 11, 14, 18, 21, 23, 25, 27)
 SLOPE_DEGREES = (5, 6, -20, -16, 0, 12, 10, 0, -25, -45)
@@ -117,7 +120,9 @@ def make_phantom(
     straight = body.space.straight_from_native(grid.world_from_voxel(voxels)).reshape(*grid.shape, 3)
     grey, tissue = _paint(rng, body, straight.astype(np.float32), contrast, spine)
     grey = gaussian_filter(grey, [0.4 / size for size in voxel_mm])
-    shade = zoom(rng.standard_normal((3, 3, 4)), [n / k for n, k in zip(grid.shape, (3, 3, 4), strict=True)], order=1)
+    shade = zoom(
+        rng.standard_normal((3, 3, 4)), [n / k for n, k in zip(grid.shape, (3, 3, 4), strict=True)], order=1
+    )
     grey = grey * np.exp(0.12 * shade) + noise * rng.standard_normal(grid.shape)
     volume = Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid)
     inside = grid.contains_voxel(grid.voxel_from_world(tips))
@@ -135,6 +140,13 @@ def make_phantom(
         centerline_world=line[np.argsort(line[:, 2])] if spine else None,
         tissue=Volume(tissue, grid),
     )
+
+
+def make_varied_phantom(rng: np.random.Generator) -> Scan:
+    """Make a phantom of random view, contrast and noise."""
+    first, last = VIEWS[rng.integers(len(VIEWS))]
+    contrast = T2W if rng.random() < 0.5 else random_contrast(rng)
+    return make_phantom(rng, first=first, last=last, contrast=contrast, noise=rng.uniform(0.01, 0.06))
 
 
 def _grow_spine(rng: np.random.Generator) -> _Spine:
@@ -159,7 +171,7 @@ def _grow_spine(rng: np.random.Generator) -> _Spine:
 def _frame(rng: np.random.Generator, tips: FloatArray, voxel_mm: tuple[float, float, float]) -> Grid:
     """Lay a field of view around the discs, as a radiographer would."""
     low, high = tips.min(axis=0), tips.max(axis=0)
-    low, high = low - [22, 70, 14], high + [22, 90, 14]
+    low, high = low - np.array([22, 70, 14]), high + np.array([22, 90, 14])
     if rng.random() < 0.5:
         high[2] += rng.uniform(0, 50)
         low[2] -= rng.uniform(0, 40)
@@ -207,7 +219,9 @@ def _paint_spine(
     nearest = np.clip(np.round(level), 2, body.values[-1]).astype(int)
     offset = down - body.depth_mm[nearest - 1]
     spacing = np.interp(level, body.values[:-1], np.diff(body.depth_mm))
-    thickness = spacing * np.where(nearest >= 26, 0.06, np.interp(level, (3, 8, 13, 20, 25), (0.26, 0.26, 0.17, 0.24, 0.3)))
+    thickness = spacing * np.where(
+        nearest >= 26, 0.06, np.interp(level, (3, 8, 13, 20, 25), (0.26, 0.26, 0.17, 0.24, 0.3))
+    )
     canal = _canal_radius(level, size)
     tip = canal + 1.0
     body_depth = size * np.interp(level, (2, 3, 8, 14, 20, 24, 25.5, 28), (10, 15, 17, 26, 32, 35, 30, 14))
@@ -216,7 +230,12 @@ def _paint_spine(
     ring = np.abs((level % 1) - 0.5)  # 0.5 at a disc, 0 in mid-vertebra
     waist = 1.5 * (1 - 4 * ring**2)
     column = (y > tip + waist) & (y < tip + body_depth - waist) & (np.abs(x) < half_width) & (level >= 2.0)
-    rim = (y > tip + waist - 1.2) & (y < tip + body_depth - waist + 1.2) & (np.abs(x) < half_width + 1.5) & (level >= 2)
+    rim = (
+        (y > tip + waist - 1.2)
+        & (y < tip + body_depth - waist + 1.2)
+        & (np.abs(x) < half_width + 1.5)
+        & (level >= 2)
+    )
     is_disc = (np.abs(offset) < thickness / 2) & (nearest >= 3)
     end_plate = (np.abs(offset) < thickness / 2 + 1.2) & (nearest >= 3)
     dens = (level > 0.9) & (level < 2.1) & (np.hypot(x, y - tip - 6) < 5.5 * size)
@@ -225,7 +244,13 @@ def _paint_spine(
     reach = np.interp(level, (2, 3, 5, 8, 14, 20, 25, 26), (22, 24, 18, 32, 28, 32, 26, 5))
     slope = np.interp(level, (3, 8, 14, 20, 25), (0.3, 0.4, 1.1, 0.35, 0.2))
     shifted = np.interp(down + slope * (y + canal), body.depth_mm, body.values)
-    process = (np.abs((shifted % 1) - 0.55) < 0.27) & (y < -canal - 2) & (y > -canal - reach) & (np.abs(x) < 4) & (level > 2)
+    process = (
+        (np.abs((shifted % 1) - 0.55) < 0.27)
+        & (y < -canal - 2)
+        & (y > -canal - reach)
+        & (np.abs(x) < 4)
+        & (level > 2)
+    )
 
     grey[(y < -canal) & (y > -canal - 5) & (np.abs(x) < 8) & (level > 2)] = contrast.fat
     grey[process] = contrast.bone

@@ -1,0 +1,83 @@
+"""Pictures of what was found."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sct_deepspine.discs import DiscLabels
+from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.files import written_whole
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.heatmaps import DrawnSheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_sheet", "pixels_of", "write_png"]
+
+
+def pixels_of(drawn: DrawnSheet, points_world: FloatArray) -> FloatArray:
+    """Project ``(K, 3)`` world points along x on a native sheet, ``(K, 2)`` pixels."""
+    first, pixel_mm = drawn.sheet.points_world[0, 0], drawn.sheet.pixel_mm
+    return np.stack(
+        [(first[2] - points_world[:, 2]) / pixel_mm, (points_world[:, 1] - first[1]) / pixel_mm], axis=1
+    )
+
+
+def draw_sheet(
+    axes: Axes, drawn: DrawnSheet, labels: DiscLabels | None = None, *, heat: bool = False
+) -> None:
+    """Draw a native sheet, its heat maps if asked for, and its discs with names and confidences."""
+    height, width = drawn.sheet.shape
+    axes.imshow(drawn.plane, cmap="gray", vmin=-2, vmax=3, interpolation="bilinear")
+    if heat:
+        edges = (-0.5, drawn.maps.any_disc.shape[1] * drawn.codec.stride - 0.5)
+        bottom = drawn.maps.any_disc.shape[0] * drawn.codec.stride - 0.5
+        shown = np.ma.masked_less(drawn.maps.any_disc, 0.05)
+        axes.imshow(shown, cmap="hot", alpha=0.5, vmin=0, vmax=1, extent=(*edges, bottom, -0.5))
+    if labels is not None and labels.discs:
+        for disc, (row, column) in zip(labels.discs, pixels_of(drawn, labels.points_world), strict=True):
+            colour = "orange" if disc.interpolated else "lime"
+            axes.plot(column, row, "o", ms=4, mfc="none", mec=colour)
+            text = f"{disc.value} {disc.name} {disc.confidence:.2f}"
+            axes.text(column + 4, row, text, color=colour, fontsize=7, va="center")
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    axes.axis("off")
+
+
+def write_png(labels: DiscLabels, path: str | os.PathLike[str]) -> None:
+    """Write a picture: the sheet with its discs, and beside it the heat maps.
+
+    Parameters
+    ----------
+    labels
+        From ``label_discs(..., return_maps=True)``.
+    path
+        The PNG file.
+
+    Raises
+    ------
+    DeepSpineError
+        If the labels were made without maps.
+    OutputError
+        If it can't be written there.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if labels.drawn is None:
+        raise DeepSpineError("a picture needs the maps; call label_discs with return_maps=True")
+    height, width = labels.drawn.sheet.shape
+    figure = Figure(figsize=(10, 10 * height / (2 * width)), facecolor="black", layout="tight")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    draw_sheet(left, labels.drawn, labels)
+    draw_sheet(right, labels.drawn, heat=True)
+    left.set_title(f"level confidence {labels.level_confidence:.2f}", color="white", fontsize=9)
+    right.set_title("any disc", color="white", fontsize=9)
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=100, format="png", facecolor="black")

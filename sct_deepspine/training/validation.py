@@ -1,0 +1,153 @@
+"""What a network in training is worth: figures and pictures on held-out scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_deepspine.centerline import Centerline
+from sct_deepspine.files import written_whole
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.heatmaps import Codec, DiscMaps
+from sct_deepspine.locate import middle_sheet
+from sct_deepspine.network import StackedHourglass
+from sct_deepspine.refine import straight_sheet
+from sct_deepspine.sagittal import Sheet, normalise, sample
+from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.training.dataset import PlaneSettings, Scan, canal_points
+from sct_deepspine.weights import Artist
+
+__all__ = ["Validation", "write_convergence"]
+
+SLAB_MM = 4.0
+NEAR_MM = 6.0
+SHOWN = 6
+MS_PER_PICTURE = 500
+
+
+@dataclass(frozen=True)
+class _View:
+    """One scan's plane, laid by its truth."""
+
+    scan: Scan
+    sheet: Sheet
+    plane: NDArray[np.float32]
+    tips_pixel: dict[int, FloatArray]
+
+
+class Validation:
+    """Score a network on planes laid by the truth of held-out scans, one plane a scan.
+
+    Calling it returns ``score`` (what a run is judged by), ``right`` (share of true discs found
+    within 6 mm in the plane whose likeliest level, by itself, is the true one), ``missed``, ``mean_mm`` and
+    ``median_mm``.
+
+    Parameters
+    ----------
+    scans
+        Held-out scans.
+    codec, settings
+        As in training; the planes are native or straight as there.
+    """
+
+    def __init__(self, scans: Sequence[Scan], codec: Codec, settings: PlaneSettings) -> None:
+        self.codec, self.settings = codec, settings
+        self.views = [_lay_view(scan, settings) for scan in scans]
+
+    def __call__(self, network: StackedHourglass, step: int, folder: Path) -> dict[str, float]:
+        """Score a network and write ``validation_STEP.png`` into the folder."""
+        artist = Artist(network, self.codec, self.settings.pixel_mm)
+        errors: list[float] = []
+        right = missed = 0
+        drawn: list[DiscMaps] = []
+        for view in self.views:
+            maps = artist.draw([view.plane])[0]
+            drawn.append(maps)
+            cells, _, level = self.codec.decode(maps)
+            tips = view.sheet.world_from_pixel(self.codec.pixel_from_cell(cells))
+            for value, tip in view.scan.discs.items():
+                if value < self.codec.first_value:
+                    continue
+                distance = np.linalg.norm((tips - tip)[:, 1:], axis=1)
+                if not len(distance) or distance.min() > NEAR_MM:
+                    missed += 1
+                    continue
+                errors.append(float(distance.min()))
+                right += int(level[distance.argmin()].argmax() + self.codec.first_value == value)
+        count = max(missed + len(errors), 1)
+        mean = float(np.mean(errors)) if errors else NEAR_MM
+        self._write_picture(drawn, step, folder)
+        return {
+            "score": right / count - mean / 50 - missed / count,
+            "right": right / count,
+            "missed": missed / count,
+            "mean_mm": mean,
+            "median_mm": float(np.median(errors)) if errors else NEAR_MM,
+        }
+
+    def _write_picture(self, drawn: Sequence[DiscMaps], step: int, folder: Path) -> None:
+        """Draw up to six scans, evenly chosen: plane, heat, likeliest level, truth as crosses."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        chosen = np.unique(np.linspace(0, len(self.views) - 1, min(SHOWN, len(self.views))).astype(int))
+        figure = Figure(figsize=(2.4 * len(chosen), 5), facecolor="black", layout="tight")
+        FigureCanvasAgg(figure)
+        figure.suptitle(f"step {step}", color="white", fontsize=8)
+        for axes, index in zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True):
+            view, maps = self.views[index], drawn[index]
+            shown = np.kron(maps.any_disc, np.ones((self.codec.stride, self.codec.stride)))
+            axes.imshow(view.plane, cmap="gray", vmin=-2, vmax=3)
+            axes.imshow(np.ma.masked_less(shown, 0.05), cmap="hot", alpha=0.5, vmin=0, vmax=1)
+            cells, _, level = self.codec.decode(maps)
+            for (row, column), levels in zip(self.codec.pixel_from_cell(cells), level, strict=True):
+                text = str(int(levels.argmax()) + self.codec.first_value)
+                axes.text(column + 3, row, text, color="lime", fontsize=6, va="center")
+            for row, column in view.tips_pixel.values():
+                axes.plot(column, row, "c+", ms=4)
+            axes.set_xlim(-0.5, view.plane.shape[1] - 0.5)
+            axes.set_ylim(view.plane.shape[0] - 0.5, -0.5)
+            axes.axis("off")
+        with written_whole(folder / f"validation_{step:06d}.png") as partial:
+            figure.savefig(partial, dpi=90, format="png", facecolor="black")
+
+
+def _lay_view(scan: Scan, settings: PlaneSettings) -> _View:
+    line = Centerline.from_points(canal_points(scan))
+    if settings.straight:
+        space = StraightSpace(line)
+        height = space.straight_from_native(np.array(list(scan.discs.values())))[:, 2]
+        sheet = straight_sheet(space, (np.nanmin(height) - 30, np.nanmax(height) + 30), settings.pixel_mm)
+    else:
+        sheet = middle_sheet(scan.volume, line, settings.pixel_mm)
+    plane = normalise(*sample(scan.volume, sheet, slab_mm=SLAB_MM))
+    tips = {value: _nearest_pixel(sheet, tip) for value, tip in scan.discs.items()}
+    return _View(scan, sheet, plane, tips)
+
+
+def _nearest_pixel(sheet: Sheet, point: FloatArray) -> FloatArray:
+    distance = np.linalg.norm(np.nan_to_num(sheet.points_world, nan=1e6) - point, axis=2)
+    return np.array(np.unravel_index(distance.argmin(), distance.shape), dtype=np.float64)
+
+
+def write_convergence(folder: Path) -> Path | None:
+    """Join the pictures of a run into ``convergence.gif``; None if there are fewer than two."""
+    from PIL import Image
+
+    pictures = sorted(folder.glob("validation_*.png"))
+    if len(pictures) < 2:
+        return None
+    frames = []
+    for path in pictures:
+        with Image.open(path) as picture:
+            frames.append(picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=64))
+    target = folder / "convergence.gif"
+    with written_whole(target) as partial:
+        frames[0].save(
+            partial, format="GIF", save_all=True, append_images=frames[1:], duration=MS_PER_PICTURE, loop=0
+        )
+    return target

@@ -1,0 +1,97 @@
+"""Time and memory of labelling one scan: cold command, first call, later calls, and each stage.
+
+Run it on an idle machine::
+
+    python testing/benchmarks/bench_stages.py [IMAGE] [-n CALLS]
+
+Without an image, a phantom of 384 × 225 × 52 voxels is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+STAGES = ("read_volume", "load_weights", "find_centerline", "_draw", "_find_candidates", "_read_levels", "refine_tips")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image", nargs="?")
+    parser.add_argument("-n", type=int, default=10)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        image = arguments.image or make_image(Path(folder))
+        print(f"image: {image}")
+        time_command(image, folder)
+        time_calls(image, arguments.n)
+
+
+def make_image(folder: Path) -> str:
+    import nibabel as nib
+    import numpy as np
+
+    from sct_deepspine.training.phantom import make_phantom
+
+    phantom = make_phantom(np.random.default_rng(0), first=3, last=15, voxel_mm=(1.0, 1.0, 1.0))
+    data = phantom.volume.data[:52, :225, :384]
+    path = folder / "phantom.nii.gz"
+    nib.save(nib.Nifti1Image(data, phantom.volume.grid.affine), path)
+    return str(path)
+
+
+def time_command(image: str, folder: str) -> None:
+    code = "import sys; from sct_deepspine.cli.label import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "-i", image, "-ofolder", folder, "-v", "0"]
+    walls = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True)
+        walls.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"whole command: {min(walls):.2f} s (best of 3, worst {max(walls):.2f} s), peak memory {peak:.0f} MiB")
+
+
+def time_calls(image: str, calls: int) -> None:
+    started = time.perf_counter()
+    from sct_deepspine import labeling
+
+    print(f"import: {time.perf_counter() - started:.2f} s")
+    spent: dict[str, float] = defaultdict(float)
+    for name in STAGES:
+        setattr(labeling, name, timed(name, getattr(labeling, name), spent))
+    started = time.perf_counter()
+    labels = labeling.label_discs(image)
+    print(f"label_discs, first call: {time.perf_counter() - started:.3f} s, {len(labels.discs)} discs")
+    spent.clear()
+    started = time.perf_counter()
+    for _ in range(calls):
+        labeling.label_discs(image)
+    total = (time.perf_counter() - started) / calls
+    print(f"label_discs, later calls: {total:.3f} s (mean of {calls})")
+    for name in STAGES:
+        print(f"  {name:<18} {1e3 * spent[name] / calls:7.1f} ms")
+    print(f"  {'the rest':<18} {1e3 * (total - sum(spent.values()) / calls):7.1f} ms")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak memory in process: {peak:.0f} MiB")
+
+
+def timed(name, function, spent):
+    def call(*positional, **named):
+        started = time.perf_counter()
+        try:
+            return function(*positional, **named)
+        finally:
+            spent[name] += time.perf_counter() - started
+
+    return call
+
+
+if __name__ == "__main__":
+    main()

@@ -12,17 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from nibabel.affines import apply_affine
+
 from sct_deepspine.errors import DeepSpineError, ImageError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.labeling import label_discs
 from sct_deepspine.metrics import ScanScore, as_rows, format_table, pool_by, score_scan
+from sct_deepspine.stress import Case, LabelledScan, stressed
+from sct_deepspine.volume import read_volume
 
-__all__ = ["Result", "evaluate_folder", "label_cards", "report", "results_csv"]
+__all__ = [
+    "Result",
+    "evaluate_folder",
+    "evaluate_stress",
+    "label_cards",
+    "report",
+    "results_csv",
+    "stress_report",
+]
 
 logger = logging.getLogger(__name__)
 
 FIRST_SCORED = 3
 """Discs above C2/C3 are not labelled by default and not scored."""
+
+RIGHT_MM = 10.0
+"""Under stress a disc is right if the prediction of the same value is this near."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +83,67 @@ def evaluate_folder(folder: str | Path, **options: Any) -> Iterator[Result]:
         yield _evaluate(path, options)
 
 
+def evaluate_stress(folder: str | Path, *, seed: int = 0, **options: Any) -> Iterator[tuple[str, Result]]:
+    """Label the scans of a folder under every stress; yields the stress's name with each result."""
+    for index, path in enumerate(label_cards(folder)):
+        card = json.loads(path.read_text())
+        volume = read_volume(path.parent / card["image"])
+        scan = LabelledScan(volume, _truth(card), tuple(card["labelled_span_mm"]))
+        for case in stressed(scan, np.random.default_rng((seed, index))):
+            yield case.stress, _label_and_score(card, case, options)
+
+
 def _evaluate(path: Path, options: dict[str, Any]) -> Result:
     card = json.loads(path.read_text())
+    case = Case("plain", path.parent / card["image"], _truth(card), tuple(card["labelled_span_mm"]))
+    return _label_and_score(card, case, options)
+
+
+def _truth(card: dict[str, Any]) -> dict[int, FloatArray]:
+    """Return the discs that are scored."""
+    discs = {int(value): np.array(point, dtype=float) for value, point in card["discs"].items()}
+    return {value: point for value, point in discs.items() if value >= FIRST_SCORED}
+
+
+def _label_and_score(card: dict[str, Any], case: Case, options: dict[str, Any]) -> Result:
     started = time.perf_counter()
     found: dict[int, FloatArray] = {}
     confidence, error = 0.0, ""
     try:
-        labels = label_discs(path.parent / card["image"], **options)
-        found = {disc.value: disc.point_world for disc in labels.discs}
+        labels = label_discs(case.image, anchor=case.anchor, **options)
+        points = apply_affine(case.original_from_stressed, labels.points_world)
+        found = dict(zip(labels.values.tolist(), points, strict=True))
         confidence = labels.level_confidence
     except DeepSpineError as failure:
         error = str(failure)
-        logger.warning("%s: %s", card["image"], error)
+        logger.warning("%s (%s): %s", card["image"], case.stress, error)
     seconds = time.perf_counter() - started
     score = score_scan(
-        {int(value): point for value, point in card["discs"].items() if int(value) >= FIRST_SCORED},
+        case.truth,
         found,
-        span_z_mm=tuple(card["labelled_span_mm"]),
+        span_z_mm=case.span_z_mm,
         name=card["image"],
         subject=card["subject"],
         region=card["region"],
         contrast=card["contrast"],
     )
     return Result(score, seconds, confidence, error)
+
+
+def stress_report(results: Sequence[tuple[str, Result]]) -> str:
+    """Return a table with a line per stress: discs and scans with the right level, millimetres."""
+    titles = f"{'scans':>5} {'discs right %':>13} {'levels right %':>14} {'mean mm':>8} {'confidence':>10}"
+    lines = [f"{'stress':<24} {titles}"]
+    for name in dict.fromkeys(name for name, _ in results):
+        own = [result for stress, result in results if stress == name]
+        errors = np.array([error for result in own for error in result.score.errors_mm])
+        right = (errors <= RIGHT_MM).sum() / max(sum(result.score.true_count for result in own), 1)
+        levels = np.mean([result.score.levels_right for result in own])
+        mean = errors[errors <= RIGHT_MM].mean() if (errors <= RIGHT_MM).any() else np.nan
+        confidence = np.mean([result.level_confidence for result in own])
+        figures = f"{100 * right:13.1f} {100 * levels:14.1f} {mean:8.2f} {confidence:10.2f}"
+        lines.append(f"{name:<24} {len(own):>5} {figures}")
+    return "\n".join(lines)
 
 
 def results_csv(results: Sequence[Result]) -> str:

@@ -20,7 +20,7 @@ from sct_deepspine.discs import Disc, DiscLabels, disc_name
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
-from sct_deepspine.locate import find_centerline, middle_sheet
+from sct_deepspine.locate import extend_centerline, find_centerline, middle_sheet
 from sct_deepspine.refine import refine_tips
 from sct_deepspine.sagittal import normalise, sample
 from sct_deepspine.sequence import Candidates, Sequence, SpacingPrior, decode, fill_skipped
@@ -56,7 +56,8 @@ def label_discs(
         Path, nibabel image, SCT ``Image`` or ``(array, affine)``: one 3-D volume of any contrast,
         orientation and field of view. It is not altered.
     seg
-        Cord mask on any grid, of the same kinds; the centreline is then taken from it.
+        Cord mask on any grid, of the same kinds; the centreline is then taken from it, and continued
+        by the network where the image goes on far beyond it.
     centerline
         The centreline itself: a :class:`Centerline` or ``(N, 3)`` world points.
     anchor
@@ -89,7 +90,8 @@ def label_discs(
     ras = volume.as_ras()
     known = as_anchors(anchor)
     trained = load_weights(weights, device=device)
-    line = _given_centerline(seg, centerline) or find_centerline(ras, trained.locate)
+    given = _given_centerline(seg, centerline)
+    line = extend_centerline(given, ras, trained.locate) if given else find_centerline(ras, trained.locate)
     drawn = _draw(ras, line, trained.locate)
     found = _find_candidates(drawn, ras)
     found, clamped = match_anchors(found, known)

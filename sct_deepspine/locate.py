@@ -12,7 +12,7 @@ from sct_deepspine.sagittal import Sheet, flat_sheet, normalise, sample
 from sct_deepspine.volume import Volume
 from sct_deepspine.weights import Artist
 
-__all__ = ["find_centerline", "middle_sheet"]
+__all__ = ["extend_centerline", "find_centerline", "middle_sheet"]
 
 PLANE_STEP_MM = 8.0
 PLANE_SLAB_MM = 6.0
@@ -23,6 +23,9 @@ SEEN = 0.3
 """The canal map counts from here on."""
 
 SHORTEST_MM = 40.0
+JOIN_MM = 10.0
+"""Left free between a given centreline and what continues it."""
+
 LARGEST_STEP_CELLS = 2
 CENTERLINE_SMOOTHING_MM = 15.0
 
@@ -52,6 +55,31 @@ def find_centerline(volume: Volume, artist: Artist) -> Centerline:
         return Centerline.from_points(points, smoothing_mm=CENTERLINE_SMOOTHING_MM)
     except GeometryError as error:
         raise NoDiscsError(f"no spine was found in the image ({error})") from error
+
+
+def extend_centerline(line: Centerline, volume: Volume, artist: Artist) -> Centerline:
+    """Continue a cord's centreline where the image goes on beyond it, by what the network finds there.
+
+    A cord mask ends at the conus or where someone stopped drawing; the discs do not.
+
+    Raises
+    ------
+    GeometryError
+        If the centreline lies outside the image.
+    """
+    own = line.samples_world
+    if not volume.grid.contains_voxel(volume.grid.voxel_from_world(own)).any():
+        raise GeometryError("the cord mask or centreline lies outside the image; do they belong together?")
+    low, high = _extent(volume)
+    bottom, top = own[:, 2].min(), own[:, 2].max()
+    if bottom - low[2] < SHORTEST_MM and high[2] - top < SHORTEST_MM:
+        return line
+    try:
+        found = find_centerline(volume, artist).samples_world
+    except NoDiscsError:
+        return line
+    beyond = (found[:, 2] < bottom - JOIN_MM) | (found[:, 2] > top + JOIN_MM)
+    return Centerline.from_points(np.vstack([own, found[beyond]])) if beyond.any() else line
 
 
 def middle_sheet(volume: Volume, centerline: Centerline, pixel_mm: float) -> Sheet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from sct_deepspine.cli._common import Arguments, run
@@ -24,6 +25,14 @@ def get_parser() -> Arguments:
     parser.mandatory.add_argument("-i", metavar="FOLDER", required=True, help="Folder of labelled scans")
     add = parser.optional.add_argument
     add("-o", metavar="CSV", help="Write one line per scan")
+    add(
+        "-stress",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="Label each scan under 25 changes that are hard on it, too",
+    )
+    add("-seed", type=int, default=0, metavar="N", help="Seed of the random changes of -stress. Default: 0")
     add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
     add("-device", metavar="D", default="cpu", help="Where the networks run. Default: cpu")
     return parser
@@ -37,7 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sct_deepspine.evaluation import evaluate_folder, label_cards, report, results_csv
+    from sct_deepspine.evaluation import (
+        evaluate_folder,
+        evaluate_stress,
+        label_cards,
+        report,
+        results_csv,
+        stress_report,
+    )
     from sct_deepspine.files import write_text
 
     total = len(label_cards(arguments.i))
@@ -46,4 +62,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.o:
         write_text(arguments.o, results_csv(results))
     print(report(results))
+    if arguments.stress:
+        logging.getLogger("sct_deepspine").setLevel(logging.ERROR)  # failures are the table's to tell
+        under = evaluate_stress(
+            arguments.i, seed=arguments.seed, weights=arguments.weights, device=arguments.device
+        )
+        print(f"\n{stress_report(list(tqdm(under, unit='case', disable=None if arguments.v else True)))}")
     return 0

@@ -102,7 +102,7 @@ class Codec:
     stride: int
     first_value: int = 3
     levels: int = 23
-    sigma_cells: float = 1.2
+    sigma_cells: float = 1.0
 
     @property
     def channels(self) -> int:

@@ -51,6 +51,31 @@ class Volume:
         return Volume(data, Grid(data.shape, affine), self.source)
 
 
+    def block_mean(self, block_mm: tuple[float, float, float]) -> Volume:
+        """Average whole blocks of voxels of about a size; an axis that is as coarse already is kept.
+
+        Parameters
+        ----------
+        block_mm
+            Wanted size of a block along each axis.
+
+        Returns
+        -------
+        Volume
+            float32 means, placed at the blocks' centres. Voxels that fill no block are left out.
+        """
+        factor = np.maximum(np.round(np.array(block_mm) / self.grid.spacing_mm), 1).astype(int)
+        factor = np.minimum(factor, self.grid.shape)
+        shape = np.array(self.grid.shape) // factor
+        total = np.zeros(shape, dtype=np.float32)
+        for i, j, k in np.ndindex(*factor):
+            (a, b, c), (f, g, h) = shape, factor
+            total += self.data[i : i + a * f : f, j : j + b * g : g, k : k + c * h : h]
+        affine = self.grid.affine @ np.diag([*factor, 1.0])
+        affine[:3, 3] = self.grid.world_from_voxel((factor - 1) / 2)[0]
+        return Volume(total / factor.prod(), Grid(total.shape, affine), self.source)
+
+
 def is_sct_image(image: object) -> bool:
     """Tell whether an object is (or behaves as) SCT's ``Image``, without importing SCT."""
     return all(hasattr(image, name) for name in ("data", "hdr", "absolutepath", "getNonZeroCoordinates"))

@@ -77,7 +77,7 @@ class PaintReader:
         for blob in range(1, count + 1):
             top = grey[blobs == blob].max()
             if top < 0.97 * BAND_GREY:
-                level = round((top - FIRST_GREY) / (LAST_GREY - FIRST_GREY) * 22)
+                level = int(np.clip(round((top - FIRST_GREY) / (LAST_GREY - FIRST_GREY) * 22), 0, 22))
                 weight = np.where(ndimage.binary_dilation(blobs == blob), grey, 0)
                 points[level] = self.codec.cell_from_pixel(ndimage.center_of_mass(weight))
         tube = np.where(ndimage.binary_dilation(blobs > 0), 0, grey) / CANAL_GREY

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 __all__ = ["map_loss"]
 
 
-def map_loss(stacks: list[Tensor], batch: dict[str, Tensor], *, peak_weight: float = 20.0) -> Tensor:
+def map_loss(stacks: list[Tensor], batch: dict[str, Tensor], *, peak_weight: float = 8.0) -> Tensor:
     """Sum the loss over the stacks (intermediate supervision).
 
     Cross-entropy of the any-disc and canal maps against their soft targets, where known, with cells

@@ -18,7 +18,15 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-STAGES = ("read_volume", "load_weights", "find_centerline", "_draw", "_find_candidates", "_read_levels", "refine_tips")
+STAGES = (
+    "read_volume",
+    "load_weights",
+    "find_centerline",
+    "_draw",
+    "_find_candidates",
+    "_read_levels",
+    "refine_tips",
+)
 
 
 def main() -> None:
@@ -55,7 +63,9 @@ def time_command(image: str, folder: str) -> None:
         subprocess.run(command, check=True)
         walls.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"whole command: {min(walls):.2f} s (best of 3, worst {max(walls):.2f} s), peak memory {peak:.0f} MiB")
+    print(
+        f"whole command: {min(walls):.2f} s (best of 3, worst {max(walls):.2f} s), peak memory {peak:.0f} MiB"
+    )
 
 
 def time_calls(image: str, calls: int) -> None:

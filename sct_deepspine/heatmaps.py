@@ -166,7 +166,8 @@ class Codec:
         padded_any = np.pad(maps.any_disc, 1)
         padded_level = np.pad(maps.level, ((0, 0), (1, 1), (1, 1)))
         level = np.empty((len(points), self.levels))
-        for index, (row, column) in enumerate(np.round(points).astype(int)):
+        cells = np.clip(np.round(points).astype(int), 0, np.array(maps.any_disc.shape) - 1)
+        for index, (row, column) in enumerate(cells):
             rows, columns = slice(row, row + 3), slice(column, column + 3)
             weight = padded_any[rows, columns]
             level[index] = (padded_level[:, rows, columns] * weight).sum(axis=(1, 2)) / weight.sum()

@@ -30,6 +30,7 @@ CANAL_GREY, FIRST_GREY, LAST_GREY, BAND_GREY = 0.2, 0.5, 0.9, 1.0
 DISC_FROM = 0.45
 BAR_RADIUS_MM = 5.0
 BAND_MM = 28.0, 38.0
+COARSE = Codec(stride=2)
 
 
 def paint_truth(scan: Scan, *, discs: bool = True, canal: bool = True) -> Volume:
@@ -54,7 +55,7 @@ class PaintReader:
     """
 
     pixel_mm: float = 2.0
-    codec: Codec = Codec(stride=2)
+    codec: Codec = COARSE
     edit: Callable[[DiscMaps], DiscMaps] = lambda maps: maps
 
     def draw(self, planes: Sequence[np.ndarray]) -> list[DiscMaps]:

@@ -138,6 +138,21 @@ def test_absent_levels_are_not_drawn():
     assert np.delete(maps.heat, 6, axis=0).max() < 1e-3
 
 
+@pytest.mark.parametrize("flip", [(), (0,), (1,), (0, 1)], ids=["top", "bottom", "top right", "bottom right"])
+@pytest.mark.parametrize("turned", [False, True], ids=["upright", "turned"])
+def test_a_slanting_peak_cut_by_the_border_still_has_a_level(flip, turned):
+    rows, columns = np.indices(SHAPE)
+    across, along = rows + 1.0, columns - 8
+    slant = 0.8
+    heat = np.exp(-(across**2 + along**2 - 2 * slant * across * along) / (8 * (1 - slant**2)))
+    heat = np.flip(heat.T if turned else heat, flip).astype(np.float32)
+    level = np.full((3, *heat.shape), 0.1, np.float32)
+    level[1] = 0.8
+    found, _, levels = Codec(2, levels=3).decode(DiscMaps(heat, level, heat))
+    assert len(found) == 1
+    np.testing.assert_allclose(levels, [[0.1, 0.8, 0.1]], rtol=1e-5)
+
+
 # Peaks
 
 

@@ -10,6 +10,7 @@ from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDiscsError
 from sct_deepspine.frames import Grid
 from sct_deepspine.heatmaps import Codec, DiscMaps
+from sct_deepspine.qc import write_png
 from sct_deepspine.sequence import fill_skipped
 from sct_deepspine.training.dataset import read_scan
 from sct_deepspine.training.phantom import make_phantom
@@ -167,6 +168,26 @@ def test_labelling_twice_gives_the_same(painted, use_weights):
     use_weights()
     one, other = label_discs(painted), label_discs(painted)
     assert one.to_json() == other.to_json()
+
+
+def cut_near(volume, tip, side, margin_mm):
+    """End the image a little beyond a disc."""
+    grid = volume.grid
+    place = grid.voxel_from_world(tip)[0, 2]
+    if side == "top":
+        return volume.data[:, :, : round(place + margin_mm / grid.spacing_mm[2]) + 1], grid.affine
+    first = round(place - margin_mm / grid.spacing_mm[2])
+    affine = np.array(grid.affine)
+    affine[:3, 3] = grid.world_from_voxel([0, 0, first])[0]
+    return volume.data[:, :, first:], affine
+
+
+@pytest.mark.parametrize("margin_mm", [1.5, 3.0, 6.0])
+@pytest.mark.parametrize(("value", "side"), [(3, "top"), (10, "bottom")])
+def test_a_disc_near_the_images_end_is_labelled(value, side, margin_mm, phantom, painted, use_weights):
+    use_weights()
+    labels = label_discs(cut_near(painted, phantom.discs[value], side, margin_mm))
+    assert errors_mm(labels, phantom).max() < 2.5
 
 
 # What the decoding owes to order
@@ -368,6 +389,13 @@ def test_what_the_network_saw_comes_back_on_request(painted, use_weights):
     assert drawn.plane.shape == drawn.sheet.shape
     assert drawn.maps.any_disc.shape == tuple(-(-n // 2) for n in drawn.plane.shape)
     assert drawn.attention.shape == drawn.maps.any_disc.shape
+
+
+def test_a_picture_needs_what_the_network_saw(painted, use_weights, tmp_path):
+    use_weights()
+    with pytest.raises(DeepSpineError, match="return_maps=True"):
+        write_png(label_discs(painted), tmp_path / "picture.png")
+    assert not list(tmp_path.iterdir())
 
 
 # Real scans

@@ -72,7 +72,7 @@ def test_a_single_slice_has_its_canal_in_its_plane(show, paint_reader):
 
 
 def test_a_canal_beside_the_middle_is_found(show, paint_reader):
-    line = canal_line(slope=0.0) + [31, 0, 0]
+    line = canal_line(slope=0.0) + np.array([31, 0, 0])
     found = find_centerline(show(upright(), line), paint_reader())
     assert distance_mm(found, line).max() < 1.0
 
@@ -141,7 +141,7 @@ def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, s
 def test_a_centreline_through_the_whole_image_is_left_as_it_is(show, paint_reader):
     line = canal_line()
     known = Centerline.from_points(line)
-    assert extend_centerline(known, show(upright(), line + [20, 0, 0]), paint_reader()) is known
+    assert extend_centerline(known, show(upright(), line + np.array([20, 0, 0])), paint_reader()) is known
 
 
 def test_a_centreline_is_kept_where_the_network_sees_no_canal(show, paint_reader):
@@ -151,7 +151,7 @@ def test_a_centreline_is_kept_where_the_network_sees_no_canal(show, paint_reader
 
 
 def test_a_centreline_outside_the_image_is_refused(show, paint_reader):
-    known = Centerline.from_points(canal_line() + [0, 300, 0])
+    known = Centerline.from_points(canal_line() + np.array([0, 300, 0]))
     with pytest.raises(GeometryError, match="outside the image") as error:
         extend_centerline(known, show(upright(), canal_line()), paint_reader())
     assert "\n" not in str(error.value)

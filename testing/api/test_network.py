@@ -110,7 +110,7 @@ def attention_of(network, image, replacement=None):
 @pytest.mark.parametrize("stacks", [1, 2, 3])
 def test_the_attention_is_one_map_between_zero_and_one(stacks):
     network = seeded(replace(TINY, stacks=stacks)).eval()
-    maps, attention = attention_of(network, 30 * noise(2, 1, 32, 48))
+    _, attention = attention_of(network, 30 * noise(2, 1, 32, 48))
     assert attention.shape == (2, 1, 16, 24)
     assert attention.min() >= 0
     assert attention.max() <= 1

@@ -152,7 +152,7 @@ def test_a_disc_without_a_place_in_the_straight_space_stays():
 
 
 def test_the_lateral_position_becomes_that_of_the_sheet():
-    tips = world((9, 0)) + [6, 0, 0]
+    tips = world((9, 0)) + np.array([6, 0, 0])
     np.testing.assert_allclose(refined(tips, [(9, 2)])[0], world((9, 2)), atol=0.1)
 
 

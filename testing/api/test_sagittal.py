@@ -174,7 +174,7 @@ def test_a_volume_one_slice_thick_is_read_across_its_slice(slab_mm):
     plane, inside = sample(volume, sheet, slab_mm=slab_mm)
     assert inside.all()
     np.testing.assert_allclose(plane, ramp_at(sheet.points_world), rtol=1e-5, atol=1e-3)
-    assert not sample(volume, sheet_about(middle_of(volume) + [2.1, 0, 0]))[1].any()
+    assert not sample(volume, sheet_about(middle_of(volume) + np.array([2.1, 0, 0])))[1].any()
 
 
 def test_part_of_a_slab_outside_the_image_does_not_darken_it():

@@ -32,6 +32,7 @@ from sct_deepspine.volume import Volume
 CODEC = Codec(stride=2)
 TINY = NetworkConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
 PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
+FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
 STRAIGHT = PlaneSettings(shape=(96, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0)
 VERTEBRA, DISC, CANAL = 1, 2, 3
 
@@ -55,7 +56,7 @@ def lumbar():
 
 @pytest.mark.parametrize(("first", "last", "seed"), [(3, 10, 0), (8, 20, 1), (17, 25, 2)])
 def test_every_tip_lies_where_its_disc_meets_the_canal(first, last, seed):
-    scan = make_phantom(rng(seed), first=first, last=last, voxel_mm=(3.0, 1.0, 1.0))
+    scan = make_phantom(rng(seed), first=first, last=last, voxel_mm=(4.0, 1.5, 1.5))
     grid = scan.volume.grid
     assert list(scan.discs) == list(range(first, last + 1))
     tips = np.array(list(scan.discs.values()))
@@ -115,12 +116,11 @@ def test_contrasts_differ_and_stay_in_range():
     assert len(np.unique(values[:, 0])) == 20
 
 
-def test_varied_phantoms_show_what_they_say():
-    for seed in range(2):
-        scan = make_varied_phantom(rng(seed))
-        grid = scan.volume.grid
-        tips = np.array(list(scan.discs.values()))
-        assert grid.contains_voxel(grid.voxel_from_world(tips)).all()
+def test_a_varied_phantom_shows_a_stretch_of_spine_and_is_the_same_for_the_same_seed(monkeypatch):
+    monkeypatch.setattr("sct_deepspine.training.phantom.VIEWS", ((3, 6), (22, 25)))
+    scans = [make_varied_phantom(rng(seed)) for seed in (0, 1, 1)]
+    assert [(min(scan.discs), max(scan.discs)) for scan in scans] == [(22, 25), (3, 6), (3, 6)]
+    np.testing.assert_array_equal(scans[1].volume.data, scans[2].volume.data)
 
 
 # Scans on disk
@@ -142,6 +142,12 @@ def test_scans_come_back_from_their_folder(phantom, lumbar, tmp_path, save_scan)
 def test_a_folder_without_scans_is_refused(tmp_path):
     with pytest.raises(ImageError, match="no labelled scan"):
         read_folder(tmp_path)
+
+
+def test_other_json_files_of_the_folder_are_passed_over(phantom, tmp_path, save_scan):
+    save_scan(phantom, phantom.volume, tmp_path)
+    (tmp_path / "notes.json").write_text('{"text": "nothing here"}')
+    assert [scan.name for scan in read_folder(tmp_path)] == ["phantom"]
 
 
 def test_slice_centres_are_those_of_each_axial_slice(phantom):
@@ -187,11 +193,11 @@ def test_planes_and_targets_have_the_shapes_of_the_codec(settings, phantom):
         for name in ("any_disc", "any_known", "level", "canal", "canal_known"):
             assert item[name].shape == (rows // 2, columns // 2)
         assert all(torch.isfinite(value).all() for value in item.values())
-        assert 0 <= item["any_disc"].min()
+        assert item["any_disc"].min() >= 0
         assert item["any_disc"].max() <= 1
-        assert 0 <= item["canal"].min()
+        assert item["canal"].min() >= 0
         assert item["canal"].max() <= 1
-        assert 0 <= item["level"].min()
+        assert item["level"].min() >= 0
         assert item["level"].max() < CODEC.levels
         assert set(item["any_known"].unique().tolist()) <= {0.0, 1.0}
 
@@ -208,9 +214,10 @@ class Recorded(RandomPlanes):
         return self.laid
 
 
-@pytest.mark.parametrize("settings", [PLANES, STRAIGHT], ids=["native", "straight"])
+@pytest.mark.parametrize("settings", [FINE_PLANES, STRAIGHT], ids=["native", "straight"])
 def test_targets_peak_at_the_true_tips_and_name_their_levels(settings, phantom):
-    planes = Recorded([phantom], CODEC, replace(settings, lateral_share=0.0), length=12, seed=0)
+    settings = replace(settings, lateral_share=0.0)
+    planes = Recorded([phantom], CODEC, settings, length=12, seed=0)
     seen = 0
     for item in planes:
         sheet, _ = planes.laid
@@ -239,15 +246,15 @@ def test_what_is_not_labelled_is_masked_and_what_is_outside_is_known_to_be_empty
         sheet, _ = planes.laid
         rows, columns = (n // 2 for n in PLANES.shape)
         z = sheet.points_world[..., 2].reshape(rows, 2, columns, 2).mean(axis=(1, 3))
-        unlabelled = (z < low) | (z > high)
-        plane = item["image"][0].numpy().reshape(rows, 2, columns, 2)
-        outside = (plane == 0).all(axis=(1, 3))
+        unlabelled = (z <= low) | (z >= high)
+        covered = (item["image"][0].numpy() != 0).reshape(rows, 2, columns, 2).mean(axis=(1, 3))
+        outside = covered == 0
         known = item["any_known"].numpy().astype(bool)
         assert known[~unlabelled].all()
         assert known[outside].all()
         assert not item["any_disc"].numpy()[outside].any()
+        assert not known[unlabelled & (covered == 1)].any()
         masked += (~known).sum()
-        assert not known[unlabelled & ~outside].all() or not (unlabelled & ~outside).any()
     assert masked > 0
 
 
@@ -333,7 +340,7 @@ def test_a_smooth_field_is_smooth():
     field = smooth_field(rng(), (96, 64), (6, 4))
     assert field.shape == (96, 64)
     assert 0.2 < field.std() < 3
-    assert np.abs(np.diff(field, axis=0)).max() < 0.3
+    assert np.abs(np.diff(field, axis=0)).max() < 0.6
 
 
 # The loss
@@ -473,23 +480,24 @@ def no_judge(network, step, folder):
     return {"score": float(step)}
 
 
-class Interrupted(Exception):
+class PowerCutError(Exception):
     """Stands for a machine that goes down."""
 
 
 def interrupt(network, step, folder):
-    raise Interrupted
+    raise PowerCutError
 
 
 def weights_of(state):
-    return {**state.network.state_dict(), **{f"average {k}": v for k, v in state.average.state_dict().items()}}
+    average = {f"average {name}": value for name, value in state.average.state_dict().items()}
+    return state.network.state_dict() | average
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "adam", "rmsprop"])
 def test_a_run_that_was_interrupted_goes_on_exactly(optimiser, phantom, tmp_path):
     run = config(optimiser=optimiser, checkpoint_minutes=0.0, learning_rate=0.05)
     whole = train([phantom], run, tmp_path / "whole", evaluate=no_judge)
-    with pytest.raises(Interrupted):
+    with pytest.raises(PowerCutError):
         train([phantom], replace(run, evaluate_every=3), tmp_path / "part", evaluate=interrupt)
     resumed = Checkpoint.start(run)
     resumed.load(tmp_path / "part" / "last.safetensors")
@@ -561,7 +569,7 @@ def test_the_average_follows_the_network():
 
 
 def test_a_few_steps_lower_the_loss(phantom, tmp_path):
-    run = config(steps=30, evaluate_every=10, learning_rate=0.02, batch=4)
+    run = config(steps=30, evaluate_every=10, learning_rate=0.3, batch=4)
     train([phantom], run, tmp_path, evaluate=no_judge)
     losses = [float(line.split(",")[1]) for line in (tmp_path / "log.csv").read_text().split()[1:]]
     assert losses[-1] < 0.8 * losses[0]
@@ -571,7 +579,9 @@ def test_a_few_steps_lower_the_loss(phantom, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [replace(PLANES, pixel_mm=2.0), STRAIGHT], ids=["native", "straight"])
-def test_a_perfect_network_has_a_perfect_score(settings, phantom, painted, paint_reader, monkeypatch, tmp_path):
+def test_a_perfect_network_has_a_perfect_score(
+    settings, phantom, painted, paint_reader, monkeypatch, tmp_path
+):
     def reader(network, codec, pixel_mm):
         return paint_reader(pixel_mm, codec)
 

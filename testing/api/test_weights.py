@@ -190,10 +190,10 @@ def test_a_card_of_another_format_is_refused(copied):
         lambda card: card["networks"]["locate"]["codec"].update(levels=11),
         lambda card: card["networks"]["locate"]["codec"].update(stride=4),
     ],
-    ids=(
-        "width stacks attention negative-width unknown-setting no-codec no-pixel other-network "
-        "other-number-of-maps other-stride"
-    ).split(),
+    ids=[
+        *("width", "stacks", "attention", "negative width", "unknown setting", "no codec", "no pixel"),
+        *("other network", "other number of maps", "other stride"),
+    ],
 )
 def test_networks_that_do_not_fit_their_card_are_refused(change, copied):
     edit_card(copied, change)

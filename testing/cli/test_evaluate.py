@@ -1,0 +1,148 @@
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sct_deepspine.cli.evaluate import main
+from sct_deepspine.evaluation import evaluate_folder, label_cards
+from sct_deepspine.volume import Volume
+
+
+@pytest.fixture
+def folder(tmp_path, phantom, painted, save_scan):
+    """One painted phantom with its card."""
+    save_scan(phantom, painted, tmp_path / "scans", subject="nobody", region="neck", contrast="T2w")
+    return tmp_path / "scans"
+
+
+def rows_of(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_perfect_labelling_has_a_perfect_score(folder, phantom, tmp_path, use_weights, capsys):
+    use_weights()
+    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv")]) == 0
+    (row,) = rows_of(tmp_path / "scores.csv")
+    assert (row["name"], row["subject"], row["region"], row["contrast"]) == (
+        *("phantom.nii.gz", "nobody", "neck", "T2w"),
+    )
+    assert row["true_count"] == row["predicted_count"] == str(len(phantom.discs))
+    assert row["levels_right"] == "1"
+    assert float(row["mean_mm"]) < 0.5
+    assert (row["missed"], row["invented"], row["error"]) == ("0", "0", "")
+    assert float(row["seconds"]) > 0
+    assert float(row["level_confidence"]) > 0.9
+
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("phantom.nii.gz")]
+    assert " right " in line
+    for title in ("levels", "mean mm", "any-level", "neck", "T2w", "all", "s a scan on average"):
+        assert title in out
+
+
+def test_wrong_levels_are_counted_as_wrong(folder, phantom, tmp_path, use_weights, paint_reader, capsys):
+    def one_lower(maps):
+        return replace(maps, level=np.roll(maps.level, 1, axis=0))
+
+    use_weights(paint_reader(edit=one_lower))
+    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv")]) == 0
+    (row,) = rows_of(tmp_path / "scores.csv")
+    assert row["levels_right"] == "0"
+    assert float(row["mean_mm"]) > 10
+    assert (row["missed"], row["invented"]) == ("0", "0")
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_outside_the_labelled_span_nothing_is_counted(tmp_path, phantom, painted, save_scan, use_weights):
+    use_weights()
+    middle = (phantom.discs[6][2] + phantom.discs[7][2]) / 2
+    upper = {value: tip for value, tip in phantom.discs.items() if value <= 6}
+    part = replace(phantom, discs=upper, span_z_mm=(middle, np.inf))
+    save_scan(part, painted, tmp_path / "part")
+    whole = replace(phantom, discs=upper, span_z_mm=(-np.inf, np.inf))
+    save_scan(whole, painted, tmp_path / "whole")
+    (narrow,), (wide,) = (list(evaluate_folder(tmp_path / name)) for name in ("part", "whole"))
+    assert (narrow.score.predicted_count, narrow.score.invented) == (4, 0)
+    assert (wide.score.predicted_count, wide.score.invented) == (8, 4)
+    assert narrow.score.levels_right
+    assert narrow.score.complete
+
+
+def test_discs_above_c2_c3_are_not_scored(tmp_path, phantom, painted, save_scan, use_weights):
+    use_weights()
+    more = phantom.discs | {1: phantom.discs[3] + [0, 0, 38], 2: phantom.discs[3] + [0, 0, 16]}
+    save_scan(replace(phantom, discs=more), painted, tmp_path)
+    (result,) = evaluate_folder(tmp_path)
+    assert result.score.true_count == len(phantom.discs)
+    assert result.score.missed == 0
+
+
+def test_a_scan_that_cant_be_labelled_misses_every_disc_and_the_rest_goes_on(
+    folder, phantom, paint, save_scan, use_weights, capsys, tmp_path
+):
+    use_weights()
+    blank = paint(phantom, discs=False, canal=False)
+    save_scan(replace(phantom, name="blank"), blank, folder)
+    save_scan(replace(phantom, name="broken"), Volume(blank.data * np.nan, blank.grid), folder)
+    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv"), "-v", "0"]) == 0
+    rows = {row["name"]: row for row in rows_of(tmp_path / "scores.csv")}
+    assert list(rows) == ["blank.nii.gz", "broken.nii.gz", "phantom.nii.gz"]
+    for name, message in (("blank.nii.gz", "no spine"), ("broken.nii.gz", "NaN")):
+        assert message in rows[name]["error"]
+        assert rows[name]["missed"] == str(len(phantom.discs))
+        assert float(rows[name]["level_confidence"]) == 0
+        assert rows[name]["levels_right"] == "0"
+    assert rows["phantom.nii.gz"]["levels_right"] == "1"
+    assert "no spine" in capsys.readouterr().out
+
+
+def test_only_cards_of_labelled_scans_count(folder):
+    (folder / "notes.json").write_text('{"text": "nothing here"}')
+    assert [path.name for path in label_cards(folder)] == ["phantom.json"]
+
+
+def test_a_folder_without_labelled_scans_is_refused(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "lost"):
+        assert main(["-i", str(folder)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("ERROR: no labelled scan")
+
+
+@pytest.mark.parametrize("text", ["not JSON", '{"discs": {}}', '{"discs": {"3": [1, 2]}}'])
+def test_a_broken_card_is_refused_by_name(text, folder, use_weights, capsys):
+    use_weights()
+    (folder / "broken.json").write_text(text)
+    assert main(["-i", str(folder), "-v", "0"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ERROR: ")
+    assert "broken.json" in line
+
+
+def test_a_table_that_cant_be_written_is_refused(folder, tmp_path, use_weights, capsys):
+    use_weights()
+    assert main(["-i", str(folder), "-o", str(tmp_path / "lost" / "scores.csv"), "-v", "0"]) == 1
+    assert "can't write" in capsys.readouterr().err
+
+
+def test_under_stress_each_change_has_its_line(folder, use_weights, capsys):
+    use_weights()
+    assert main(["-i", str(folder), "-stress", "1", "-v", "0"]) == 0
+    table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
+    assert "discs right %" in table[0]
+    figures = {line[:24].strip(): line[24:].split() for line in table[1:]}
+    # The paint is read through every change of place; its grey values must stay as they are.
+    for name in ("plain", "2 mm isotropic", "crop 4 with landmark", "crop 4 with anchor", "pitch +20°"):
+        assert float(figures[name][1]) == 100, name
+    for name in ("inverted", "remap 1", "5 mm slices", "noise", "bias", "motion", "roll -20°", "yaw +20°"):
+        assert figures[name][0] == "1"
+
+
+def test_a_usage_error_exits_with_two(capsys):
+    for words in ([], ["-o", "scores.csv"], ["-i", "scans", "-stress", "2"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(words)
+        assert exit_.value.code == 2
+        assert "sct_deepspine_evaluate" in capsys.readouterr().err

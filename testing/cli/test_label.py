@@ -1,0 +1,491 @@
+import csv
+import gzip
+import json
+import os
+import shlex
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import sct_deepspine
+from sct_deepspine.cli.label import main
+from sct_deepspine.heatmaps import Codec
+from sct_deepspine.network import NetworkConfig, build_network
+from sct_deepspine.weights import Artist, save_weights
+
+SCRIPT = Path(__file__).parents[2] / "bin" / "sct_deepspine_label"
+PIXDIM_BYTE, SFORM_CODE_BYTE, SROW_BYTE = 76, 254, 280
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def label(capsys, monkeypatch, here):
+    """Runs the command; returns the exit code and what was printed on stdout and stderr."""
+
+    def run(*words):
+        # nibabel writes its warnings where stderr was at its import.
+        for handler in nib.imageglobals.logger.handlers:
+            if hasattr(handler, "stream"):
+                monkeypatch.setattr(handler, "stream", sys.stderr)
+        code = main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def files_below(*folders):
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+def everything_below(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# What is written
+
+
+def test_labels_and_json_are_written_to_the_current_folder(
+    label, here, painted_file, phantom, use_weights, painted
+):
+    use_weights()
+    before = files_below(painted_file.parent)
+    code, out, err = label("-i", painted_file)
+    assert (code, err) == (0, "")
+    assert everything_below(here) == ["t2_discs.json", "t2_discs.nii.gz"]
+    assert files_below(painted_file.parent) == before
+
+    image = nib.load("t2_discs.nii.gz")
+    assert image.get_data_dtype() == np.uint8
+    assert image.shape == painted.data.shape
+    np.testing.assert_allclose(image.affine, nib.load(painted_file).affine)
+    data = np.asarray(image.dataobj)
+    assert sorted(data[data > 0].tolist()) == sorted(phantom.discs)
+    for value, tip in phantom.discs.items():
+        voxel = painted.grid.voxel_from_world(tip)[0]
+        assert np.abs(np.argwhere(data == value)[0] - voxel).max() < 1
+    for name in ("C2/C3", "C7/T1", "t2_discs.nii.gz", "sct_register_to_template"):
+        assert name in out
+
+
+def test_the_json_is_of_the_published_form(label, painted_file, phantom, use_weights, painted):
+    weights = use_weights()
+    label("-i", painted_file, "-csv", 0)
+    content = json.loads(Path("t2_discs.json").read_text())
+    assert {"image", "discs", "level_confidence", "weights", "version", "command"} <= content.keys()
+    assert content["image"] == str(painted_file)
+    assert content["weights"] == {"name": "fake", "sha256": weights.sha256}
+    assert content["version"] == sct_deepspine.__version__
+    assert shlex.split(content["command"]) == ["sct_deepspine_label", "-i", str(painted_file), "-csv", "0"]
+    assert 0.9 < content["level_confidence"] <= 1
+    assert [disc["value"] for disc in content["discs"]] == sorted(phantom.discs)
+    for disc in content["discs"]:
+        assert disc.keys() == {"value", "name", "world_mm", "voxel", "confidence", "interpolated"}
+        np.testing.assert_allclose(disc["world_mm"], phantom.discs[disc["value"]], atol=0.5)
+        np.testing.assert_allclose(
+            painted.grid.world_from_voxel(disc["voxel"])[0], disc["world_mm"], atol=1e-3
+        )
+        assert 0 < disc["confidence"] <= 1
+        assert disc["interpolated"] is False
+
+
+def test_csv_and_slicer_say_the_same_as_json(label, here, painted_file, use_weights):
+    use_weights()
+    code, _, _ = label("-i", painted_file, "-csv", 1, "-slicer", 1)
+    assert code == 0
+    assert everything_below(here) == [f"t2_discs.{end}" for end in ("csv", "json", "mrk.json", "nii.gz")]
+    discs = json.loads(Path("t2_discs.json").read_text())["discs"]
+    rows = list(csv.DictReader(Path("t2_discs.csv").read_text().splitlines()))
+    (node,) = json.loads(Path("t2_discs.mrk.json").read_text())["markups"]
+    assert node["coordinateSystem"] == "LPS"
+    for disc, row, point in zip(discs, rows, node["controlPoints"], strict=True):
+        assert (row["value"], row["name"]) == (str(disc["value"]), disc["name"])
+        assert [float(row[c]) for c in ("x_mm", "y_mm", "z_mm")] == disc["world_mm"]
+        x, y, z = disc["world_mm"]
+        np.testing.assert_allclose(point["position"], [-x, -y, z], atol=1e-3)
+        assert point["label"] == disc["name"]
+
+
+def test_each_heat_map_peaks_at_its_disc_in_the_world(label, here, painted_file, phantom, use_weights):
+    use_weights()
+    code, _, _ = label("-i", painted_file, "-heatmaps", 1, "-attention", 1)
+    assert code == 0
+    assert {"t2_heatmaps.nii.gz", "t2_attention.nii.gz"} <= set(everything_below(here))
+    heat = nib.load("t2_heatmaps.nii.gz")
+    assert heat.shape[0] == 1
+    assert heat.shape[3] == 23
+    for value, tip in phantom.discs.items():
+        volume = np.asarray(heat.dataobj[..., value - 3])
+        peak = heat.affine @ [*np.unravel_index(volume.argmax(), volume.shape), 1]
+        # Half a cell of 4 mm along y and z; along x the sheet is written flat.
+        np.testing.assert_allclose(peak[1:3], tip[1:], atol=2.3)
+        assert volume.max() > 0.5
+    attention = nib.load("t2_attention.nii.gz")
+    assert attention.shape == heat.shape[:3]
+    np.testing.assert_array_equal(attention.affine, heat.affine)
+    np.testing.assert_allclose(np.asarray(attention.dataobj), np.asarray(heat.dataobj).max(3), atol=0.05)
+
+
+def test_a_picture_is_written_on_request(label, here, painted_file, use_weights):
+    use_weights()
+    assert label("-i", painted_file, "-qc-png", "picture.png")[0] == 0
+    content = Path("picture.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", content[16:24])
+    assert width > 300
+    assert height > 300
+
+
+def test_a_folder_to_write_to_is_made(label, here, painted_file, use_weights):
+    use_weights()
+    assert label("-i", painted_file, "-ofolder", "new/deep", "-csv", 1)[0] == 0
+    assert everything_below(here / "new" / "deep") == [f"t2_discs.{end}" for end in ("csv", "json", "nii.gz")]
+
+
+@pytest.mark.parametrize("name", ["sub/mine.nii.gz", "sub/mine.nii"])
+def test_a_file_to_write_names_the_others(name, label, here, painted_file, use_weights):
+    use_weights()
+    (here / "sub").mkdir()
+    assert label("-i", painted_file, "-o", name, "-csv", 1, "-heatmaps", 1)[0] == 0
+    expected = [Path(name).name, "mine.csv", "mine.json", "mine_heatmaps.nii.gz"]
+    assert everything_below(here / "sub") == sorted(expected)
+    assert nib.load(name).get_data_dtype() == np.uint8
+
+
+def test_labelling_again_replaces_the_files(label, here, painted_file, use_weights):
+    use_weights()
+    for _ in range(2):
+        assert label("-i", painted_file)[0] == 0
+    assert everything_below(here) == ["t2_discs.json", "t2_discs.nii.gz"]
+
+
+def test_verbosity_zero_is_silent(label, painted_file, use_weights):
+    use_weights()
+    assert label("-i", painted_file, "-v", 0) == (0, "", "")
+
+
+# What is known beforehand
+
+
+def values_written(name="t2_discs.json"):
+    return [disc["value"] for disc in json.loads(Path(name).read_text())["discs"]]
+
+
+def test_a_slice_number_shifts_the_levels(label, painted_file, painted, phantom, use_weights):
+    use_weights()
+    place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
+    assert label("-i", painted_file, "-initdisc", f"8,{place}")[0] == 0
+    assert values_written() == [value + 1 for value in sorted(phantom.discs)]
+
+
+def test_slices_are_counted_from_the_inferior_end_of_a_flipped_image(
+    label, here, painted_file, painted, phantom, use_weights
+):
+    use_weights()
+    flipped = nib.load(painted_file).as_reoriented([[2, -1], [0, 1], [1, -1]])
+    nib.save(flipped, "flipped.nii.gz")
+    place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
+    assert label("-i", "flipped.nii.gz", "-initdisc", f"8,{place}")[0] == 0
+    assert values_written("flipped_discs.json") == [value + 1 for value in sorted(phantom.discs)]
+
+
+def test_a_label_image_shifts_the_levels(label, here, painted_file, painted, phantom, use_weights):
+    use_weights()
+    data = np.zeros(painted.data.shape, np.uint8)
+    data[tuple(np.round(painted.grid.voxel_from_world(phantom.discs[5])[0]).astype(int))] = 7
+    nib.save(nib.Nifti1Image(data, painted.grid.affine), "known.nii.gz")
+    assert label("-i", painted_file, "-initlabel", "known.nii.gz")[0] == 0
+    assert values_written() == [value + 2 for value in sorted(phantom.discs)]
+
+
+def test_a_cord_mask_replaces_the_search(
+    label, here, painted_file, painted, phantom, use_weights, paint_reader
+):
+    use_weights(paint_reader(edit=lambda maps: replace(maps, canal=0 * maps.canal)))
+    assert label("-i", painted_file)[0] == 1
+    mask = (phantom.tissue.data == 3).astype(np.uint8)
+    nib.save(nib.Nifti1Image(mask, painted.grid.affine), "seg.nii.gz")
+    code, out, _ = label("-i", painted_file, "-s", "seg.nii.gz")
+    assert code == 0
+    assert "-s seg.nii.gz" in out
+    assert values_written() == sorted(phantom.discs)
+
+
+def test_upper_discs_are_added_on_request(label, here, painted, phantom, use_weights):
+    use_weights()
+    grid = painted.grid
+    taller = np.pad(painted.data, [(0, 0), (0, 0), (0, 40)], mode="edge")
+    nib.save(nib.Nifti1Image(taller, grid.affine), "tall.nii.gz")
+    assert label("-i", "tall.nii.gz", "-upper", 1)[0] == 0
+    assert values_written("tall_discs.json") == [1, 2, *sorted(phantom.discs)]
+    discs = json.loads(Path("tall_discs.json").read_text())["discs"]
+    assert [disc["interpolated"] for disc in discs[:3]] == [True, True, False]
+
+
+def test_the_demonstration_shows_the_error_against_the_truth(
+    label, here, phantom, painted, use_weights, monkeypatch
+):
+    use_weights()
+    scan = replace(phantom, volume=painted)
+    monkeypatch.setattr("sct_deepspine.training.phantom.make_phantom", lambda rng, **options: scan)
+    code, out, err = label("-demo")
+    assert (code, err) == (0, "")
+    assert f"{len(phantom.discs)} discs, {len(phantom.discs)} found, 0 invented" in out
+    assert "mean 0." in out
+    assert everything_below(here) == ["phantom.nii.gz", "phantom_discs.json", "phantom_discs.nii.gz"]
+
+
+# Bad input: one line on stderr, exit code 1, nothing written
+
+
+def noise(shape=(7, 11, 13), dtype=np.float32):
+    return np.random.default_rng(0).uniform(0, 1000, shape).astype(dtype)
+
+
+def save(path, data, affine=None):
+    nib.save(nib.Nifti1Image(data, np.diag([2.0, 2, 2, 1]) if affine is None else affine), path)
+
+
+def spoilt(value):
+    data = noise()
+    data[3, 4, 5] = value
+    return data
+
+
+def poke(path, offset, form, *values):
+    """Rewrite bytes of the header by hand: nibabel would mend or refuse them."""
+    save(path, noise())
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into(form, content, offset, *values)
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def poke_without_forms(path, *lengths):
+    """Leave the voxel sizes as the only geometry of the header."""
+    poke(path, PIXDIM_BYTE + 4, "<3f", *lengths)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<2h", content, SFORM_CODE_BYTE - 2, 0, 0)
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def make_singular(path):
+    poke(path, SROW_BYTE, "<12f", *[1.0] * 12)
+
+
+def truncate(path):
+    save(path, noise((23, 29, 31)))
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+BAD_IMAGES = {
+    "missing file": lambda path: None,
+    "not a NIfTI": lambda path: path.write_text("Dear reader,\nthis is no image.\n"),
+    "empty file": lambda path: path.write_bytes(b""),
+    "truncated": truncate,
+    "two dimensions": lambda path: save(path, noise((11, 13))),
+    "several volumes": lambda path: save(path, noise((7, 11, 13, 3))),
+    "all zero": lambda path: save(path, np.zeros((7, 11, 13), np.int16)),
+    "constant": lambda path: save(path, np.full((7, 11, 13), 5, np.int16)),
+    "NaN": lambda path: save(path, spoilt(np.nan)),
+    "infinite": lambda path: save(path, spoilt(-np.inf)),
+    "complex": lambda path: save(path, noise(dtype=np.complex64)),
+    "zero spacing": lambda path: poke(path, PIXDIM_BYTE + 4, "<3f", 0, 2, 2),
+    "negative spacing": lambda path: poke(path, PIXDIM_BYTE + 4, "<3f", 2, -2, 2),
+    "NaN spacing": lambda path: poke(path, PIXDIM_BYTE + 4, "<3f", 2, 2, np.nan),
+    "zero spacing, no affine": lambda path: poke_without_forms(path, 2, 0, 2),
+    "negative spacing, no affine": lambda path: poke_without_forms(path, 2, 2, -2),
+    "singular affine": make_singular,
+}
+
+
+def refused(label, folder, *words):
+    """Check that a command fails as it should, and return its one line."""
+    before = files_below(folder)
+    names = everything_below(folder)
+    code, out, err = label(*words)
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("ERROR: ")
+    assert len(line) > 15
+    assert files_below(folder) == before
+    assert everything_below(folder) == names
+    return line
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_a_bad_image_is_refused(kind, label, here, use_weights, tmp_path):
+    use_weights()
+    path = tmp_path / "bad.nii.gz"
+    BAD_IMAGES[kind](path)
+    refused(label, tmp_path, "-i", path)
+
+
+def test_a_bad_mask_or_anchor_is_refused(label, here, use_weights, tmp_path, painted_file, painted):
+    use_weights()
+    save(tmp_path / "empty.nii.gz", np.zeros(painted.data.shape, np.uint8), painted.grid.affine)
+    for words in (
+        ("-s", tmp_path / "lost.nii.gz"),
+        ("-s", tmp_path / "empty.nii.gz"),
+        ("-initlabel", tmp_path / "lost.nii.gz"),
+        ("-initlabel", tmp_path / "empty.nii.gz"),
+        ("-initdisc", "3,9999"),
+        ("-initdisc", "3,-1"),
+        ("-initdisc", "2,50"),
+        ("-initdisc", "49,50"),
+    ):
+        refused(label, tmp_path, "-i", painted_file, *words)
+
+
+def test_an_image_without_a_spine_is_refused(label, here, use_weights, tmp_path, paint, phantom):
+    use_weights()
+    empty = paint(phantom, discs=False, canal=False)
+    save(tmp_path / "leg.nii.gz", empty.data, empty.grid.affine)
+    assert "no spine was found" in refused(label, tmp_path, "-i", tmp_path / "leg.nii.gz", "-csv", 1)
+
+
+def test_a_folder_that_is_not_there_is_refused(label, here, use_weights, tmp_path, painted_file):
+    use_weights()
+    assert "no" in refused(label, tmp_path, "-i", painted_file, "-o", "missing/discs.nii.gz")
+    assert "missing" in refused(label, tmp_path, "-i", painted_file, "-qc-png", "missing/picture.png")
+    (here / "file").write_text("in the way")
+    refused(label, tmp_path, "-i", painted_file, "-ofolder", "file/sub")
+    refused(label, tmp_path, "-i", painted_file, "-o", "file/discs.nii.gz")
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_refused(label, here, use_weights, tmp_path, painted_file):
+    use_weights()
+    (here / "locked").mkdir()
+    (here / "locked").chmod(0o500)
+    for words in (("-ofolder", "locked"), ("-o", "locked/discs.nii"), ("-qc-png", "locked/picture.png")):
+        assert "locked" in refused(label, tmp_path, "-i", painted_file, *words)
+
+
+@pytest.mark.parametrize("name", ["discs.txt", "discs", "discs.nii.bz2", "discs.json"])
+def test_an_output_of_another_format_is_refused(name, label, here, use_weights, tmp_path, painted_file):
+    use_weights()
+    refused(label, tmp_path, "-i", painted_file, "-o", name)
+
+
+def test_an_output_that_is_a_folder_is_refused(label, here, use_weights, tmp_path, painted_file):
+    use_weights()
+    (here / "taken.nii.gz").mkdir()
+    refused(label, tmp_path, "-i", painted_file, "-o", "taken.nii.gz")
+
+
+def test_the_scan_itself_is_never_written_over(label, here, use_weights, tmp_path, painted_file):
+    use_weights()
+    refused(label, tmp_path, "-i", painted_file, "-o", painted_file)
+
+
+def test_a_bad_image_leaves_no_new_folder_behind(label, here, use_weights, tmp_path):
+    use_weights()
+    refused(label, tmp_path, "-i", tmp_path / "lost.nii.gz", "-ofolder", "new")
+
+
+@pytest.fixture
+def tiny_weights(tmp_path):
+    """A weights file of an untrained network without attention."""
+    torch.manual_seed(0)
+    config = NetworkConfig(channels=25, stacks=1, width=4, depth=1, attention=False)
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, {"locate": Artist(build_network(config), Codec(2), 2.0)}, {"name": "tiny"})
+    return path
+
+
+def test_tampered_weights_are_refused(label, here, tmp_path, painted_file, tiny_weights):
+    content = bytearray(tiny_weights.read_bytes())
+    content[-1] ^= 1
+    tiny_weights.write_bytes(content)
+    assert "SHA-256" in refused(label, tmp_path, "-i", painted_file, "-weights", tiny_weights)
+
+
+def test_weights_or_a_device_that_do_not_exist_are_refused(label, here, tmp_path, painted_file, tiny_weights):
+    refused(label, tmp_path, "-i", painted_file, "-weights", "lost.safetensors")
+    refused(label, tmp_path, "-i", painted_file, "-weights", tiny_weights, "-device", "abacus")
+
+
+def test_an_attention_map_that_does_not_exist_is_refused(
+    label, here, tmp_path, painted_file, use_weights, paint_reader
+):
+    class Plain(paint_reader):
+        def attention(self, plane):
+            return None
+
+    use_weights(Plain())
+    line = refused(label, tmp_path, "-i", painted_file, "-attention", 1, "-csv", 1)
+    assert "attention" in line
+
+
+def test_the_script_fails_with_one_line_and_no_traceback(here):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "-i", "lost.nii.gz"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ["ERROR: no such file: lost.nii.gz"]
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-csv 1",
+        "-i",
+        "-i t2.nii.gz -demo",
+        "-i t2.nii.gz -csv 2",
+        "-i t2.nii.gz -v loud",
+        "-i t2.nii.gz -o a.nii -ofolder b",
+        "-i t2.nii.gz -initdisc 3",
+        "-i t2.nii.gz -initdisc 3,4,5",
+        "-i t2.nii.gz -initdisc C2,40",
+        "-i t2.nii.gz -initdisc 3,40 -initlabel known.nii.gz",
+        "-i t2.nii.gz -heat 1",
+        "-i t2.nii.gz other.nii.gz",
+    ],
+)
+def test_a_usage_error_exits_with_two(words, label, here, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        label(*words.split())
+    assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "sct_deepspine_label: error: " in printed.err
+    assert not everything_below(here)
+
+
+def test_without_arguments_the_help_goes_to_stderr(label, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        label()
+    assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "MANDATORY ARGUMENTS" in printed.err
+
+
+@pytest.mark.parametrize("word", ["-h", "-help", "--help"])
+def test_help_on_request_goes_to_stdout(word, label, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        label(word)
+    assert exit_.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for option in ("-i", "-s", "-o", "-ofolder", "-initdisc", "-initlabel", "-csv", "-heatmaps", "-qc-png"):
+        assert f"{option} " in printed.out

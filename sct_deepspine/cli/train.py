@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(argv)
     if not arguments.i and not arguments.phantoms:
         parser.error("nothing to train on: give -i FOLDER, -phantoms N, or both")
+    # The small matrices of a plane are no work for several threads, which would take the cores from torch.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     return run(_train, arguments)
 
 

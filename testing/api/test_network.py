@@ -127,6 +127,17 @@ def test_the_attention_gates_the_last_stack_and_no_other(stacks):
     assert (before[-1] - after[-1]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("stacks", [1, 3])
+def test_the_last_maps_are_drawn_from_the_last_features_times_the_attention(stacks):
+    network, image = seeded(replace(TINY, stacks=stacks)).eval(), noise(1, 1, 32, 48)
+    features = []
+    hook = network.stacks[-1].register_forward_hook(lambda _m, _i, output: features.append(output))
+    maps, attention = attention_of(network, image)
+    hook.remove()
+    with torch.no_grad():
+        torch.testing.assert_close(maps[-1], network.scores[-1](features[0] * attention))
+
+
 def test_where_attention_is_zero_nothing_but_the_bias_is_drawn():
     network, image = seeded(TINY).eval(), noise(1, 1, 32, 48)
     maps, _ = attention_of(network, image, torch.zeros_like)

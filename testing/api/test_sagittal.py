@@ -148,6 +148,16 @@ def test_outside_the_image_nothing_is_read():
     np.testing.assert_allclose(plane[truth], ramp_at(sheet.points_world)[truth], rtol=1e-5)
 
 
+@pytest.mark.parametrize(("beyond_mm", "seen"), [(1.0, True), (3.0, False)])
+def test_a_pixel_that_lies_mostly_outside_is_outside(beyond_mm, seen):
+    grid = Grid((3, 9, 9), np.eye(4))
+    upper_face = 8.5
+    sheet = flat_sheet([1, 2, upper_face - 2 + beyond_mm], (2, 2), 4.0)
+    plane, inside = sample(Volume(np.full(grid.shape, 7.0), grid), sheet, oversample=4)
+    np.testing.assert_array_equal(inside, [[seen, seen], [True, True]])
+    np.testing.assert_array_equal(plane, 7.0 * inside)
+
+
 def test_a_sheet_beside_the_image_is_outside():
     plane, inside = sample(ramp_volume(), flat_sheet([900, 0, 0], (5, 4), 1.0))
     assert not inside.any()

@@ -17,6 +17,7 @@ from sct_deepspine.training.augment import (
     smooth_field,
 )
 from sct_deepspine.training.dataset import (
+    LATERAL_WEIGHT,
     PlaneSettings,
     RandomPlanes,
     canal_points,
@@ -236,6 +237,24 @@ def test_targets_peak_at_the_true_tips_and_name_their_levels(settings, phantom):
             assert level[row, column] == value - CODEC.first_value
             seen += 1
     assert seen > 10
+
+
+def test_peaks_have_the_codecs_width_in_the_plane_and_a_wider_one_across_it(phantom):
+    planes = Recorded([phantom], CODEC, FINE_PLANES, length=8, seed=5)
+    rows, columns = (n // 2 for n in FINE_PLANES.shape)
+    tips = np.array(list(phantom.discs.values()))
+    seen = 0
+    for item in planes:
+        sheet, scale = planes.laid
+        cells = sheet.points_world.reshape(rows, 2, columns, 2, 3).mean(axis=(1, 3))
+        offset = (cells[:, :, None] - tips) * [LATERAL_WEIGHT, 1, 1]
+        sigma_mm = CODEC.sigma_cells * CODEC.stride * FINE_PLANES.pixel_mm * scale
+        truth = np.exp(-0.5 * (offset**2).sum(-1).min(-1) / sigma_mm**2)
+        covered = (item["image"][0].numpy() != 0).reshape(rows, 2, columns, 2).mean(axis=(1, 3)) == 1
+        np.testing.assert_allclose(item["any_disc"].numpy()[covered], truth[covered], atol=1e-5)
+        seen += (truth[covered] > 0.5).sum()
+    assert seen > 20
+    assert 0 < LATERAL_WEIGHT < 1
 
 
 def test_what_is_not_labelled_is_masked_and_what_is_outside_is_known_to_be_empty(lumbar):

@@ -304,6 +304,14 @@ def test_a_nifti_image_gives_its_version_units_and_codes_to_the_labels(kind, cod
     np.testing.assert_array_equal(after.header["pixdim"][1:4], before.header["pixdim"][1:4])
 
 
+def test_voxel_sizes_that_disagree_with_the_affine_are_kept(file):
+    header_with(file, PIXDIM_BYTE + 4, "<3f", 3.25, 0.75, 1.25)
+    header_with(file, 252, "<2h", 0, 2)  # qform_code, sform_code
+    labels = image_like(file, LABELS, read_volume(file).grid)
+    np.testing.assert_array_equal(labels.header["pixdim"][1:4], [3.25, 0.75, 1.25])
+    np.testing.assert_allclose(labels.affine, AFFINE, atol=1e-4)
+
+
 def test_labels_of_an_oblique_image_lie_on_its_grid(file, tmp_path):
     image = nib.load(file)
     image.set_qform(AFFINE, 1)

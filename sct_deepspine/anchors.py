@@ -130,9 +130,8 @@ def match_anchors(
                 level=np.vstack([candidates.level, np.full(levels, 1 / levels)]),
             )
         else:
-            raise AnchorError(
-                f"anchor {value}: no disc was seen near {point[2]:.0f} mm; give its three coordinates"
-            )
+            place = f"near {point[2]:.0f} mm" if np.isfinite(point[2]) else "near it"
+            raise AnchorError(f"anchor {value}: no disc was seen {place}; give its three coordinates")
         if index in meant:
             raise AnchorError(f"anchors {meant[index]} and {value} mean the same disc")
         meant[index] = value

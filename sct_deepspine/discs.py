@@ -151,8 +151,6 @@ class DiscLabels:
             for value, point, flag, seen in zip(values, points, flags, inside, strict=True)
             if flag and seen
         ]
-        # Without C1/C2 the top of C1 would leave a gap.
-        added = [disc for disc in added if disc.value == 2 or any(other.value == 2 for other in added)]
         return replace(self, discs=(*added, *self.discs))
 
     def to_array(self) -> NDArray[np.uint8]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 from nibabel.affines import apply_affine
 
-from sct_deepspine.errors import DeepSpineError, ImageError
+from sct_deepspine.cards import label_cards
+from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.labeling import label_discs
 from sct_deepspine.metrics import ScanScore, as_rows, format_table, pool_by, score_scan
@@ -26,7 +26,6 @@ __all__ = [
     "Result",
     "evaluate_folder",
     "evaluate_stress",
-    "label_cards",
     "report",
     "results_csv",
     "stress_report",
@@ -63,40 +62,21 @@ class Result:
     error: str = ""
 
 
-def label_cards(folder: str | Path) -> list[Path]:
-    """Return the JSON files of a folder that describe labelled scans.
-
-    Raises
-    ------
-    ImageError
-        If there is none.
-    """
-    cards = [path for path in sorted(Path(folder).glob("*.json")) if "discs" in json.loads(path.read_text())]
-    if not cards:
-        raise ImageError(f"no labelled scan (NAME.json with 'discs', beside NAME.nii.gz) in {folder}")
-    return cards
-
-
 def evaluate_folder(folder: str | Path, **options: Any) -> Iterator[Result]:
     """Label the scans of a folder, one after the other, with the options of ``label_discs``."""
-    for path in label_cards(folder):
-        yield _evaluate(path, options)
+    for path, card in label_cards(folder):
+        image = path.parent / card["image"]
+        case = Case("plain", image, _truth(card), tuple(card["labelled_span_mm"]))
+        yield _label_and_score(card, case, options)
 
 
 def evaluate_stress(folder: str | Path, *, seed: int = 0, **options: Any) -> Iterator[tuple[str, Result]]:
     """Label the scans of a folder under every stress; yields the stress's name with each result."""
-    for index, path in enumerate(label_cards(folder)):
-        card = json.loads(path.read_text())
+    for index, (path, card) in enumerate(label_cards(folder)):
         volume = read_volume(path.parent / card["image"])
         scan = LabelledScan(volume, _truth(card), tuple(card["labelled_span_mm"]))
         for case in stressed(scan, np.random.default_rng((seed, index))):
             yield case.stress, _label_and_score(card, case, options)
-
-
-def _evaluate(path: Path, options: dict[str, Any]) -> Result:
-    card = json.loads(path.read_text())
-    case = Case("plain", path.parent / card["image"], _truth(card), tuple(card["labelled_span_mm"]))
-    return _label_and_score(card, case, options)
 
 
 def _truth(card: dict[str, Any]) -> dict[int, FloatArray]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sct_deepspine.errors import OutputError
 
-__all__ = ["write_text", "written_whole"]
+__all__ = ["make_folder", "write_text", "written_whole"]
 
 
 @contextmanager
@@ -38,6 +38,20 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
         folder.rmdir()
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, unless it exists.
+
+    Raises
+    ------
+    OutputError
+        If it can't be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"can't make the folder {path}: {error.strerror or error}") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

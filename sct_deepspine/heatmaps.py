@@ -188,7 +188,7 @@ def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[Flo
         ``(K,)`` value of the highest cell.
     """
     highest = maximum_filter(heat, size=2 * separation + 1, mode="constant")
-    rows, columns = np.nonzero((heat >= highest) & (heat > threshold))
+    rows, columns = _one_of_each_tie(np.argwhere((heat >= highest) & (heat > threshold)), separation).T
     log = np.log(np.pad(heat, 1, mode="edge").astype(np.float64) + 1e-9)
     row, column = rows + 1, columns + 1
     here = log[row, column]
@@ -203,7 +203,19 @@ def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[Flo
     ) / 4
     hessian = np.array([[down + up - 2 * here, across], [across, right + left - 2 * here]]).transpose(2, 0, 1)
     steps = np.array([_newton(g, h) for g, h in zip(gradient, hessian, strict=True)]).reshape(-1, 2)
+    # At the border one neighbour is missing, and with it the way to tell where the summit is.
+    steps[(rows == 0) | (rows == heat.shape[0] - 1), 0] = 0
+    steps[(columns == 0) | (columns == heat.shape[1] - 1), 1] = 0
     return np.stack([rows, columns], axis=1) + steps, heat[rows, columns].astype(np.float64)
+
+
+def _one_of_each_tie(cells: NDArray[np.int64], separation: int) -> NDArray[np.int64]:
+    """Keep the first of the maxima that are nearer than the separation: they are equal."""
+    kept: list[NDArray[np.int64]] = []
+    for cell in cells:
+        if all(np.abs(cell - other).max() > separation for other in kept):
+            kept.append(cell)
+    return np.array(kept, dtype=np.int64).reshape(-1, 2)
 
 
 def _newton(gradient: FloatArray, hessian: FloatArray) -> FloatArray:

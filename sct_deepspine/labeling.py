@@ -92,7 +92,9 @@ def label_discs(
     trained = load_weights(weights, device=device)
     coarse = ras.block_mean((SLAB_MM / 2, trained.locate.pixel_mm, trained.locate.pixel_mm))
     given = _given_centerline(seg, centerline)
-    line = extend_centerline(given, coarse, trained.locate) if given else find_centerline(coarse, trained.locate)
+    line = (
+        extend_centerline(given, coarse, trained.locate) if given else find_centerline(coarse, trained.locate)
+    )
     drawn = _draw(coarse, line, trained.locate)
     found = _find_candidates(drawn, ras)
     found, clamped = match_anchors(found, known)

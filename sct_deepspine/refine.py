@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
 
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
@@ -100,9 +101,10 @@ def refine_tips(
         [first + artist.pixel_mm * pixels[:, 1], high - artist.pixel_mm * pixels[:, 0]], axis=1
     )
     distance = np.linalg.norm(tips_straight[:, None, 1:] - peaks_straight, axis=2)
-    # A faint peak must be near to win over a strong one.
-    choice = np.where(distance < REACH_MM, strength - 0.5 * (distance / REACH_MM) ** 2, -np.inf)
-    best = choice.argmax(axis=1)
-    near = np.isfinite(choice[np.arange(len(best)), best]) & np.isfinite(peaks_world[best]).all(axis=1)
-    refined[near] = peaks_world[best[near]]
+    # A faint peak must be near to win over a strong one; no peak is two discs.
+    gain = strength - 0.5 * (distance / REACH_MM) ** 2 + 1
+    possible = (distance < REACH_MM) & np.isfinite(peaks_world).all(axis=1)
+    disc, peak = linear_sum_assignment(np.where(possible, gain, 0), maximize=True)
+    taken = possible[disc, peak]
+    refined[disc[taken]] = peaks_world[peak[taken]]
     return refined, drawn

@@ -45,7 +45,7 @@ class Sheet:
     def world_from_pixel(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 2)`` pixel points (row, column) to ``(K, 3)`` world points.
 
-        Bilinear between pixel centres, continued linearly by up to one pixel at the border.
+        Bilinear between pixel centres, continued linearly beyond the border.
         """
         rows_columns = np.asarray(points, dtype=np.float64).reshape(-1, 2)
         corner = np.clip(np.floor(rows_columns), 0, np.maximum(np.array(self.shape) - 2, 0)).astype(int)

@@ -10,7 +10,9 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from sct_deepspine.errors import ImageError
@@ -49,7 +51,6 @@ class Volume:
         data = apply_orientation(self.data, to_ras)
         affine = self.grid.affine @ inv_ornt_aff(to_ras, self.grid.shape)
         return Volume(data, Grid(data.shape, affine), self.source)
-
 
     def block_mean(self, block_mm: tuple[float, float, float]) -> Volume:
         """Average whole blocks of voxels of about a size; an axis that is as coarse already is kept.
@@ -108,7 +109,7 @@ def read_volume(image: ImageLike) -> Volume:
 
 
 def read_mask(image: ImageLike) -> Volume:
-    """Read a mask: as :func:`read_volume`, voxels above zero count as inside.
+    """Read a mask: as :func:`read_volume`, voxels above zero count as inside, NaN as outside.
 
     Raises
     ------
@@ -191,6 +192,7 @@ def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
 def _open(path: Path) -> nib.spatialimages.SpatialImage:
     if not path.is_file():
         raise ImageError(f"no such file: {path}")
+    _check_raw_header(path)
     try:
         image = nib.load(path)
     except Exception as error:  # nibabel raises whatever its readers meet in a broken header
@@ -209,10 +211,29 @@ def _voxels(image: nib.spatialimages.SpatialImage) -> NDArray[Any]:
         ) from error
 
 
+def _check_raw_header(path: Path) -> None:
+    """Check voxel sizes as they are in the file: nibabel mends impossible ones when it loads an image."""
+    kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    try:
+        with ImageOpener(os.fspath(path)) as file:
+            size = file.read(4)
+            kind = next(
+                (kinds[n] for n in kinds if size in (n.to_bytes(4, "little"), n.to_bytes(4, "big"))), None
+            )
+            if kind is None:
+                return
+            file.seek(0)
+            header = kind.from_fileobj(file, check=False)
+    except (OSError, EOFError, ValueError, zlib.error, HeaderDataError):
+        return  # loading will say what is wrong
+    _check_spacing(header)
+
+
 def _check_spacing(header: Any) -> None:
     if "pixdim" not in header:
         return
-    pixdim = np.asarray(header["pixdim"][1:4], dtype=float)
+    axes = int(np.clip(header["dim"][0], 1, 3))
+    pixdim = np.asarray(header["pixdim"][1 : axes + 1], dtype=float)
     if not np.isfinite(pixdim).all() or (pixdim <= 0).any():
         met = " × ".join(f"{length:g}" for length in pixdim)
         raise ImageError(f"voxel sizes of {met} mm in the header (pixdim); repair the header")
@@ -230,7 +251,12 @@ def _one_volume(data: NDArray[Any]) -> NDArray[Any]:
         raise ImageError(f"the image has {data.ndim} dimensions ({met}); three are needed")
     if data.size == 0:
         raise ImageError(f"the image has no voxels ({met})")
-    return data
+    # Half and extended precision are not read everywhere; neither holds more of an MRI.
+    return (
+        data.astype({2: np.float32, 16: np.float64}.get(data.itemsize, data.dtype))
+        if data.dtype.kind == "f"
+        else data
+    )
 
 
 def _one_line(error: BaseException) -> str:

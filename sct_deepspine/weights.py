@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from sct_deepspine.errors import WeightsError
@@ -151,7 +152,7 @@ def _load(file: Path, _modified: int, device: str) -> Weights:
         tensors = load_tensors(content)
         artists = {name: _artist(name, entry, tensors, device) for name, entry in card["networks"].items()}
         return Weights(card["name"], sha256, artists["locate"], artists.get("refine"), card)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{file.name} can't be used: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -170,7 +171,13 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _artist(name: str, entry: dict[str, Any], tensors: dict[str, torch.Tensor], device: str) -> Artist:
-    network = build_network(NetworkConfig(**entry["network"]))
+    config, codec = NetworkConfig(**entry["network"]), Codec(**entry["codec"])
+    if (config.channels, config.stride) != (codec.channels, codec.stride):
+        raise ValueError(
+            f"network {name} draws {config.channels} maps at stride {config.stride}, "
+            f"its codec reads {codec.channels} at stride {codec.stride}"
+        )
+    network = build_network(config)
     own = {
         key.removeprefix(f"{name}."): value.float()
         for key, value in tensors.items()
@@ -179,7 +186,7 @@ def _artist(name: str, entry: dict[str, Any], tensors: dict[str, torch.Tensor], 
     network.load_state_dict(own | _counters(network))
     network.eval().requires_grad_(False)
     network.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Artist(network, Codec(**entry["codec"]), float(entry["pixel_mm"]))
+    return Artist(network, codec, float(entry["pixel_mm"]))
 
 
 def _counters(network: StackedHourglass) -> dict[str, torch.Tensor]:

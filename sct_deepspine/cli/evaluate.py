@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from sct_deepspine.cards import label_cards
     from sct_deepspine.evaluation import (
         evaluate_folder,
         evaluate_stress,
-        label_cards,
         report,
         results_csv,
         stress_report,

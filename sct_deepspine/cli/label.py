@@ -150,17 +150,25 @@ def _target(arguments: argparse.Namespace, image: Path) -> Path:
     target = Path(arguments.o) if arguments.o else Path(arguments.ofolder or ".") / f"{stem}_discs.nii.gz"
     if not target.name.endswith((".nii", ".nii.gz")):
         raise OutputError(f"the output must be .nii or .nii.gz, got {target}")
-    if arguments.ofolder:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"can't make the folder {target.parent}: {error.strerror}") from error
-    for folder in {target.parent, Path(arguments.qc_png).parent if arguments.qc_png else target.parent}:
-        if not folder.is_dir():
+    for given in (image, arguments.s):
+        if given and target.exists() and Path(given).exists() and target.samefile(given):
+            raise OutputError(f"the output {target} is an input; give another name with -o")
+    # The output folder is made if need be, but only when there is something to write.
+    folders = [_existing(target.parent) if arguments.ofolder else target.parent]
+    folders += [Path(arguments.qc_png).parent] if arguments.qc_png else []
+    for folder in folders:
+        if not folder.is_dir() and not (arguments.ofolder and folder == target.parent):
             raise OutputError(f"no such folder: {folder}")
         if not os.access(folder, os.W_OK):
             raise OutputError(f"the folder {folder} can't be written to")
     return target
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:
@@ -177,13 +185,14 @@ def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:
 def _write(arguments: argparse.Namespace, labels: DiscLabels, target: Path) -> list[Path]:
     from sct_deepspine import outputs
     from sct_deepspine.errors import DeepSpineError
-    from sct_deepspine.files import write_text
+    from sct_deepspine.files import make_folder, write_text
 
     base = target.with_name(target.name.removesuffix(".gz").removesuffix(".nii"))
     stem = base.name.removesuffix("_discs")
     if arguments.attention and (labels.drawn is None or labels.drawn.attention is None):
         raise DeepSpineError("these weights have no attention map; leave -attention out")
     labels.to_array()  # fails before the first file is written, if it fails
+    make_folder(target.parent)
     written = [target, base.with_name(f"{base.name}.json")]
     labels.save(target)
     write_text(written[1], labels.to_json(command=shlex.join(arguments.words), GeneratedBy=_generated_by()))
@@ -247,7 +256,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     import nibabel as nib
     import numpy as np
 
-    from sct_deepspine.files import written_whole
+    from sct_deepspine.files import make_folder, written_whole
     from sct_deepspine.training.phantom import make_phantom
 
     folder = Path(arguments.o).parent if arguments.o else Path(arguments.ofolder or ".")
@@ -255,17 +264,18 @@ def _demo(arguments: argparse.Namespace) -> int:
     arguments.i = str(image)
     _target(arguments, image)
     phantom = make_phantom(np.random.default_rng(0), first=3, last=16)
+    make_folder(folder)
     with written_whole(image) as partial:
         nib.save(nib.Nifti1Image(phantom.volume.data, phantom.volume.grid.affine), partial)
     labels, outputs = _label_file(arguments, image)
     if arguments.v:
         _report(arguments, labels, [*outputs, image])
     found = {disc.value: disc.point_world for disc in labels.discs}
-    errors = {v: float(np.linalg.norm(found[v] - tip)) for v, tip in phantom.discs.items() if v in found}
+    errors = [float(np.linalg.norm(found[v] - tip)) for v, tip in phantom.discs.items() if v in found]
     print(
         f"\nTruth of the phantom: {len(phantom.discs)} discs, {len(errors)} found, "
         f"{len(found.keys() - phantom.discs.keys())} invented; "
-        f"error of the same disc: mean {np.mean(list(errors.values())):.2f} mm, "
-        f"largest {max(errors.values()):.2f} mm"
+        f"error of the same disc: mean {np.mean(errors or [np.nan]):.2f} mm, "
+        f"largest {np.max(errors or [np.nan]):.2f} mm"
     )
     return 0

@@ -104,11 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from sct_deepspine.files import make_folder
     from sct_deepspine.training.loop import train
     from sct_deepspine.training.validation import Validation, write_convergence
 
     config = _config(arguments)
-    folder = _folder(arguments)
+    folder = Path(arguments.ofolder)
+    make_folder(folder)
     training, validation = _scans(arguments)
     judge = Validation(validation, config.codec, config.planes)
     train(training, config, folder, evaluate=judge, resume=bool(arguments.resume))
@@ -153,17 +155,6 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeepSpineError(f"the configuration can't be used: {error}") from error
-
-
-def _folder(arguments: argparse.Namespace) -> Path:
-    from sct_deepspine.errors import OutputError
-
-    folder = Path(arguments.ofolder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"can't make the folder {folder}: {error.strerror}") from error
-    return folder
 
 
 def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
+from sct_deepspine.cards import label_cards
 from sct_deepspine.centerline import Centerline
-from sct_deepspine.errors import ImageError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import Codec, gaussian
 from sct_deepspine.refine import ANTERIOR_MM, POSTERIOR_MM
@@ -113,17 +112,13 @@ def read_folder(folder: str | Path) -> list[Scan]:
     Raises
     ------
     ImageError
-        If the folder holds no labelled scan.
+        If the folder holds no labelled scan, or one can't be read.
     """
-    scans = [read_scan(path) for path in sorted(Path(folder).glob("*.json"))]
-    if not scans:
-        raise ImageError(f"no labelled scan (NAME.json beside NAME.nii.gz) in {folder}")
-    return scans
+    return [read_scan(path, card) for path, card in label_cards(folder)]
 
 
-def read_scan(path: Path) -> Scan:
-    """Read one scan from its JSON file."""
-    card = json.loads(path.read_text())
+def read_scan(path: Path, card: dict[str, Any]) -> Scan:
+    """Read one scan that a card describes."""
     folder = path.parent
     volume = read_volume(folder / card["image"]).as_ras()
     tissue_name = next((card[key] for key in TISSUE_KEYS if key in card), None)

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sct_deepspine.errors import WeightsError
 from sct_deepspine.heatmaps import Codec
 from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network
 from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes, Scan
@@ -116,6 +117,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser}")
+        for name in ("batch", "steps", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.schedule not in ("cosine", "step", "constant"):
             raise ValueError(f"schedule must be cosine, step or constant, got {self.schedule}")
 
@@ -165,10 +169,22 @@ class Checkpoint:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Read what :meth:`save` wrote."""
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-            metadata = file.metadata()
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        WeightsError
+            If the file can't be read or is the state of another network or optimiser.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+                self._restore(tensors, file.metadata())
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise WeightsError(f"{path} is no checkpoint of this network and optimiser ({reason})") from error
+
+    def _restore(self, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
         for prefix, module in (("network.", self.network), ("average.", self.average)):
             module.load_state_dict(
                 {
@@ -240,6 +256,9 @@ def train(
     if resume and last.is_file():
         state.load(last)
         logger.info("resumed at step %d", state.step)
+    else:
+        for stale in (folder / "log.csv", *folder.glob("validation_*.png")):
+            stale.unlink(missing_ok=True)
     saved = time.monotonic()
     losses: list[float] = []
     figures: dict[str, float] = {}

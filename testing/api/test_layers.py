@@ -10,7 +10,7 @@ import sct_deepspine
 PACKAGE = Path(sct_deepspine.__file__).parent
 
 ORDER = (
-    *("_version", "errors", "frames", "files", "volume"),
+    *("_version", "errors", "cards", "frames", "files", "volume"),
     *("sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps", "network"),
     *("discs", "weights"),
     *("locate", "refine", "anchors"),

@@ -101,7 +101,7 @@ def test_a_scan_that_cant_be_labelled_misses_every_disc_and_the_rest_goes_on(
 
 def test_only_cards_of_labelled_scans_count(folder):
     (folder / "notes.json").write_text('{"text": "nothing here"}')
-    assert [path.name for path in label_cards(folder)] == ["phantom.json"]
+    assert [path.name for path, _ in label_cards(folder)] == ["phantom.json"]
 
 
 def test_a_folder_without_labelled_scans_is_refused(tmp_path, capsys):

@@ -69,6 +69,8 @@ class Validation:
             drawn.append(maps)
             cells, _, level = self.codec.decode(maps)
             tips = view.sheet.world_from_pixel(self.codec.pixel_from_cell(cells))
+            placed = np.isfinite(tips).all(axis=1)  # a straight sheet has pixels that are nowhere
+            tips, level = tips[placed], level[placed]
             for value, tip in view.scan.discs.items():
                 if value < self.codec.first_value:
                     continue

@@ -176,8 +176,9 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
     seeds = tqdm(range(arguments.phantoms), desc="phantoms", disable=None if arguments.v else True)
     phantoms = [make_varied_phantom(np.random.default_rng((arguments.seed, n))) for n in seeds]
     if not validation:
+        seeds = range(10**6, 10**6 + 4)
         validation = [
-            make_varied_phantom(np.random.default_rng((arguments.seed, 10**6 + n))) for n in range(4)
+            make_varied_phantom(np.random.default_rng((arguments.seed, n)), spineless_share=0) for n in seeds
         ]
     return training + phantoms, validation
 

@@ -11,7 +11,14 @@ from scipy.ndimage import gaussian_filter
 
 from sct_deepspine.frames import FloatArray
 
-__all__ = ["crop_field_of_view", "random_grid", "randomise_grey_values", "recolour_tissues", "smooth_field"]
+__all__ = [
+    "crop_field_of_view",
+    "random_grid",
+    "random_texture",
+    "randomise_grey_values",
+    "recolour_tissues",
+    "smooth_field",
+]
 
 Plane = NDArray[np.float32]
 
@@ -55,6 +62,14 @@ def random_grid(
         [np.cos(angle) * right - np.sin(angle) * up, np.sin(angle) * right + np.cos(angle) * up], -1
     )
     return turned, float(scale)
+
+
+def random_texture(rng: np.random.Generator, shape: tuple[int, int]) -> Plane:
+    """Draw noise, grains or blobs of a random size along each axis: what a spine is not."""
+    grains = gaussian_filter(rng.standard_normal(shape), np.exp(rng.uniform(-2, 2.5, 2)))
+    return randomise_grey_values(
+        rng, (grains / max(float(grains.std()), 1e-6) * 0.25 + 0.5).astype(np.float32)
+    )
 
 
 def recolour_tissues(rng: np.random.Generator, plane: Plane, tissue: NDArray[np.uint8]) -> Plane:

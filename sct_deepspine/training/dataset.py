@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.augment import (
     crop_field_of_view,
     random_grid,
+    random_texture,
     randomise_grey_values,
     recolour_tissues,
 )
@@ -90,9 +91,12 @@ class Scan:
     def known_z_mm(self) -> tuple[float, float]:
         """World z between which an empty "any disc" map is the truth.
 
-        Nothing above C2/C3 and nothing below L5/S1 is a disc, so that the span is open there.
+        Nothing above C2/C3 and nothing below L5/S1 is a disc, so that the span is open there. A scan
+        without any disc is one without a spine.
         """
         low, high = self.span_z_mm
+        if not self.discs:
+            return -np.inf, np.inf
         return (-np.inf if 25 in self.discs else low), (np.inf if min(self.discs, default=99) <= 3 else high)
 
     def lateral_mm(self, z_mm: FloatArray) -> FloatArray:
@@ -101,6 +105,8 @@ class Scan:
             line = self.centerline_world
             return np.interp(z_mm, line[:, 2], gaussian_filter1d(line[:, 0], 6, mode="nearest"))
         points = np.array(list(self.discs.values()))
+        if not self.discs:
+            return np.full_like(z_mm, self.volume.grid.corners_world()[:, 0].mean())
         low, high = points[:, 2].min(), points[:, 2].max()
         parabola = np.polynomial.Polynomial.fit(points[:, 2], points[:, 0], min(2, len(points) - 1))
         return parabola(np.clip(z_mm, low, high))
@@ -162,6 +168,8 @@ class PlaneSettings:
         Edge of a pixel.
     lateral_share
         Share of planes put anywhere across the volume instead of near the spine's middle.
+    empty_share
+        Share of planes that show a random texture and no spine.
     straight
         Whether planes are laid in the straightened space, along a centreline as inexact as one that
         a network finds, or in the native one.
@@ -176,6 +184,7 @@ class PlaneSettings:
     shape: tuple[int, int] = (192, 96)
     pixel_mm: float = 2.0
     lateral_share: float = 0.25
+    empty_share: float = 0.04
     straight: bool = False
     turn_degrees: float = 22.0
     recolour_share: float = 0.5
@@ -225,13 +234,15 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, self.start + index))
         scan = self.scans[rng.choice(len(self.scans), p=self.weights)]
-        lay = self._lay_straight_sheet if self.settings.straight else self._lay_native_sheet
-        sheet, scale = lay(rng, scan)
+        straight = self.settings.straight and bool(scan.discs)
+        sheet, scale = self._lay_straight_sheet(rng, scan) if straight else self._lay_native_sheet(rng, scan)
         slab_mm = rng.uniform(1, 7)
         plane, inside = sample(scan.volume, sheet, slab_mm=slab_mm, oversample=1)
         if scan.tissue is not None and rng.random() < self.settings.recolour_share:
             plane = recolour_tissues(rng, plane, _read_labels(scan.tissue, sheet))
         plane = randomise_grey_values(rng, plane)
+        if rng.random() < self.settings.empty_share:
+            plane, scan = random_texture(rng, plane.shape), replace(scan, discs={}, centerline_world=None)
         inside = crop_field_of_view(rng, inside, self.settings.pixel_mm)
         targets = _draw_targets(scan, sheet, inside, self.codec, scale)
         return {"image": torch.from_numpy(normalise(plane, inside)[None]), **targets}
@@ -260,7 +271,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         """Lay a plane anywhere along the spine, turned, scaled and bent."""
         settings = self.settings
         grid, scale = self._random_grid(rng)
-        tips = np.array(list(scan.discs.values()))
+        tips = np.array(list(scan.discs.values()) or [scan.volume.grid.corners_world().mean(axis=0)])
         half_width_mm = settings.pixel_mm * settings.shape[1] / 2
         z_centre = rng.uniform(tips[:, 2].min() - 40, tips[:, 2].max() + 40)
         near = tips[np.argmin(np.abs(tips[:, 2] - z_centre))]
@@ -345,8 +356,9 @@ def _draw_targets(
     heat = gaussian((offset**2).sum(-1), sigma_mm).astype(np.float32) * visible
     low, high = scan.known_z_mm
     known = ~visible | ((cells[..., 2] > low) & (cells[..., 2] < high))
-    level = np.array(values)[heat.argmax(axis=0)] - codec.first_value if values else np.zeros((rows, columns))
-    canal, canal_known = np.zeros((rows, columns), np.float32), ~visible
+    empty = np.zeros((rows, columns), dtype=np.int64)
+    level = np.array(values)[heat.argmax(axis=0)] - codec.first_value if values else empty
+    canal, canal_known = np.zeros((rows, columns), np.float32), ~visible | (not scan.discs)
     if scan.centerline_world is not None:
         line = scan.centerline_world
         distance, _ = cKDTree(line).query(cells, distance_upper_bound=40)

@@ -28,6 +28,8 @@ SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
 VIEWS = ((3, 25), (3, 12), (17, 25), (8, 20), (3, 25), (14, 25), (3, 16), (10, 25))
 """First and last disc of the views drawn from."""
 
+SPINELESS_SHARE = 0.15
+
 SLOPE_LEVELS = (1, 4, 8, 11, 14, 18, 21, 23, 25, 27)
 SLOPE_DEGREES = (5, 6, -20, -16, 0, 12, 10, 0, -25, -45)
 """Forward lean of the spine, going down, by level: lordosis, kyphosis, lordosis, sacrum."""
@@ -142,11 +144,12 @@ def make_phantom(
     )
 
 
-def make_varied_phantom(rng: np.random.Generator) -> Scan:
-    """Make a phantom of random view, contrast and noise."""
+def make_varied_phantom(rng: np.random.Generator, *, spineless_share: float = SPINELESS_SHARE) -> Scan:
+    """Make a phantom of random view, contrast and noise; some have no spine."""
     first, last = VIEWS[rng.integers(len(VIEWS))]
     contrast = T2W if rng.random() < 0.5 else random_contrast(rng)
-    return make_phantom(rng, first=first, last=last, contrast=contrast, noise=rng.uniform(0.01, 0.06))
+    noise, spine = rng.uniform(0.01, 0.06), rng.random() >= spineless_share
+    return make_phantom(rng, first=first, last=last, contrast=contrast, noise=noise, spine=spine)
 
 
 def _grow_spine(rng: np.random.Generator) -> _Spine:

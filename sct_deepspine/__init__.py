@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sct_deepspine.errors import (
         AnchorError,
         DeepSpineError,
+        DeviceError,
         GeometryError,
         ImageError,
         NoDiscsError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnchorError",
     "DeepSpineError",
+    "DeviceError",
     "Disc",
     "DiscLabels",
     "GeometryError",

@@ -3,6 +3,7 @@
 __all__ = [
     "AnchorError",
     "DeepSpineError",
+    "DeviceError",
     "GeometryError",
     "ImageError",
     "NoDiscsError",
@@ -33,6 +34,10 @@ class NoDiscsError(DeepSpineError, LookupError):
 
 class WeightsError(DeepSpineError, RuntimeError):
     """A weights file is missing, altered, or does not fit the network on its card."""
+
+
+class DeviceError(DeepSpineError, RuntimeError):
+    """The machine has no such device for the networks to run on."""
 
 
 class OutputError(DeepSpineError, OSError):

@@ -83,8 +83,8 @@ def label_discs(
         If no spine is in the image.
     AnchorError
         If an anchor fits no disc.
-    WeightsError
-        If the weights can't be used.
+    WeightsError, DeviceError
+        If the weights or the device can't be used.
     """
     volume = read_volume(image)
     ras = volume.as_ras()
@@ -144,9 +144,10 @@ def _read_levels(found: Candidates, clamped: dict[int, int], trained: Weights) -
     if not len(found.strength):
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
     sequence = decode(found, anchors=clamped, parameters=trained.decoding)
-    if sequence.score < trained.least_score and not clamped:
+    score = sequence.score / len(sequence.values)
+    if score < trained.least_score and not clamped:
         raise NoDiscsError(
-            f"no sequence of discs was found in the image (score {sequence.score:.1f}, "
+            f"no sequence of discs was found in the image (score {score:.1f} a disc, "
             f"{trained.least_score:.1f} needed); is it a sagittal view of a spine?"
         )
     return sequence

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PAPER", "AttentionHourglass", "NetworkConfig", "StackedHourglass", "build_network"]
+from sct_deepspine.errors import DeviceError
+
+__all__ = [
+    "PAPER",
+    "AttentionHourglass",
+    "NetworkConfig",
+    "StackedHourglass",
+    "build_network",
+    "usable_device",
+]
 
 
 @dataclass(frozen=True)
@@ -233,6 +242,21 @@ class AttentionHourglass(StackedHourglass):
     def gate(self, features: list[Tensor]) -> Tensor:
         """Return the last features times the attention map."""
         return features[-1] * self.attention(features)
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device on which tensors can be made.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device on this machine.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"the device {name} can't be used ({reason}); cpu always can") from error
 
 
 def build_network(config: NetworkConfig | dict[str, Any]) -> StackedHourglass:

@@ -63,8 +63,8 @@ class SpacingPrior:
     spacing_mm
         Distance from disc ``v`` to disc ``v + 1``, by ``v``.
     spread
-        Standard deviation of the logarithm of one distance. Far wider than what people differ by, since
-        candidates of a coarse first look are several millimetres off.
+        Standard deviation of the logarithm of one distance. Twice what people differ by, since
+        candidates of a coarse first look are a few millimetres off.
     body_spread
         Standard deviation of the logarithm of the factor common to all distances of a person.
     body_factors
@@ -72,7 +72,7 @@ class SpacingPrior:
     """
 
     spacing_mm: Mapping[int, float] = field(default_factory=lambda: EXPECTED_SPACING_MM)
-    spread: float = 0.22
+    spread: float = 0.12
     body_spread: float = 0.12
     body_factors: tuple[float, ...] = tuple(float(f) for f in np.exp(np.linspace(-0.36, 0.36, 9)))
 
@@ -110,7 +110,7 @@ class DecodingParameters:
         Amount spread over all levels before a candidate's row is normalised: level values far below it
         say nothing.
     strength_unit
-        Strength that scores 0. With the default floor and 23 levels a candidate above 0.18 scores positive
+        Strength that scores 0. With the default floor and 23 levels a candidate above 0.26 scores positive
         even at a level its map denies; were it to cost something, the best reading would be one disc long.
     skip_cost
         Cost of each level stepped over.
@@ -124,7 +124,7 @@ class DecodingParameters:
 
     level_floor: float = 0.02
     level_background: float = 0.02
-    strength_unit: float = 0.08
+    strength_unit: float = 0.12
     skip_cost: float = 2.5
     max_step: int = 3
     spacing_cap: float = 20.0

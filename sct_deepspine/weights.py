@@ -23,7 +23,7 @@ from safetensors.torch import load as load_tensors
 
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.heatmaps import Codec, DiscMaps
-from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network
+from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network, usable_device
 from sct_deepspine.sequence import DecodingParameters
 
 __all__ = ["SHIPPED", "Artist", "Weights", "load_weights", "save_weights"]
@@ -107,7 +107,7 @@ class Weights:
 
     @property
     def least_score(self) -> float:
-        """Score below which a reading is not taken for a spine."""
+        """Mean score of a disc below which a reading is not taken for a spine."""
         return float(self.card.get("least_score", 0.0))
 
     @property
@@ -129,14 +129,15 @@ def load_weights(path: str | os.PathLike[str] | None = None, *, device: str = "c
     Raises
     ------
     WeightsError
-        If a file is missing, altered or unreadable, or its networks don't fit their card, or the
-        device does not exist.
+        If a file is missing, altered or unreadable, or its networks don't fit their card.
+    DeviceError
+        If the device does not exist.
     """
     file = Path(path) if path is not None else SHIPPED
     for needed in (file, file.with_suffix(".json")):
         if not needed.is_file():
             raise WeightsError(f"no such weights file: {needed}")
-    return _load(file.resolve(), file.stat().st_mtime_ns, device)
+    return _load(file.resolve(), file.stat().st_mtime_ns, str(usable_device(device)))
 
 
 @lru_cache(maxsize=4)

@@ -153,14 +153,13 @@ def _target(arguments: argparse.Namespace, image: Path) -> Path:
     for given in (image, arguments.s):
         if given and target.exists() and Path(given).exists() and target.samefile(given):
             raise OutputError(f"the output {target} is an input; give another name with -o")
-    # The output folder is made if need be, but only when there is something to write.
-    folders = [_existing(target.parent) if arguments.ofolder else target.parent]
-    folders += [Path(arguments.qc_png).parent] if arguments.qc_png else []
-    for folder in folders:
-        if not folder.is_dir() and not (arguments.ofolder and folder == target.parent):
-            raise OutputError(f"no such folder: {folder}")
-        if not os.access(folder, os.W_OK):
-            raise OutputError(f"the folder {folder} can't be written to")
+    for folder in {target.parent, Path(arguments.qc_png).parent if arguments.qc_png else target.parent}:
+        # The output folder is made if need be, but only when there is something to write.
+        place = _existing(folder) if arguments.ofolder and folder == target.parent else folder
+        if not place.is_dir():
+            raise OutputError(f"no such folder: {place}")
+        if not os.access(place, os.W_OK):
+            raise OutputError(f"the folder {place} can't be written to")
     return target
 
 

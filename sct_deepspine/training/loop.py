@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.heatmaps import Codec
-from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network
+from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network, usable_device
 from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes, Scan
 from sct_deepspine.training.loss import map_loss
 
@@ -151,8 +151,9 @@ class Checkpoint:
     def start(cls, config: TrainingConfig) -> Checkpoint:
         """Make the state of a run that has not begun."""
         torch.manual_seed(config.seed)
-        network = build_network(config.network).to(config.device)
-        average = build_network(config.network).to(config.device)
+        device = usable_device(config.device)
+        network = build_network(config.network).to(device)
+        average = build_network(config.network).to(device)
         average.load_state_dict(network.state_dict())
         optimiser = OPTIMISERS[config.optimiser](network.parameters(), lr=config.learning_rate)
         return cls(network, average.requires_grad_(False), optimiser)

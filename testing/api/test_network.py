@@ -3,7 +3,15 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from sct_deepspine.network import PAPER, AttentionHourglass, NetworkConfig, StackedHourglass, build_network
+from sct_deepspine.errors import DeviceError
+from sct_deepspine.network import (
+    PAPER,
+    AttentionHourglass,
+    NetworkConfig,
+    StackedHourglass,
+    build_network,
+    usable_device,
+)
 
 TINY = NetworkConfig(channels=5, stacks=2, width=8, depth=2, stride=2)
 
@@ -182,3 +190,10 @@ def test_more_blocks_and_depth_make_a_larger_network_of_the_same_contract(blocks
     assert network(noise(1, 1, rows, columns))[-1].shape == (1, 5, rows // 2, columns // 2)
     smaller = seeded(replace(TINY, blocks=1, depth=1))
     assert sum(p.numel() for p in network.parameters()) > sum(p.numel() for p in smaller.parameters())
+
+
+def test_a_device_that_does_not_exist_is_refused_in_one_line():
+    with pytest.raises(DeviceError, match=r"nowhere.*cpu always can") as caught:
+        usable_device("nowhere")
+    assert "\n" not in str(caught.value)
+    assert usable_device("cpu").type == "cpu"

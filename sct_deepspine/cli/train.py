@@ -176,9 +176,10 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
     seeds = tqdm(range(arguments.phantoms), desc="phantoms", disable=None if arguments.v else True)
     phantoms = [make_varied_phantom(np.random.default_rng((arguments.seed, n))) for n in seeds]
     if not validation:
-        seeds = range(10**6, 10**6 + 4)
+        held_seeds = range(10**6, 10**6 + 4)
         validation = [
-            make_varied_phantom(np.random.default_rng((arguments.seed, n)), spineless_share=0) for n in seeds
+            make_varied_phantom(np.random.default_rng((arguments.seed, n)), spineless_share=0)
+            for n in held_seeds
         ]
     return training + phantoms, validation
 

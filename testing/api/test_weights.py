@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sct_deepspine.errors import WeightsError
+from sct_deepspine.errors import DeviceError, WeightsError
 from sct_deepspine.heatmaps import Codec
 from sct_deepspine.network import NetworkConfig, build_network
 from sct_deepspine.sequence import DecodingParameters
@@ -124,10 +124,10 @@ def test_the_shipped_weights_load():
 # What is refused
 
 
-def refused(path, match, **options):
-    with pytest.raises(WeightsError, match=match) as error:
+def refused(path, match, *, error=WeightsError, **options):
+    with pytest.raises(error, match=match) as caught:
         load_weights(path, **options)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_or_card_is_named(copied, tmp_path):
@@ -212,7 +212,7 @@ def test_a_missing_tensor_is_noticed(copied):
 
 
 def test_a_device_that_does_not_exist_is_refused(copied):
-    refused(copied, "can't be used", device="abacus")
+    refused(copied, "can't be used", error=DeviceError, device="abacus")
 
 
 # Drawing

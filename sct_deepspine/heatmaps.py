@@ -82,6 +82,19 @@ class DrawnSheet:
     codec: Codec
     attention: MapArray | None = None
 
+    def at(self, points_world: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Read a native sheet's maps at world points projected on it along x.
+
+        Returns
+        -------
+        strength
+            ``(K,)`` highest any-disc value among the nearest nine cells.
+        level
+            ``(K, levels)`` levels of those cells, weighted by their any-disc values.
+        """
+        cells = self.codec.cell_from_pixel(self.sheet.pixel_from_world(points_world))
+        return self.codec.read_levels(self.maps, cells)
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -163,15 +176,22 @@ class Codec:
             ``(K, levels)`` probability of each level there, averaged over the peak.
         """
         points, strength = peaks(maps.any_disc, threshold=threshold, separation=separation)
+        _, level = self.read_levels(maps, points)
+        return points, strength, level
+
+    def read_levels(self, maps: DiscMaps, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Read strengths ``(K,)`` and levels ``(K, levels)`` from the nine cells about ``(K, 2)`` cell points."""
+        nearest = np.round(np.asarray(points, dtype=np.float64).reshape(-1, 2)).astype(int)
+        cells = np.clip(nearest, 0, np.array(maps.any_disc.shape) - 1)
         padded_any = np.pad(maps.any_disc, 1)
         padded_level = np.pad(maps.level, ((0, 0), (1, 1), (1, 1)))
-        level = np.empty((len(points), self.levels))
-        cells = np.clip(np.round(points).astype(int), 0, np.array(maps.any_disc.shape) - 1)
+        strength, level = np.empty(len(cells)), np.empty((len(cells), self.levels))
         for index, (row, column) in enumerate(cells):
             rows, columns = slice(row, row + 3), slice(column, column + 3)
-            weight = padded_any[rows, columns]
+            weight = padded_any[rows, columns].astype(np.float64) + 1e-9
+            strength[index] = padded_any[rows, columns].max()
             level[index] = (padded_level[:, rows, columns] * weight).sum(axis=(1, 2)) / weight.sum()
-        return points, strength, level
+        return strength, level
 
 
 def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[FloatArray, FloatArray]:

@@ -1,7 +1,7 @@
 """label_discs(): from an image to its discs.
 
-The story: find the canal, lay a sheet along it, draw heat maps on it, find candidates, read them as
-an ordered sequence of levels, then look again, finely, in the straightened spine.
+The story: find the canal, lay a sheet along it, draw heat maps on it, find candidates, look again,
+finely, in the straightened spine, and read the candidates as an ordered sequence of levels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.locate import extend_centerline, find_centerline, middle_sheet
-from sct_deepspine.refine import refine_tips
+from sct_deepspine.refine import look_again
 from sct_deepspine.sagittal import normalise, sample
 from sct_deepspine.sequence import Candidates, Sequence, SpacingPrior, decode, fill_skipped
 from sct_deepspine.straighten import StraightSpace
@@ -97,12 +97,12 @@ def label_discs(
     )
     drawn = _draw(coarse, line, trained.locate)
     found = _find_candidates(drawn, ras)
+    if trained.refine is not None:
+        space = StraightSpace(line)
+        found = look_again(ras, space, line.length_mm, coarse=drawn, found=found, artist=trained.refine)
     found, clamped = match_anchors(found, known)
     sequence = _read_levels(found, clamped, trained)
-    tips = found.points[sequence.indices]
-    if trained.refine is not None:
-        tips, _ = refine_tips(ras, StraightSpace(line), tips, trained.refine)
-    discs = _assemble(tips, sequence, ras)
+    discs = _assemble(found.points[sequence.indices], sequence, ras)
     return DiscLabels(
         discs=discs,
         grid=volume.grid,

@@ -10,21 +10,12 @@ import numpy as np
 from sct_deepspine.discs import DiscLabels
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.files import written_whole
-from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_sheet", "pixels_of", "write_png"]
-
-
-def pixels_of(drawn: DrawnSheet, points_world: FloatArray) -> FloatArray:
-    """Project ``(K, 3)`` world points along x on a native sheet, ``(K, 2)`` pixels."""
-    first, pixel_mm = drawn.sheet.points_world[0, 0], drawn.sheet.pixel_mm
-    return np.stack(
-        [(first[2] - points_world[:, 2]) / pixel_mm, (points_world[:, 1] - first[1]) / pixel_mm], axis=1
-    )
+__all__ = ["draw_sheet", "write_png"]
 
 
 def draw_sheet(
@@ -39,7 +30,9 @@ def draw_sheet(
         shown = np.ma.masked_less(drawn.maps.any_disc, 0.05)
         axes.imshow(shown, cmap="hot", alpha=0.5, vmin=0, vmax=1, extent=(*edges, bottom, -0.5))
     if labels is not None and labels.discs:
-        for disc, (row, column) in zip(labels.discs, pixels_of(drawn, labels.points_world), strict=True):
+        for disc, (row, column) in zip(
+            labels.discs, drawn.sheet.pixel_from_world(labels.points_world), strict=True
+        ):
             colour = "orange" if disc.interpolated else "lime"
             axes.plot(column, row, "o", ms=4, mfc="none", mec=colour)
             text = f"{disc.value} {disc.name} {disc.confidence:.2f}"

@@ -1,4 +1,4 @@
-"""The second, fine look: where exactly each disc is, in the straightened spine."""
+"""The second, fine look: candidates in the straightened spine, with the levels of both looks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linear_sum_assignment
 
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.sagittal import Sheet, normalise, sample
+from sct_deepspine.sequence import Candidates
 from sct_deepspine.volume import Volume
 from sct_deepspine.weights import Artist
 
-__all__ = ["PointMap", "refine_tips", "straight_sheet"]
+__all__ = ["PointMap", "look_again", "straight_sheet"]
 
 POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
 """Columns of the straight sheet, from the centreline."""
 
-BEYOND_MM = 40.0
-"""Rows of the straight sheet beyond the first and the last disc."""
+BEYOND_MM = 30.0
+"""Rows of the straight sheet beyond both ends of the centreline."""
 
 SLAB_MM = 4.0
+SEPARATION_CELLS = 3
 REACH_MM = 9.0
-"""A disc moves to a fine peak no farther away than this."""
+"""A coarse candidate that is farther than this from every fine one is kept as it is."""
 
-SEEN = 0.2
+FINE_LEVEL_POWER = 0.5
+"""Weight of the fine look's levels: it is drawn on less context than the coarse one's."""
+
+LEVEL_FLOOR = 1e-4
 
 
 class PointMap(Protocol):
@@ -60,10 +64,16 @@ def straight_sheet(space: PointMap, z_mm: tuple[float, float], pixel_mm: float) 
     return Sheet(space.native_from_straight(points.reshape(-1, 3)).reshape(points.shape), pixel_mm)
 
 
-def refine_tips(
-    volume: Volume, space: PointMap, tips_world: FloatArray, artist: Artist
-) -> tuple[FloatArray, DrawnSheet]:
-    """Move discs to the peaks of the fine network.
+def look_again(
+    volume: Volume,
+    space: PointMap,
+    length_mm: float,
+    *,
+    coarse: DrawnSheet,
+    found: Candidates,
+    artist: Artist,
+) -> Candidates:
+    """Find the candidates anew in the straightened spine.
 
     Parameters
     ----------
@@ -71,40 +81,35 @@ def refine_tips(
         In RAS order.
     space
         The straight space.
-    tips_world
-        ``(K, 3)`` posterior tips from the coarse look, superior to inferior.
+    length_mm
+        Straight z of the centreline's superior end.
+    coarse
+        What the coarse network drew.
+    found
+        The candidates found on it; those that the fine look does not see are kept.
     artist
         The fine network.
 
     Returns
     -------
-    tips_world
-        ``(K, 3)``; a disc stays where it was if no peak is near.
-    drawn
-        The straight sheet and what was drawn on it.
+    Candidates
+        World points, superior to inferior. A strength is the geometric mean of both looks' peaks, a
+        level the product of both looks' levels.
     """
-    tips_straight = space.straight_from_native(tips_world)
-    height = tips_straight[:, 2]
-    low, high = np.nanmin(height) - BEYOND_MM, np.nanmax(height) + BEYOND_MM
-    sheet = straight_sheet(space, (float(low), float(high)), artist.pixel_mm)
+    sheet = straight_sheet(space, (-BEYOND_MM, length_mm + BEYOND_MM), artist.pixel_mm)
     plane = normalise(*sample(volume, sheet, slab_mm=SLAB_MM))
-    maps = artist.draw([plane])[0]
-    drawn = DrawnSheet(sheet, plane, maps, artist.codec)
-    cells, strength, _ = artist.codec.decode(maps, threshold=SEEN)
-    refined = tips_world.copy()
-    if len(cells) == 0:
-        return refined, drawn
-    pixels = artist.codec.pixel_from_cell(cells)
-    peaks_world = sheet.world_from_pixel(pixels)
-    first = POSTERIOR_MM + artist.pixel_mm / 2
-    peaks_straight = np.stack(
-        [first + artist.pixel_mm * pixels[:, 1], high - artist.pixel_mm * pixels[:, 0]], axis=1
-    )
-    distance = np.linalg.norm(tips_straight[:, None, 1:] - peaks_straight, axis=2)
-    # A faint peak must be near to win over a strong one; no peak is two discs.
-    gain = strength - 0.5 * (distance / REACH_MM) ** 2 + 1
-    possible = (distance < REACH_MM) & np.isfinite(peaks_world).all(axis=1)
-    disc, peak = linear_sum_assignment(np.where(possible, gain, 0), maximize=True)
-    taken = possible[disc, peak]
-    refined[disc[taken]] = peaks_world[peak[taken]]
-    return refined, drawn
+    cells, strength, level = artist.codec.decode(artist.draw([plane])[0], separation=SEPARATION_CELLS)
+    points = sheet.world_from_pixel(artist.codec.pixel_from_cell(cells))
+    inside = volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
+    points, strength, level = points[inside], strength[inside], level[inside]
+    if not len(points):
+        return found
+    coarse_strength, coarse_level = coarse.at(points)
+    joint = (coarse_level + LEVEL_FLOOR) * (level + LEVEL_FLOOR) ** FINE_LEVEL_POWER
+    distance = np.linalg.norm(found.points[:, None] - points, axis=2)
+    unseen = distance.min(axis=1) > REACH_MM
+    points = np.vstack([points, found.points[unseen]])
+    strength = np.append(np.sqrt(strength * coarse_strength), found.strength[unseen])
+    level = np.vstack([joint / joint.sum(axis=1, keepdims=True), found.level[unseen]])
+    order = np.argsort(-points[:, 2], kind="stable")
+    return Candidates(points[order], strength[order], level[order], found.first_value)

@@ -57,6 +57,14 @@ class Sheet:
         lower = grid[below, column] * (1 - along) + grid[below, beside] * along
         return upper * (1 - down) + lower * down
 
+    def pixel_from_world(self, points: ArrayLike) -> FloatArray:
+        """Project ``(K, 3)`` world points along x on a native sheet, ``(K, 2)`` pixels.
+
+        Native sheets step along y and z only, however they bend sideways.
+        """
+        offset = np.asarray(points, dtype=np.float64).reshape(-1, 3) - self.points_world[0, 0]
+        return np.stack([-offset[:, 2], offset[:, 1]], axis=1) / self.pixel_mm
+
     def refined(self, factor: int) -> FloatArray:
         """Return the ``(rows·factor, columns·factor, 3)`` centres of the pixels' sub-pixels."""
         if factor == 1:

@@ -5,12 +5,16 @@ import pytest
 
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.frames import Grid, as_points
-from sct_deepspine.heatmaps import Codec, DiscMaps
-from sct_deepspine.refine import ANTERIOR_MM, BEYOND_MM, POSTERIOR_MM, REACH_MM, refine_tips, straight_sheet
+from sct_deepspine.heatmaps import Codec, DiscMaps, DrawnSheet
+from sct_deepspine.refine import ANTERIOR_MM, BEYOND_MM, POSTERIOR_MM, REACH_MM, look_again, straight_sheet
+from sct_deepspine.sagittal import flat_sheet
+from sct_deepspine.sequence import Candidates
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.volume import Volume
 
-FINE = Codec(stride=2, sigma_cells=1.5)
+COARSE, FINE = Codec(stride=2), Codec(stride=2, sigma_cells=1.5)
+LENGTH_MM = 50.0
+FLAT = np.full(23, 1 / 23)
 
 
 class Moved:
@@ -30,11 +34,11 @@ class Moved:
 
 
 class Dots:
-    """An artist that draws peaks at straight ``(y, z)`` places, below a sheet's highest z."""
+    """An artist that draws peaks of one level map at straight ``(y, z)`` places."""
 
-    def __init__(self, places, strengths=None, *, highest):
+    def __init__(self, places, strengths=None, level=FLAT):
         self.codec, self.pixel_mm = FINE, 1.0
-        self.places, self.highest = places, highest
+        self.places, self.level = places, level
         self.strengths = strengths or [1.0] * len(places)
 
     def draw(self, planes):
@@ -42,11 +46,11 @@ class Dots:
         heat = np.zeros(shape, np.float32)
         rows, columns = np.indices(shape)
         for (y, z), strength in zip(self.places, self.strengths, strict=True):
-            pixel = np.array([self.highest - z, y - POSTERIOR_MM - 0.5])
+            pixel = np.array([LENGTH_MM + BEYOND_MM - z, y - POSTERIOR_MM - 0.5])
             row, column = self.codec.cell_from_pixel(pixel)
             drawn = strength * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
             heat = np.maximum(heat, drawn.astype(np.float32))
-        level = np.full((23, *shape), 1 / 23, np.float32)
+        level = np.broadcast_to(np.float32(self.level)[:, None, None], (23, *shape))
         return [DiscMaps(heat, level, np.zeros(shape, np.float32)) for _ in planes]
 
 
@@ -60,11 +64,31 @@ def world(*straight_yz):
     return np.array([[0, y, z] for y, z in straight_yz], float) + Moved.offset
 
 
-def refined(tips, places, strengths=None, space=None):
-    """Refine tips given in the world with an artist that draws peaks."""
-    space = space or Moved()
-    highest = np.nanmax(space.straight_from_native(tips)[:, 2]) + BEYOND_MM
-    return refine_tips(body(), space, tips, Dots(places, strengths, highest=highest))
+def coarse_look(tips, strength=1.0, level=FLAT):
+    """What a coarse network draws of discs at world places, and the candidates on it."""
+    shape = (100, 60)
+    sheet = flat_sheet([0, -90, 118], shape, 2.0)
+    cells = COARSE.cell_from_pixel(sheet.pixel_from_world(tips))
+    points = np.full((23, 2), np.nan)
+    points[: len(cells)] = cells
+    maps = COARSE.encode(points, (50, 30))
+    levels = np.broadcast_to(np.float32(level)[:, None, None], maps.level.shape)
+    maps = replace(maps, any_disc=strength * maps.any_disc, level=levels)
+    found = Candidates(tips, np.full(len(tips), strength), np.tile(level, (len(tips), 1)))
+    return DrawnSheet(sheet, np.zeros(shape, np.float32), maps, COARSE), found
+
+
+def again(tips, places, strengths=None, *, level=FLAT, fine_level=FLAT, **options):
+    """Look again at discs given in the world with an artist that draws peaks."""
+    drawn, found = coarse_look(tips, level=level, **options)
+    artist = Dots(places, strengths, fine_level)
+    return look_again(body(), Moved(), LENGTH_MM, coarse=drawn, found=found, artist=artist)
+
+
+def certain(value):
+    level = np.full(23, 1e-6)
+    level[value - 3] = 1
+    return level / level.sum()
 
 
 # The sheet
@@ -99,69 +123,64 @@ def test_a_folded_part_of_the_space_has_no_pixels():
     assert not missing[:, 0].any()
 
 
-# Moving to the peaks
+# The candidates
 
 
-def test_discs_move_to_the_peaks_near_them():
-    tips = world((9, 40), (9, 20), (9, 0))
+def test_candidates_are_where_the_fine_look_sees_them():
     peaks = [(11.3, 42.6), (7.2, 17.9), (9.4, -4.1)]
-    found, _ = refined(tips, peaks)
-    np.testing.assert_allclose(found, world(*peaks), atol=0.1)
+    found = again(world((9, 40), (9, 20), (9, 0)), peaks)
+    np.testing.assert_allclose(found.points, world(*peaks), atol=0.1)
 
 
-def test_a_disc_moves_no_farther_than_its_reach():
+def test_a_candidate_that_only_the_coarse_look_sees_is_kept():
     tips = world((9, 40), (9, 0))
-    found, _ = refined(tips, [(9, 40 - REACH_MM + 0.3), (9, REACH_MM + 0.3)])
-    np.testing.assert_allclose(found, world((9, 40 - REACH_MM + 0.3), (9, 0)), atol=0.1)
+    found = again(tips, [(9, 40 - REACH_MM - 1)])
+    np.testing.assert_allclose(found.points, [tips[0], world((9, 40 - REACH_MM - 1))[0], tips[1]], atol=0.1)
 
 
-def test_without_a_peak_discs_stay_where_they_were():
-    tips = world((9, 40), (9, 0))
-    for places, strengths in (([], None), ([(9, 38), (9, 1)], [0.1, 0.19])):
-        found, _ = refined(tips, places, strengths)
-        np.testing.assert_array_equal(found, tips)
+def test_a_candidate_that_only_the_fine_look_sees_is_weak():
+    found = again(world((9, 40)), [(9, 41), (9, 10)])
+    np.testing.assert_allclose(found.points, world((9, 41), (9, 10)), atol=0.1)
+    assert found.strength[0] > 0.8
+    assert found.strength[1] < 0.1
 
 
-def test_the_tips_that_came_in_are_not_altered():
-    tips = world((9, 40), (9, 0))
-    before = tips.copy()
-    found, _ = refined(tips, [(9, 37), (9, 2)])
-    np.testing.assert_array_equal(tips, before)
-    assert np.abs(found - tips).max() > 1
+def test_without_fine_peaks_the_candidates_stay_as_they_were():
+    drawn, found = coarse_look(world((9, 40), (9, 0)))
+    again_found = look_again(body(), Moved(), LENGTH_MM, coarse=drawn, found=found, artist=Dots([]))
+    assert again_found is found
 
 
-def test_of_peaks_alike_the_nearer_wins_and_a_faint_one_must_be_near():
-    tips = world((9, 0))
-    near, far = (9, 3), (9, -7)
-    np.testing.assert_allclose(refined(tips, [near, far], [0.8, 0.8])[0], world(near), atol=0.15)
-    np.testing.assert_allclose(refined(tips, [near, far], [0.3, 1.0])[0], world(far), atol=0.15)
-    np.testing.assert_allclose(refined(tips, [(9, 0.5), far], [0.75, 1.0])[0], world((9, 0.5)), atol=0.15)
+def test_a_strength_is_the_geometric_mean_of_both_looks():
+    found = again(world((9, 40)), [(9, 40)], [0.4], strength=0.9)
+    assert found.strength[0] == pytest.approx(0.6, abs=0.06)
 
 
-def test_two_discs_never_move_to_one_peak():
-    tips = world((9, 8), (9, -8))
-    found, _ = refined(tips, [(9, 0.5)])
-    assert np.linalg.norm(found[0] - found[1]) > 5
+@pytest.mark.parametrize(
+    ("level", "fine_level"), [(certain(7), FLAT), (FLAT, certain(7)), (certain(7), certain(7))]
+)
+def test_a_level_that_one_look_knows_is_known(level, fine_level):
+    found = again(world((9, 40)), [(9, 40)], level=level, fine_level=fine_level)
+    assert found.level[0].argmax() == 7 - 3
+    assert found.level[0].max() > 0.5
+    assert found.level[0].sum() == pytest.approx(1)
 
 
-def test_a_disc_without_a_place_in_the_straight_space_stays():
-    tips = world((9, 40), (9, 0))
-    found, _ = refined(tips, [(9, 38), (9, 2)], space=Moved(top=30))
-    np.testing.assert_array_equal(found[0], tips[0])
-    np.testing.assert_allclose(found[1], world((9, 2))[0], atol=0.1)
+def test_where_the_looks_disagree_the_coarse_one_is_believed():
+    found = again(world((9, 40)), [(9, 40)], level=certain(7), fine_level=certain(8))
+    assert found.level[0].argmax() == 7 - 3
 
 
-def test_the_lateral_position_becomes_that_of_the_sheet():
-    tips = world((9, 0)) + np.array([6, 0, 0])
-    np.testing.assert_allclose(refined(tips, [(9, 2)])[0], world((9, 2)), atol=0.1)
-
-
-def test_what_was_seen_and_drawn_comes_back():
-    _, drawn = refined(world((9, 40), (9, 0)), [(9, 38)])
-    assert drawn.sheet.shape == drawn.plane.shape == (40 + 2 * BEYOND_MM + 1, 64)
-    assert drawn.maps.any_disc.max() > 0.9
-    assert drawn.codec is FINE
-    assert drawn.plane.std() > 0
+def test_fine_peaks_outside_the_image_are_no_candidates():
+    tips = world((9, 40))
+    found = again(tips, [(9, 40), (9, LENGTH_MM + BEYOND_MM - 3)])
+    outside = world((9, LENGTH_MM + BEYOND_MM - 3))
+    assert body().grid.contains_voxel(body().grid.voxel_from_world(outside))[0]
+    drawn, candidates = coarse_look(tips)
+    low = Volume(body().data[:, :, :70], Grid((9, 60, 70), body().grid.affine))
+    cut = look_again(low, Moved(), LENGTH_MM, coarse=drawn, found=candidates, artist=Dots([(9, 40), (9, 70)]))
+    assert len(found.points) == 2
+    assert len(cut.points) == 1
 
 
 # In a curved spine
@@ -170,17 +189,11 @@ def test_what_was_seen_and_drawn_comes_back():
 def test_displaced_discs_of_a_phantom_come_back_to_their_painted_places(phantom, painted, paint_reader):
     truth = np.array([phantom.discs[value] for value in sorted(phantom.discs)])
     off = np.random.default_rng(0).uniform(-3.5, 3.5, truth.shape) * [0.5, 1, 1]
-    space = StraightSpace(Centerline.from_points(phantom.centerline_world))
-    found, _ = refine_tips(painted, space, truth + off, paint_reader(1.0, FINE))
+    line = Centerline.from_points(phantom.centerline_world)
+    drawn, candidates = coarse_look(truth + off)
+    artist = paint_reader(1.0, FINE)
+    found = look_again(
+        painted, StraightSpace(line), line.length_mm, coarse=drawn, found=candidates, artist=artist
+    )
     assert np.linalg.norm(off, axis=1).max() > 3
-    assert np.linalg.norm(found - truth, axis=1).max() < 0.5
-
-
-def test_an_artist_that_draws_nothing_leaves_a_phantoms_discs_alone(phantom, painted, paint_reader):
-    def blank(maps):
-        return replace(maps, any_disc=np.zeros_like(maps.any_disc))
-
-    truth = np.array([phantom.discs[value] for value in sorted(phantom.discs)])
-    space = StraightSpace(Centerline.from_points(phantom.centerline_world))
-    found, _ = refine_tips(painted, space, truth, paint_reader(1.0, FINE, edit=blank))
-    np.testing.assert_array_equal(found, truth)
+    assert np.linalg.norm(found.points - truth, axis=1).max() < 0.5

@@ -180,7 +180,7 @@ class Codec:
         return points, strength, level
 
     def read_levels(self, maps: DiscMaps, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Read strengths ``(K,)`` and levels ``(K, levels)`` from the nine cells about ``(K, 2)`` cell points."""
+        """Read strengths ``(K,)`` and levels ``(K, levels)`` from the nine cells about ``(K, 2)`` points."""
         nearest = np.round(np.asarray(points, dtype=np.float64).reshape(-1, 2)).astype(int)
         cells = np.clip(nearest, 0, np.array(maps.any_disc.shape) - 1)
         padded_any = np.pad(maps.any_disc, 1)

@@ -176,16 +176,22 @@ def _warnings(discs: tuple[Disc, ...], sequence: Sequence) -> tuple[str, ...]:
             f"{sequence.runner_up_probability:.2f} that all are off by {sequence.runner_up_shift:+d}); "
             f"give the level of one disc, for instance the one labelled {settle}, as an anchor"
         )
-    expected = SpacingPrior().spacing_mm
-    for upper, lower in pairwise(discs):
-        distance = float(np.linalg.norm(upper.point_world - lower.point_world))
-        ratio = distance / (expected[upper.value] * sequence.body_factor)
-        if not 1 / ODD_SPACING < ratio < ODD_SPACING:
-            out.append(
-                f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio:.1f} times the expected; "
-                "look for a missed disc or an extra, missing or fused vertebra"
-            )
+    out += _odd_spacings(discs)
     filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
     if filled:
         out.append(f"not seen, placed between its neighbours: {', '.join(filled)}")
     return tuple(out)
+
+
+def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:
+    """Tell which neighbours are oddly far apart or near, for this person's size."""
+    expected = SpacingPrior().spacing_mm
+    pairs = list(pairwise(discs))
+    distances = [float(np.linalg.norm(upper.point_world - lower.point_world)) for upper, lower in pairs]
+    ratios = [distance / expected[upper.value] for distance, (upper, _) in zip(distances, pairs, strict=True)]
+    return [
+        f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio / np.median(ratios):.1f} times "
+        "the expected; look for a missed disc or an extra, missing or fused vertebra"
+        for (upper, lower), distance, ratio in zip(pairs, distances, ratios, strict=True)
+        if not 1 / ODD_SPACING < ratio / np.median(ratios) < ODD_SPACING
+    ]

@@ -117,7 +117,7 @@ class DecodingParameters:
     max_step
         Most levels one step may go down.
     spacing_cap
-        Most that one distance may cost.
+        Most that one distance may cost, so that a disc is not left out where anatomy is odd.
     temperature
         Divides all scores where probabilities are computed; fitted so that they are calibrated. At least 0.1.
     """
@@ -127,7 +127,7 @@ class DecodingParameters:
     strength_unit: float = 0.12
     skip_cost: float = 2.5
     max_step: int = 3
-    spacing_cap: float = 20.0
+    spacing_cap: float = 8.0
     temperature: float = 1.0
 
 

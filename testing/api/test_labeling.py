@@ -239,10 +239,11 @@ def test_a_disc_that_was_not_seen_is_filled_in_and_flagged(phantom, painted, use
 
 
 def test_levels_that_are_not_drawn_are_uncertain_and_the_warning_says_what_to_do(
-    painted, use_weights, paint_reader
+    paint, use_weights, paint_reader
 ):
     use_weights(paint_reader(edit=spoil(level=lambda level: np.full_like(level, 1 / 23))))
-    labels = label_discs(painted)
+    thorax = make_phantom(np.random.default_rng(5), first=10, last=15, voxel_mm=(5.0, 2.5, 2.5))
+    labels = label_discs(paint(thorax))
     assert labels.level_confidence < 0.5
     (sentence,) = [s for s in labels.warnings if "uncertain" in s]
     assert "anchor" in sentence

@@ -152,8 +152,12 @@ def test_without_fine_peaks_the_candidates_stay_as_they_were():
 
 
 def test_a_strength_is_the_geometric_mean_of_both_looks():
-    found = again(world((9, 40)), [(9, 40)], [0.4], strength=0.9)
-    assert found.strength[0] == pytest.approx(0.6, abs=0.06)
+    both, faint_fine, faint_coarse = (
+        again(world((9, 40)), [(9, 40)], [fine], strength=coarse).strength[0]
+        for fine, coarse in ((0.8, 0.9), (0.2, 0.9), (0.8, 0.1))
+    )
+    assert both / faint_fine == pytest.approx(2, rel=1e-3)
+    assert both / faint_coarse == pytest.approx(3, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ STAGES = (
     "_draw",
     "_find_candidates",
     "_read_levels",
-    "refine_tips",
+    "look_again",
 )
 
 

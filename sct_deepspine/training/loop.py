@@ -253,7 +253,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config.to_json())
     state = Checkpoint.start(config)
-    last = folder / "last.safetensors"
+    last, best = folder / "last.safetensors", folder / "best.safetensors"
     if resume and last.is_file():
         state.load(last)
         logger.info("resumed at step %d", state.step)
@@ -273,9 +273,9 @@ def train(
                 figures = evaluate(state.average.eval(), state.step, folder)
                 _log(folder / "log.csv", {"step": state.step, "loss": float(np.mean(losses)), **figures})
                 losses.clear()
-                if figures["score"] >= state.best:
+                if figures["score"] >= state.best or not best.is_file():
                     state.best = figures["score"]
-                    state.save(folder / "best.safetensors")
+                    state.save(best)
             if time.monotonic() - saved > 60 * config.checkpoint_minutes:
                 state.save(last)
                 saved = time.monotonic()

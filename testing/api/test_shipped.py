@@ -1,8 +1,5 @@
 """The weights that come with the package."""
 
-import os
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -49,9 +46,8 @@ def test_a_body_without_a_spine_has_no_discs(first, last):
 
 
 @pytest.mark.data
-@pytest.mark.skipif("SCT_DEEPSPINE_DATA" not in os.environ, reason="SCT_DEEPSPINE_DATA names no folder")
-def test_real_t2w_scans_bear_the_right_levels():
-    results = list(evaluate_folder(Path(os.environ["SCT_DEEPSPINE_DATA"]) / "val"))
+def test_real_t2w_scans_bear_the_right_levels(data_folder):
+    results = list(evaluate_folder(data_folder / "val"))
     t2w = [result.score for result in results if result.score.contrast == "T2w"]
     assert len(t2w) >= 10
     assert all(score.levels_right for score in t2w)

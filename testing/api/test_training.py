@@ -119,9 +119,19 @@ def test_contrasts_differ_and_stay_in_range():
 
 def test_a_varied_phantom_shows_a_stretch_of_spine_and_is_the_same_for_the_same_seed(monkeypatch):
     monkeypatch.setattr("sct_deepspine.training.phantom.VIEWS", ((3, 6), (22, 25)))
-    scans = [make_varied_phantom(rng(seed)) for seed in (0, 1, 1)]
+    scans = [make_varied_phantom(rng(seed), spineless_share=0) for seed in (0, 1, 1)]
     assert [(min(scan.discs), max(scan.discs)) for scan in scans] == [(22, 25), (3, 6), (3, 6)]
     np.testing.assert_array_equal(scans[1].volume.data, scans[2].volume.data)
+    assert make_varied_phantom(rng(0), spineless_share=1).discs == {}
+
+
+def test_planes_without_a_spine_ask_for_empty_maps():
+    bodies = [make_phantom(rng(0), first=3, last=6, voxel_mm=(6.0, 3.0, 3.0), spine=False)]
+    for role in ROLES.values():
+        planes = RandomPlanes(bodies, role.codec, role.planes, length=6, seed=0)
+        for plane in planes:
+            assert plane["any_disc"].max() == plane["canal"].max() == 0
+            assert plane["any_known"].min() == plane["canal_known"].min() == 1
 
 
 # Scans on disk

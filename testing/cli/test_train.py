@@ -58,7 +58,7 @@ def small_phantoms(monkeypatch):
     """Makes the synthetic spines small, and counts them."""
     made = []
 
-    def make(rng):
+    def make(rng, *, spineless_share=0):
         made.append(make_phantom(rng, first=3, last=6, voxel_mm=(6.0, 3.0, 3.0)))
         return made[-1]
 

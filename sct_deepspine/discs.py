@@ -30,6 +30,9 @@ __all__ = ["FIRST_VALUE", "LAST_VALUE", "Disc", "DiscLabels", "disc_name"]
 FIRST_VALUE, LAST_VALUE = 1, 25
 """1 is the top of C1, 2 is C1/C2, 3 is C2/C3, … 25 is L5/S1: the number of the vertebra just below."""
 
+TEMPLATE_LAST_VALUE = 21
+"""L1/L2: the last disc of PAM50's ``PAM50_label_disc``."""
+
 _VERTEBRAE = (
     [f"C{n}" for n in range(1, 8)] + [f"T{n}" for n in range(1, 13)] + [f"L{n}" for n in range(1, 6)] + ["S1"]
 )
@@ -152,6 +155,10 @@ class DiscLabels:
             if flag and seen
         ]
         return replace(self, discs=(*added, *self.discs))
+
+    def for_template(self) -> DiscLabels:
+        """Return the labels that SCT's template has, 1 to 21: ``-ldisc`` refuses a file with any other."""
+        return replace(self, discs=tuple(disc for disc in self.discs if disc.value <= TEMPLATE_LAST_VALUE))
 
     def to_array(self) -> NDArray[np.uint8]:
         """Return the label array: one voxel per disc, its value, 0 elsewhere.

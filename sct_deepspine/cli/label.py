@@ -195,6 +195,10 @@ def _write(arguments: argparse.Namespace, labels: DiscLabels, target: Path) -> l
     written = [target, base.with_name(f"{base.name}.json")]
     labels.save(target)
     write_text(written[1], labels.to_json(command=shlex.join(arguments.words), GeneratedBy=_generated_by()))
+    in_template = labels.for_template()
+    if 0 < len(in_template.discs) < len(labels.discs):
+        written.append(base.with_name(f"{base.name}_template.nii.gz"))
+        in_template.save(written[-1])
     if arguments.csv:
         written.append(base.with_name(f"{base.name}.csv"))
         write_text(written[-1], labels.to_csv())
@@ -230,9 +234,14 @@ def _report(arguments: argparse.Namespace, labels: DiscLabels, outputs: list[Pat
     image, discs = shlex.quote(str(arguments.i)), shlex.quote(str(outputs[0]))
     seg = shlex.quote(arguments.s) if arguments.s else "SEG"
     print(f"\nTo look at it:\n  fsleyes {image} -cm greyscale {discs} -cm subcortical")
+    in_template = labels.for_template().discs
+    if not in_template:
+        print("\nThe template ends at L1/L2: none of these discs is in it.")
+        return
+    known = outputs[2] if len(in_template) < len(labels.discs) else outputs[0]
     print(
         f"\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n  sct_register_to_template "
-        f"-i {image} -s {seg} -ldisc {discs} -c t2"
+        f"-i {image} -s {seg} -ldisc {shlex.quote(str(known))} -c t2"
     )
 
 

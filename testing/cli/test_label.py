@@ -18,6 +18,7 @@ import sct_deepspine
 from sct_deepspine.cli.label import main
 from sct_deepspine.heatmaps import Codec
 from sct_deepspine.network import NetworkConfig, build_network
+from sct_deepspine.training.phantom import make_phantom
 from sct_deepspine.weights import Artist, save_weights
 
 SCRIPT = Path(__file__).parents[2] / "bin" / "sct_deepspine_label"
@@ -235,6 +236,28 @@ def test_upper_discs_are_added_on_request(label, here, painted, phantom, use_wei
     assert values_written("tall_discs.json") == [1, 2, *sorted(phantom.discs)]
     discs = json.loads(Path("tall_discs.json").read_text())["discs"]
     assert [disc["interpolated"] for disc in discs[:3]] == [True, True, False]
+
+
+def test_discs_that_the_template_lacks_are_left_out_of_a_second_file(label, here, paint, use_weights):
+    scan = make_phantom(np.random.default_rng(3), first=17, last=25, voxel_mm=(5.0, 2.5, 2.5))
+    volume = paint(scan)
+    nib.save(nib.Nifti1Image(volume.data, volume.grid.affine), "back.nii.gz")
+    use_weights()
+    code, out, _ = label("-i", "back.nii.gz")
+    assert code == 0
+    assert "-ldisc back_discs_template.nii.gz" in out
+    held = {
+        name: np.unique(nib.load(f"{name}.nii.gz").dataobj) for name in ("back_discs", "back_discs_template")
+    }
+    assert held["back_discs"].tolist() == [0, *range(17, 26)]
+    assert held["back_discs_template"].tolist() == [0, *range(17, 22)]
+
+
+def test_a_neck_needs_no_second_file(label, here, painted_file, use_weights):
+    use_weights()
+    _, out, _ = label("-i", painted_file)
+    assert not list(here.glob("*_template*"))
+    assert "-ldisc t2_discs.nii.gz" in out
 
 
 def test_the_demonstration_shows_the_error_against_the_truth(

@@ -6,7 +6,6 @@ finely, in the straightened spine, and read the candidates as an ordered sequenc
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,12 +16,12 @@ from numpy.typing import ArrayLike
 from sct_deepspine.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.discs import Disc, DiscLabels, disc_name
-from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.errors import AnchorError, NoDiscsError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.locate import extend_centerline, find_centerline, middle_sheet
 from sct_deepspine.refine import look_again
-from sct_deepspine.sagittal import normalise, sample
+from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.sequence import Candidates, Sequence, SpacingPrior, decode, fill_skipped
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.volume import ImageLike, Volume, read_mask, read_volume
@@ -30,9 +29,6 @@ from sct_deepspine.weights import Artist, Weights, load_weights
 
 __all__ = ["label_discs"]
 
-logger = logging.getLogger(__name__)
-
-SLAB_MM = 4.0
 CANDIDATE_THRESHOLD = 0.1
 UNCERTAIN = 0.5
 ODD_SPACING = 1.5
@@ -88,7 +84,7 @@ def label_discs(
     """
     volume = read_volume(image)
     ras = volume.as_ras()
-    known = as_anchors(anchor)
+    known = _inside_image(as_anchors(anchor), ras)
     trained = load_weights(weights, device=device)
     coarse = ras.block_mean((SLAB_MM / 2, trained.locate.pixel_mm, trained.locate.pixel_mm))
     given = _given_centerline(seg, centerline)
@@ -112,6 +108,20 @@ def label_discs(
         source=image,
         drawn=replace(drawn, attention=trained.locate.attention(drawn.plane)) if return_maps else None,
     )
+
+
+def _inside_image(anchors: dict[int, FloatArray], volume: Volume) -> dict[int, FloatArray]:
+    """Refuse an anchor whose whole point lies outside the image."""
+    for value, point in anchors.items():
+        if (
+            np.isfinite(point).all()
+            and not volume.grid.contains_voxel(volume.grid.voxel_from_world(point))[0]
+        ):
+            place = ", ".join(f"{c:.0f}" for c in point)
+            raise AnchorError(
+                f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
+            )
+    return anchors
 
 
 def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
@@ -157,7 +167,7 @@ def _assemble(tips_world: FloatArray, sequence: Sequence, volume: Volume) -> tup
     """Put the discs in order, with those that were stepped over filled in."""
     values, points, flags = fill_skipped(tips_world, sequence.values)
     seen = dict(zip(sequence.values.tolist(), sequence.probabilities.tolist(), strict=True))
-    # A disc that was not seen is as sure as the levels on both its sides.
+    # A disc that was not seen is half as sure as the least sure one that was.
     discs = [
         Disc(int(value), point, float(seen.get(int(value), min(seen.values()) / 2)), bool(flag))
         for value, point, flag in zip(values, points, flags, strict=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.frames import FloatArray
-from sct_deepspine.sagittal import Sheet, flat_sheet, normalise, sample
+from sct_deepspine.sagittal import SLAB_MM, Sheet, flat_sheet, normalise, sample
 from sct_deepspine.volume import Volume
 from sct_deepspine.weights import Artist
 
@@ -95,8 +95,8 @@ def middle_sheet(volume: Volume, centerline: Centerline, pixel_mm: float) -> She
 
 def _extent(volume: Volume) -> tuple[FloatArray, FloatArray]:
     """Return the lowest and highest world coordinates of the volume's voxels, faces included."""
-    upper = np.array(volume.grid.shape) - 0.5
-    corners = volume.grid.world_from_voxel(np.indices((2, 2, 2)).reshape(3, 8).T * (upper + 0.5) - 0.5)
+    faces = np.indices((2, 2, 2)).reshape(3, 8).T * volume.grid.shape - 0.5
+    corners = volume.grid.world_from_voxel(faces)
     return corners.min(axis=0), corners.max(axis=0)
 
 
@@ -122,7 +122,7 @@ def _sheets_across(volume: Volume, pixel_mm: float) -> list[Sheet]:
 def _slab_mm(sheets: list[Sheet]) -> float:
     """Average over 6 mm, but never over more than lies between two planes."""
     if len(sheets) == 1:
-        return 4.0
+        return SLAB_MM
     step = sheets[1].points_world[0, 0, 0] - sheets[0].points_world[0, 0, 0]
     return float(min(PLANE_SLAB_MM, step))
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
-from sct_deepspine.sagittal import Sheet, normalise, sample
+from sct_deepspine.sagittal import SLAB_MM, Sheet, normalise, sample
 from sct_deepspine.sequence import Candidates
 from sct_deepspine.volume import Volume
 from sct_deepspine.weights import Artist
@@ -22,7 +22,6 @@ POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
 BEYOND_MM = 30.0
 """Rows of the straight sheet beyond both ends of the centreline."""
 
-SLAB_MM = 4.0
 SEPARATION_CELLS = 3
 REACH_MM = 9.0
 """A coarse candidate that is farther than this from every fine one is kept as it is."""

@@ -15,7 +15,10 @@ from scipy.ndimage import map_coordinates
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.volume import Volume
 
-__all__ = ["Sheet", "flat_sheet", "normalise", "sample"]
+__all__ = ["SLAB_MM", "Sheet", "flat_sheet", "normalise", "sample"]
+
+SLAB_MM = 4.0
+"""Thickness averaged across the mid-sagittal sheet, wherever a network looks at one."""
 
 ANTERIOR = np.array([0.0, 1.0, 0.0])
 SUPERIOR = np.array([0.0, 0.0, 1.0])

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
 
 from sct_deepspine.errors import WeightsError
+from sct_deepspine.files import make_folder, write_text, written_whole
 from sct_deepspine.heatmaps import Codec, DiscMaps
 from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network, usable_device
 from sct_deepspine.sequence import DecodingParameters
@@ -212,23 +214,25 @@ def save_weights(path: Path, artists: dict[str, Artist], card: dict[str, Any]) -
         ``locate`` and, if there is one, ``refine``.
     card
         ``name`` and whatever else is worth telling: training data, licence, metrics, calibration.
+
+    Raises
+    ------
+    OutputError
+        If they can't be written there.
     """
-    from dataclasses import asdict
-
-    from safetensors.torch import save
-
     tensors = {
         f"{name}.{key}": value.detach().cpu().half().contiguous()
         for name, artist in artists.items()
         for key, value in artist.network.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-    content = save(tensors)
+    content = dump_tensors(tensors)
     networks = {
         name: {"network": asdict(a.network.config), "codec": asdict(a.codec), "pixel_mm": a.pixel_mm}
         for name, a in artists.items()
     }
     whole = {"format": FORMAT, "sha256": hashlib.sha256(content).hexdigest(), "networks": networks} | card
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    path.with_suffix(".json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    make_folder(path.parent)
+    with written_whole(path) as partial:
+        partial.write_bytes(content)
+    write_text(path.with_suffix(".json"), json.dumps(whole, indent=2) + "\n")

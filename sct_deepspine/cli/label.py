@@ -234,11 +234,10 @@ def _report(arguments: argparse.Namespace, labels: DiscLabels, outputs: list[Pat
     image, discs = shlex.quote(str(arguments.i)), shlex.quote(str(outputs[0]))
     seg = shlex.quote(arguments.s) if arguments.s else "SEG"
     print(f"\nTo look at it:\n  fsleyes {image} -cm greyscale {discs} -cm subcortical")
-    in_template = labels.for_template().discs
-    if not in_template:
+    if not labels.for_template().discs:
         print("\nThe template ends at L1/L2: none of these discs is in it.")
         return
-    known = outputs[2] if len(in_template) < len(labels.discs) else outputs[0]
+    known = next((path for path in outputs[1:] if path.name.endswith("_template.nii.gz")), outputs[0])
     print(
         f"\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n  sct_register_to_template "
         f"-i {image} -s {seg} -ldisc {shlex.quote(str(known))} -c t2"

@@ -16,14 +16,13 @@ from sct_deepspine.heatmaps import Codec, DiscMaps
 from sct_deepspine.locate import middle_sheet
 from sct_deepspine.network import StackedHourglass
 from sct_deepspine.refine import straight_sheet
-from sct_deepspine.sagittal import Sheet, normalise, sample
+from sct_deepspine.sagittal import SLAB_MM, Sheet, normalise, sample
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.dataset import PlaneSettings, Scan, canal_points
 from sct_deepspine.weights import Artist
 
 __all__ = ["Validation", "write_convergence"]
 
-SLAB_MM = 4.0
 NEAR_MM = 6.0
 SHOWN = 6
 MS_PER_PICTURE = 500

@@ -399,3 +399,9 @@ def test_a_picture_needs_what_the_network_saw(painted, use_weights, tmp_path):
 
 
 # Real scans
+
+
+def test_an_anchor_outside_the_image_is_refused(painted, use_weights):
+    use_weights()
+    with pytest.raises(AnchorError, match=r"anchor 5: \(0, 0, 9000\) mm lies outside the image"):
+        label_discs(painted, anchor=(5, (0.0, 0.0, 9000.0)))

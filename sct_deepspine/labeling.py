@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sct_deepspine.anchors import Anchors, as_anchors, match_anchors
+from sct_deepspine.artist import Artist
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.discs import Disc, DiscLabels, disc_name
 from sct_deepspine.errors import AnchorError, NoDiscsError
@@ -25,7 +26,7 @@ from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.sequence import Candidates, Sequence, SpacingPrior, decode, fill_skipped
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.volume import ImageLike, Volume, read_mask, read_volume
-from sct_deepspine.weights import Artist, Weights, load_weights
+from sct_deepspine.weights import Weights, load_weights
 
 __all__ = ["label_discs"]
 
@@ -41,7 +42,7 @@ def label_discs(
     centerline: Centerline | ArrayLike | None = None,
     anchor: Anchors | None = None,
     weights: Any = None,
-    device: str = "cpu",
+    device: str | None = None,
     return_maps: bool = False,
 ) -> DiscLabels:
     """Label the intervertebral discs of a spine MRI.
@@ -62,7 +63,8 @@ def label_discs(
     weights
         A weights file instead of the shipped one.
     device
-        Where the networks run, as torch names it.
+        Where torch runs the networks, as it names it. By default onnxruntime runs them if it is
+        installed, else torch on the CPU.
     return_maps
         Keep what the network saw and drew in ``DiscLabels.drawn``.
 

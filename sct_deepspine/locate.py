@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sct_deepspine.artist import Artist
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.sagittal import SLAB_MM, Sheet, flat_sheet, normalise, sample
 from sct_deepspine.volume import Volume
-from sct_deepspine.weights import Artist
 
 __all__ = ["extend_centerline", "find_centerline", "middle_sheet"]
 

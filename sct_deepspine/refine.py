@@ -7,12 +7,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sct_deepspine.artist import Artist
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.sagittal import SLAB_MM, Sheet, normalise, sample
 from sct_deepspine.sequence import Candidates
 from sct_deepspine.volume import Volume
-from sct_deepspine.weights import Artist
 
 __all__ = ["PointMap", "look_again", "straight_sheet"]
 

@@ -186,7 +186,7 @@ def use_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Weights]:
     def use(locate: Any = None, refine: Any = None, **card: Any) -> Weights:
         weights = Weights("fake", "0" * 64, locate or PaintReader(), refine, card)
 
-        def load(path: Any = None, *, device: str = "cpu") -> Weights:
+        def load(path: Any = None, *, device: str | None = None) -> Weights:
             return weights
 
         monkeypatch.setattr("sct_deepspine.labeling.load_weights", load)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-__all__ = ["Arguments", "run"]
+__all__ = ["Arguments", "add_device", "run"]
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -51,6 +51,16 @@ class Arguments(argparse.ArgumentParser):
             self.print_help(sys.stderr)
             raise SystemExit(USAGE_ERROR)
         return self.parse_args(words)
+
+
+def add_device(parser: Arguments) -> None:
+    """Add the argument that says what runs the networks."""
+    parser.optional.add_argument(
+        "-device",
+        metavar="D",
+        help="Let torch run the networks there: cpu, cuda, cuda:1, … "
+        "Default: onnxruntime if it is installed, else torch on the CPU",
+    )
 
 
 def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:

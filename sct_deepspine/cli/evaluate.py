@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from sct_deepspine.cli._common import Arguments, run
+from sct_deepspine.cli._common import Arguments, add_device, run
 
 __all__ = ["get_parser", "main"]
 
@@ -34,7 +34,7 @@ def get_parser() -> Arguments:
     )
     add("-seed", type=int, default=0, metavar="N", help="Seed of the random changes of -stress. Default: 0")
     add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
-    add("-device", metavar="D", default="cpu", help="Where the networks run. Default: cpu")
+    add_device(parser)
     return parser
 
 

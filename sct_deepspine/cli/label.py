@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sct_deepspine.cli._common import Arguments, run
+from sct_deepspine.cli._common import Arguments, add_device, run
 
 if TYPE_CHECKING:
     from sct_deepspine.discs import DiscLabels
@@ -55,12 +55,7 @@ def get_parser() -> Arguments:
         help="Label image with one disc or more whose level is known. The others follow",
     )
     add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
-    add(
-        "-device",
-        metavar="D",
-        default="cpu",
-        help="Where the networks run: cpu, cuda, cuda:1, … Default: cpu",
-    )
+    add_device(parser)
     add(
         "-upper",
         type=int,

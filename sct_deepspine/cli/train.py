@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sct_deepspine.cli._common import Arguments, run
 
 if TYPE_CHECKING:
+    from sct_deepspine.network import StackedHourglass
     from sct_deepspine.training.dataset import Scan
     from sct_deepspine.training.loop import TrainingConfig
 
@@ -56,12 +57,20 @@ def get_parser() -> Arguments:
         help="Take the configuration from a config.json instead of the options below",
     )
     add("-resume", type=int, choices=(0, 1), default=0, help="Go on from last.safetensors")
+    add("-weights", metavar="FILE", help="Fine-tune: start from the network of this role in a weights file")
     add(
         "-phantoms",
         type=int,
-        default=16,
+        default=32,
         metavar="N",
-        help="Synthetic spines to train on as well. Default: 16",
+        help="Procedural spines to train on as well. Default: 32",
+    )
+    add(
+        "-joined",
+        type=int,
+        default=24,
+        metavar="N",
+        help="Whole spines joined of necks and lumbar spines of -i to train on as well. Default: 24",
     )
     add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
     add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, 1 to refine")
@@ -113,7 +122,9 @@ def _train(arguments: argparse.Namespace) -> int:
     make_folder(folder)
     training, validation = _scans(arguments)
     judge = Validation(validation, config.codec, config.planes)
-    train(training, config, folder, evaluate=judge, resume=bool(arguments.resume))
+    train(
+        training, config, folder, evaluate=judge, resume=bool(arguments.resume), initial=_initial(arguments)
+    )
     write_convergence(folder)
     weights = _export(arguments, config, folder, training, validation)
     if arguments.v:
@@ -122,8 +133,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> TrainingConfig:
+    from sct_deepspine.architecture import NetworkConfig
     from sct_deepspine.errors import DeepSpineError
-    from sct_deepspine.network import NetworkConfig
     from sct_deepspine.training.loop import ROLES, TrainingConfig
 
     try:
@@ -157,6 +168,21 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
         raise DeepSpineError(f"the configuration can't be used: {error}") from error
 
 
+def _initial(arguments: argparse.Namespace) -> StackedHourglass | None:
+    """Return the network to start from, if one is given."""
+    from sct_deepspine.errors import WeightsError
+    from sct_deepspine.runtime_torch import TorchRuntime
+    from sct_deepspine.weights import load_weights
+
+    if not arguments.weights:
+        return None
+    given = load_weights(arguments.weights, device="cpu")
+    artist = given.locate if arguments.role == "locate" else given.refine
+    if artist is None or not isinstance(artist.runtime, TorchRuntime):
+        raise WeightsError(f"{arguments.weights} holds no network to {arguments.role}")
+    return artist.runtime.network
+
+
 def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
     """Return the scans to train on and those to choose by; no subject is in both."""
     import numpy as np
@@ -164,6 +190,7 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
 
     from sct_deepspine.training.dataset import read_folder
     from sct_deepspine.training.phantom import make_varied_phantom
+    from sct_deepspine.training.synthesis import make_joined_scan
 
     training = read_folder(arguments.i) if arguments.i else []
     if arguments.val:
@@ -181,7 +208,9 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
             make_varied_phantom(np.random.default_rng((arguments.seed, n)), spineless_share=0)
             for n in held_seeds
         ]
-    return training + phantoms, validation
+    seeds = tqdm(range(arguments.joined), desc="joined spines", disable=None if arguments.v else True)
+    joined = [make_joined_scan(np.random.default_rng((arguments.seed, n)), training) for n in seeds]
+    return training + phantoms + joined, validation
 
 
 def _export(
@@ -192,15 +221,22 @@ def _export(
     validation: list[Scan],
 ) -> Path:
     """Write the best network, with the other role's if there is one, and their card."""
+    from importlib.util import find_spec
+
+    from sct_deepspine.artist import Artist
+    from sct_deepspine.runtime_torch import TorchRuntime
+    from sct_deepspine.training.export import save_weights
     from sct_deepspine.training.loop import Checkpoint
-    from sct_deepspine.weights import Artist, load_weights, save_weights
+    from sct_deepspine.weights import load_weights
 
     state = Checkpoint.start(config)
     state.load(folder / "best.safetensors")
-    artists = {arguments.role: Artist(state.average.eval(), config.codec, config.planes.pixel_mm)}
+    artists = {
+        arguments.role: Artist(TorchRuntime(state.average.eval()), config.codec, config.planes.pixel_mm)
+    }
     card = {"name": folder.name}
     if arguments.other:
-        other = load_weights(arguments.other)
+        other = load_weights(arguments.other, device="cpu")
         artists = {"locate": other.locate} | ({"refine": other.refine} if other.refine else {}) | artists
         card = {k: v for k, v in other.card.items() if k not in ("format", "sha256", "networks")} | card
     counts = {
@@ -210,5 +246,5 @@ def _export(
         "score": state.best,
     }
     path = folder / "weights.safetensors"
-    save_weights(path, artists, card | {arguments.role: counts})
+    save_weights(path, artists, card | {arguments.role: counts}, onnx=find_spec("onnx") is not None)
     return path

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
-from scipy.ndimage import gaussian_filter
+from scipy.cluster.vq import kmeans2, vq
+from scipy.interpolate import CubicSpline, interp1d
+from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from sct_deepspine.frames import FloatArray
 
@@ -16,11 +18,18 @@ __all__ = [
     "random_grid",
     "random_texture",
     "randomise_grey_values",
+    "recolour_parcels",
     "recolour_tissues",
     "smooth_field",
 ]
 
 Plane = NDArray[np.float32]
+
+PARCELS = (4, 12)
+"""Fewest and most clusters of a plane."""
+
+SAMPLED_PIXELS = 1500
+"""Of which the clusters are found."""
 
 
 @lru_cache(maxsize=64)
@@ -90,6 +99,37 @@ def recolour_tissues(rng: np.random.Generator, plane: Plane, tissue: NDArray[np.
     return np.clip(out, 0, 1.2)
 
 
+def recolour_parcels(rng: np.random.Generator, plane: Plane) -> Plane:
+    """Cut a plane into clusters of like appearance and give each a grey value of its own.
+
+    Clusters are of grey value at three scales, so that tissues which share a grey value but not a
+    texture or a size come apart, as they do from one MR sequence to another (after SynthSeg, Billot et
+    al. 2023, which does so with labels).
+
+    Parameters
+    ----------
+    rng
+        Of clusters and grey values.
+    plane
+        ``(rows, columns)``, values about 0…1.
+    """
+    scales = np.stack([plane, *(gaussian_filter(plane, rng.uniform(low, 2 * low)) for low in (1.0, 3.0))])
+    features = (scales * rng.uniform(0.2, 1.0, (3, 1, 1))).reshape(3, -1).T.astype(np.float64)
+    some = features[rng.integers(0, len(features), SAMPLED_PIXELS)]
+    if np.ptp(some) < 1e-3:
+        return plane
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty cluster is one cluster less
+        centres, _ = kmeans2(some, int(rng.integers(*PARCELS)), iter=5, minit="points", seed=rng)
+    parcel = vq(features, centres)[0].reshape(plane.shape)
+    before = np.bincount(parcel.ravel(), plane.ravel(), len(centres)) / np.maximum(
+        np.bincount(parcel.ravel(), minlength=len(centres)), 1
+    )
+    after, texture = rng.uniform(0, 1, len(centres)), rng.uniform(-0.7, 1.3)
+    new = gaussian_filter(after[parcel] + texture * (plane - before[parcel]), 0.6)
+    return np.clip(plane + rng.uniform(0.5, 1.0) * (new - plane), 0, 1.2).astype(np.float32)
+
+
 def _remap(rng: np.random.Generator, plane: Plane) -> Plane:
     """Send grey values through a random piecewise-linear curve, monotone or not."""
     knots = rng.integers(3, 7)
@@ -103,34 +143,86 @@ def _remap(rng: np.random.Generator, plane: Plane) -> Plane:
     return np.interp(plane, before, after).astype(np.float32)
 
 
-def randomise_grey_values(rng: np.random.Generator, plane: Plane) -> Plane:
-    """Change contrast, shading, sharpness and noise of a plane with values about 0…1."""
-    if rng.random() < 0.5:
+def randomise_grey_values(rng: np.random.Generator, plane: Plane, *, pixel_mm: float = 2.0) -> Plane:
+    """Change contrast, shading, sharpness and noise of a plane with values about 0…1, and spoil it."""
+    if rng.random() < 0.4:
         plane = _remap(rng, plane)
     if rng.random() < 0.5:
         plane = np.clip(plane, 0, None) ** np.exp(rng.uniform(-0.7, 0.7))
-    if rng.random() < 0.12:
+    if rng.random() < 0.15:
         plane = 1 - plane
+    if rng.random() < 0.06:
+        plane = _implant(rng, plane, pixel_mm)
     if rng.random() < 0.5:
         plane = plane * np.exp(rng.uniform(0, 0.5) * smooth_field(rng, plane.shape, (4, 3)))
     if rng.random() < 0.35:
-        plane = _lose_resolution(rng, plane)
-    if rng.random() < 0.15:
-        plane = _ghost(rng, plane)
+        plane = _lose_resolution(rng, plane, pixel_mm)
+    for share, spoil in ((0.1, _ghost), (0.06, _wrap), (0.06, _ring), (0.03, _spike)):
+        if rng.random() < share:
+            plane = spoil(rng, plane)
     if rng.random() < 0.6:
         plane = plane + rng.uniform(0, 0.5) * plane.std() * rng.standard_normal(plane.shape)
     return np.asarray(plane, dtype=np.float32)
 
 
-def _lose_resolution(rng: np.random.Generator, plane: Plane) -> Plane:
-    sigma = rng.uniform(0, 1.6, 2) * (rng.random(2) < 0.7)
-    return gaussian_filter(plane, sigma)
+def _lose_resolution(rng: np.random.Generator, plane: Plane, pixel_mm: float) -> Plane:
+    """Blur by up to 3 mm, or average along one axis over up to 6 mm, as a thick slice does."""
+    if rng.random() < 0.6:
+        return gaussian_filter(plane, rng.uniform(0, 3.2 / pixel_mm, 2) * (rng.random(2) < 0.7))
+    axis, thickness = int(rng.integers(2)), rng.uniform(1.5 * pixel_mm, 6.0) / pixel_mm
+    place = np.arange(plane.shape[axis])
+    middles = np.arange(0.5 * thickness - 0.5, len(place), thickness)
+    averaged = uniform_filter1d(plane, max(2, round(thickness)), axis=axis, mode="nearest")
+    read = interp1d(place, averaged, axis=axis)(np.clip(middles, 0, len(place) - 1))
+    kind = "nearest" if rng.random() < 0.5 or len(middles) < 2 else "linear"
+    return interp1d(middles, read, axis=axis, kind=kind, fill_value="extrapolate")(place)
 
 
 def _ghost(rng: np.random.Generator, plane: Plane) -> Plane:
     """Add a faint copy moved along one axis, as breathing and flow do along the phase axis."""
     axis = int(rng.integers(2))
     return plane + rng.uniform(0.05, 0.25) * np.roll(plane, int(rng.integers(8, 60)), axis=axis)
+
+
+def _wrap(rng: np.random.Generator, plane: Plane) -> Plane:
+    """Fold what lies beyond one edge back over the other, as too small a field of view does."""
+    axis = int(rng.integers(2))
+    reach = int(rng.uniform(0.05, 0.25) * plane.shape[axis])
+    folded = np.zeros_like(plane)
+    edge = (slice(None), slice(reach)) if axis else (slice(reach),)
+    folded[edge] = np.roll(plane, reach, axis=axis)[edge]
+    return plane + rng.uniform(0.3, 0.8) * (folded if rng.random() < 0.5 else np.flip(folded, axis))
+
+
+def _ring(rng: np.random.Generator, plane: Plane) -> Plane:
+    """Cut off the outer part of k-space: ringing along edges (MONAI's Gibbs noise)."""
+    from monai.transforms import GibbsNoise
+
+    return np.asarray(GibbsNoise(alpha=rng.uniform(0.3, 0.75))(plane[None].astype(np.float32)))[0]
+
+
+def _spike(rng: np.random.Generator, plane: Plane) -> Plane:
+    """Set one point of k-space too high: stripes over the whole plane (MONAI's k-space spike)."""
+    from monai.transforms import KSpaceSpikeNoise
+
+    middle = np.array(plane.shape) // 2
+    place = middle + rng.integers(-middle // 2, middle // 2 + 1)
+    strongest = np.log(np.abs(np.fft.fft2(plane)).max() + 1e-6)
+    spoil = KSpaceSpikeNoise(loc=(0, *place.tolist()), k_intensity=float(strongest + rng.uniform(-2.5, -1.0)))
+    return np.asarray(spoil(plane[None].astype(np.float32)))[0]
+
+
+def _implant(rng: np.random.Generator, plane: Plane, pixel_mm: float) -> Plane:
+    """Lose the signal round one to four pieces of metal, and pile it up beside them."""
+    rows, columns = np.indices(plane.shape)
+    plane = plane.copy()
+    for _ in range(int(rng.integers(1, 5))):
+        row, column = rng.uniform((0, 0.25 * plane.shape[1]), (plane.shape[0], 0.75 * plane.shape[1]))
+        height, width = rng.uniform(3, 14, 2) / pixel_mm
+        radius = np.hypot((rows - row) / height, (columns - column) / width)
+        plane *= 1 - np.exp(-(radius**4))
+        plane += rng.uniform(0, 1) * np.exp(-(((radius - 1.3) / 0.25) ** 2))
+    return plane
 
 
 def crop_field_of_view(

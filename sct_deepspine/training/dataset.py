@@ -27,6 +27,7 @@ from sct_deepspine.training.augment import (
     random_grid,
     random_texture,
     randomise_grey_values,
+    recolour_parcels,
     recolour_tissues,
 )
 from sct_deepspine.volume import Volume, read_mask, read_volume
@@ -39,9 +40,11 @@ __all__ = [
     "read_folder",
     "read_scan",
     "slice_centres",
+    "unit_range",
 ]
 
 SYNTHETIC_GROUP = "phantom"
+JOINED_GROUP = "joined"
 GROUP_POWER = 0.35
 """A group is drawn in proportion to its number of scans to this power."""
 
@@ -177,8 +180,12 @@ class PlaneSettings:
         Largest in-plane rotation.
     recolour_share
         Share of planes whose labelled tissues get grey values of their own.
-    synthetic_share
-        Share of planes drawn from synthetic scans, if there are any beside real ones.
+    parcel_share
+        Share of planes whose clusters of like appearance get grey values of their own.
+    synthetic_share, joined_share
+        Share of planes drawn from phantoms and from joined spines, if there are any beside real ones.
+    tall_rows, tall_share
+        Rows of a plane that holds a whole spine, and the share of batches of such planes.
     """
 
     shape: tuple[int, int] = (192, 96)
@@ -188,7 +195,11 @@ class PlaneSettings:
     straight: bool = False
     turn_degrees: float = 22.0
     recolour_share: float = 0.5
+    parcel_share: float = 0.4
     synthetic_share: float = 0.12
+    joined_share: float = 0.25
+    tall_rows: int = 320
+    tall_share: float = 0.0
 
 
 class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
@@ -208,6 +219,8 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         Of every random choice.
     start
         Index of the first plane, to go on where an earlier run stopped.
+    batch
+        Planes of a batch follow each other and have one shape.
     """
 
     def __init__(
@@ -219,11 +232,15 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         length: int,
         seed: int,
         start: int = 0,
+        batch: int = 1,
     ) -> None:
         self.codec, self.settings = codec, settings
-        self.length, self.seed, self.start = length, seed, start
+        self.length, self.seed, self.start, self.batch = length, seed, start, batch
         self.scans = [_prepare(scan, settings.pixel_mm) for scan in scans]
-        self.weights = _shares(scans, settings.synthetic_share)
+        self.weights = _shares(scans, settings)
+        heights = np.array([np.ptp(scan.volume.grid.corners_world()[:, 2]) for scan in scans])
+        # A plane that holds a whole spine is mostly wasted on a scan that does not.
+        self.tall_weights = self.weights * heights / (self.weights @ heights)
 
     def __len__(self) -> int:
         return self.length
@@ -233,27 +250,32 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, self.start + index))
-        scan = self.scans[rng.choice(len(self.scans), p=self.weights)]
+        number = (self.start + index) // self.batch
+        tall = np.random.default_rng((self.seed, number, 1)).random() < self.settings.tall_share
+        shape = (self.settings.tall_rows if tall else self.settings.shape[0], self.settings.shape[1])
+        scan = self.scans[rng.choice(len(self.scans), p=self.tall_weights if tall else self.weights)]
         straight = self.settings.straight and bool(scan.discs)
-        sheet, scale = self._lay_straight_sheet(rng, scan) if straight else self._lay_native_sheet(rng, scan)
+        lay = self._lay_straight_sheet if straight else self._lay_native_sheet
+        sheet, scale = lay(rng, scan, shape)
         slab_mm = rng.uniform(1, 7)
         plane, inside = sample(scan.volume, sheet, slab_mm=slab_mm, oversample=1)
+        if rng.random() < self.settings.parcel_share:
+            plane = recolour_parcels(rng, plane)
         if scan.tissue is not None and rng.random() < self.settings.recolour_share:
             plane = recolour_tissues(rng, plane, _read_labels(scan.tissue, sheet))
-        plane = randomise_grey_values(rng, plane)
+        plane = randomise_grey_values(rng, plane, pixel_mm=self.settings.pixel_mm)
         if rng.random() < self.settings.empty_share:
             plane, scan = random_texture(rng, plane.shape), replace(scan, discs={}, centerline_world=None)
         inside = crop_field_of_view(rng, inside, self.settings.pixel_mm)
         targets = _draw_targets(scan, sheet, inside, self.codec, scale)
         return {"image": torch.from_numpy(normalise(plane, inside)[None]), **targets}
 
-    def _random_grid(self, rng: np.random.Generator) -> tuple[FloatArray, float]:
-        settings = self.settings
-        return random_grid(rng, settings.shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
-
-    def _lay_straight_sheet(self, rng: np.random.Generator, scan: Scan) -> tuple[Sheet, float]:
+    def _lay_straight_sheet(
+        self, rng: np.random.Generator, scan: Scan, shape: tuple[int, int]
+    ) -> tuple[Sheet, float]:
         """Lay the mid-sagittal plane of the space that an inexact centreline straightens."""
-        grid, scale = self._random_grid(rng)
+        settings = self.settings
+        grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
         line = canal_points(scan)
         knots = np.linspace(0, len(line) - 1, 7)
         error = CubicSpline(knots, rng.normal(0, (1.2, 2.0, 0.0), (7, 3)))(np.arange(len(line)))
@@ -265,18 +287,20 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         straight[..., 1] = grid[..., 0] + (POSTERIOR_MM + ANTERIOR_MM) / 2 + rng.normal(0, 3)
         straight[..., 2] = grid[..., 1] + middle
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
-        return Sheet(points, self.settings.pixel_mm), scale
+        return Sheet(points, settings.pixel_mm), scale
 
-    def _lay_native_sheet(self, rng: np.random.Generator, scan: Scan) -> tuple[Sheet, float]:
+    def _lay_native_sheet(
+        self, rng: np.random.Generator, scan: Scan, shape: tuple[int, int]
+    ) -> tuple[Sheet, float]:
         """Lay a plane anywhere along the spine, turned, scaled and bent."""
         settings = self.settings
-        grid, scale = self._random_grid(rng)
+        grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
         tips = np.array(list(scan.discs.values()) or [scan.volume.grid.corners_world().mean(axis=0)])
         half_width_mm = settings.pixel_mm * settings.shape[1] / 2
         z_centre = rng.uniform(tips[:, 2].min() - 40, tips[:, 2].max() + 40)
         near = tips[np.argmin(np.abs(tips[:, 2] - z_centre))]
         centre = np.array([near[1] + rng.uniform(-0.5, 0.5) * half_width_mm, z_centre])
-        turn, tilt = np.radians(rng.uniform(-15, 15)), np.radians(rng.uniform(-8, 8))
+        turn, tilt = np.radians(rng.uniform(-25, 25)), np.radians(rng.uniform(-12, 12))
         y, z = centre[0] + grid[..., 0] * np.cos(turn), centre[1] + grid[..., 1]
         x = (
             scan.lateral_mm(z)
@@ -304,27 +328,34 @@ def canal_points(scan: Scan) -> FloatArray:
     return np.stack([scan.lateral_mm(z), tips_y - CANAL_BEHIND_TIP_MM, z], axis=1)
 
 
-def _shares(scans: Sequence[Scan], synthetic_share: float) -> FloatArray:
+def _shares(scans: Sequence[Scan], settings: PlaneSettings) -> FloatArray:
     """Return the probability of each scan: small groups are drawn more often than their size."""
-    groups = [scan.group for scan in scans]
-    weights = np.array([groups.count(group) ** (GROUP_POWER - 1) for group in groups])
-    synthetic = np.array([group == SYNTHETIC_GROUP for group in groups])
-    if synthetic.any() and not synthetic.all():
-        weights[synthetic] *= synthetic_share / weights[synthetic].sum()
-        weights[~synthetic] *= (1 - synthetic_share) / weights[~synthetic].sum()
+    groups = np.array([scan.group for scan in scans])
+    weights = np.array([(groups == group).sum() ** (GROUP_POWER - 1) for group in groups])
+    made = {SYNTHETIC_GROUP: settings.synthetic_share, JOINED_GROUP: settings.joined_share}
+    made = {group: share for group, share in made.items() if (groups == group).any()}
+    real = ~np.isin(groups, list(made))
+    for group, share in made.items():
+        weights[groups == group] *= share / weights[groups == group].sum()
+    if real.any():
+        weights[real] *= (1 - sum(made.values())) / weights[real].sum()
     return weights / weights.sum()
+
+
+def unit_range(data: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale grey values to about 0…1."""
+    grey = np.asarray(data, dtype=np.float32)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    return np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1.2)
 
 
 def _prepare(scan: Scan, pixel_mm: float) -> Scan:
     """Scale grey values to 0…1 and blur to the plane's pixel, so that one sample is a pixel's mean."""
-    data = scan.volume.data.astype(np.float32)
-    low, high = np.percentile(data, (0.5, 99.5))
-    data = np.clip((data - low) / max(high - low, 1e-6), 0, 1.2)
+    data = unit_range(scan.volume.data)
     for axis in (1, 2):
         sigma_mm = 0.29 * pixel_mm  # the spread of a box one pixel wide
         data = gaussian_filter1d(data, sigma_mm / scan.volume.grid.spacing_mm[axis], axis=axis)
-    values: dict[str, Any] = scan.__dict__ | {"volume": Volume(data, scan.volume.grid)}
-    return Scan(**values)
+    return replace(scan, volume=Volume(data, scan.volume.grid))
 
 
 def _read_labels(labels: Volume, sheet: Sheet) -> NDArray[np.uint8]:

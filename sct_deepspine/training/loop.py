@@ -19,9 +19,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from sct_deepspine.architecture import NetworkConfig
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.heatmaps import Codec
-from sct_deepspine.network import NetworkConfig, StackedHourglass, build_network, usable_device
+from sct_deepspine.network import StackedHourglass, build_network, usable_device
 from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes, Scan
 from sct_deepspine.training.loss import map_loss
 
@@ -57,7 +58,7 @@ class Role:
 
 
 ROLES = {
-    "locate": Role(PlaneSettings(), Codec(stride=2), stacks=2),
+    "locate": Role(PlaneSettings(tall_share=0.35), Codec(stride=2), stacks=2),
     "refine": Role(
         PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),
         Codec(stride=2, sigma_cells=1.5),
@@ -203,6 +204,21 @@ class Checkpoint:
         self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
         self.step, self.best = int(metadata["step"]), float(metadata["best"])
 
+    def start_from(self, initial: StackedHourglass) -> None:
+        """Take over the weights of a trained network.
+
+        Raises
+        ------
+        WeightsError
+            If it is built otherwise.
+        """
+        if initial.config != self.network.config:
+            raise WeightsError(
+                f"the network to start from is {initial.config}, the one to train {self.network.config}"
+            )
+        for module in (self.network, self.average):
+            module.load_state_dict(initial.state_dict())
+
     def update_average(self) -> None:
         """Let the average follow the network."""
         decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
@@ -233,6 +249,7 @@ def train(
     *,
     evaluate: Callable[[StackedHourglass, int, Path], dict[str, float]],
     resume: bool = False,
+    initial: StackedHourglass | None = None,
 ) -> Checkpoint:
     """Train a network and keep its last and its best state.
 
@@ -249,10 +266,19 @@ def train(
         (higher is better).
     resume
         Go on from ``last.safetensors``.
+    initial
+        Network to start from.
+
+    Raises
+    ------
+    WeightsError
+        If the checkpoint or the initial network is not of this configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config.to_json())
     state = Checkpoint.start(config)
+    if initial is not None:
+        state.start_from(initial)
     last, best = folder / "last.safetensors", folder / "best.safetensors"
     if resume and last.is_file():
         state.load(last)
@@ -291,6 +317,7 @@ def _batches(scans: Sequence[Scan], config: TrainingConfig, step: int) -> DataLo
         length=(config.steps - step) * config.batch,
         seed=config.seed,
         start=step * config.batch,
+        batch=config.batch,
     )
     workers = config.workers
     return DataLoader(

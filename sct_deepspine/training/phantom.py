@@ -6,7 +6,8 @@ cord and of the (fractional) level, and read from there for each voxel of a curv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,19 @@ from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.dataset import CANAL_TISSUE, SYNTHETIC_GROUP, Scan
 from sct_deepspine.volume import Volume
 
-__all__ = ["T2W", "Contrast", "make_phantom", "make_varied_phantom", "random_contrast"]
+__all__ = [
+    "T2W",
+    "Contrast",
+    "Drawing",
+    "Spine",
+    "canal_line",
+    "draw_spine",
+    "frame_scan",
+    "grow_spine",
+    "make_phantom",
+    "make_varied_phantom",
+    "random_contrast",
+]
 
 VERTEBRA_TISSUE, DISC_TISSUE = 1, 2
 SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
@@ -29,6 +42,8 @@ VIEWS = ((3, 25), (3, 12), (17, 25), (8, 20), (3, 25), (14, 25), (3, 16), (10, 2
 """First and last disc of the views drawn from."""
 
 SPINELESS_SHARE = 0.15
+FUSED_SHARE = 0.02
+"""Of the discs of a varied phantom."""
 
 SLOPE_LEVELS = (1, 4, 8, 11, 14, 18, 21, 23, 25, 27)
 SLOPE_DEGREES = (5, 6, -20, -16, 0, 12, 10, 0, -25, -45)
@@ -60,15 +75,32 @@ def random_contrast(rng: np.random.Generator) -> Contrast:
     return Contrast(**values | {"air": rng.uniform(0, 0.1), "cortex": rng.uniform(0, 0.2)})
 
 
-@dataclass(frozen=True)
-class _Spine:
-    """One person's spine: depth of each level along it, and its straight space."""
+@dataclass(frozen=True, eq=False)
+class Spine:
+    """One person's spine.
+
+    Parameters
+    ----------
+    values
+        Disc values, from the top of C1 (1) down to the remnants in the sacrum (26 and more).
+    depth_mm
+        Distance of each from the superior end of the centreline, along it.
+    length_mm
+        Length of the centreline.
+    space
+        The space that straightens it.
+    size
+        1 is the template's.
+    worn
+        Disc value → height of the disc as a share of a healthy one's; 0 is fused, no disc to be seen.
+    """
 
     values: NDArray[np.int64]
     depth_mm: FloatArray
     length_mm: float
     space: StraightSpace
     size: float
+    worn: Mapping[int, float] = field(default_factory=dict)
 
     def tip_straight(self, value: ArrayLikeInt) -> FloatArray:
         """Posterior tip of discs, ``(K, 3)``."""
@@ -89,6 +121,8 @@ def make_phantom(
     contrast: Contrast = T2W,
     spine: bool = True,
     noise: float = 0.03,
+    worn: Mapping[int, float] | None = None,
+    sway_degrees: float = 4.0,
 ) -> Scan:
     """Make a scan of a spine that never was.
 
@@ -106,6 +140,10 @@ def make_phantom(
         False for a body without vertebrae, discs, canal and cord.
     noise
         Standard deviation of the noise, relative to the brightest tissue.
+    worn
+        Disc value → height of the disc as a share of a healthy one's; 0 is fused.
+    sway_degrees
+        Spread of the sideways lean of a scoliosis.
 
     Returns
     -------
@@ -114,23 +152,18 @@ def make_phantom(
     """
     if not 3 <= first < last <= 25:
         raise ValueError(f"expected 3 <= first < last <= 25, got {first} and {last}")
-    body = _grow_spine(rng)
+    body = grow_spine(rng, worn=worn, sway_degrees=sway_degrees)
     visible = np.arange(first, last + 1)
     tips = body.space.native_from_straight(body.tip_straight(visible))
-    grid = _frame(rng, tips, voxel_mm)
-    voxels = np.indices(grid.shape).reshape(3, -1).T
-    straight = body.space.straight_from_native(grid.world_from_voxel(voxels)).reshape(*grid.shape, 3)
-    grey, tissue = _paint(rng, body, straight.astype(np.float32), contrast, spine)
-    grey = gaussian_filter(grey, [0.4 / size for size in voxel_mm])
+    grid = frame_scan(rng, tips, voxel_mm)
+    drawn = draw_spine(rng, body, grid, contrast, spine=spine)
+    grey = gaussian_filter(drawn.grey, [0.4 / size for size in voxel_mm])
     shade = zoom(
         rng.standard_normal((3, 3, 4)), [n / k for n, k in zip(grid.shape, (3, 3, 4), strict=True)], order=1
     )
     grey = grey * np.exp(0.12 * shade) + noise * rng.standard_normal(grid.shape)
     volume = Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid)
     inside = grid.contains_voxel(grid.voxel_from_world(tips))
-    arc = np.arange(0, body.length_mm, 1.0)
-    line = body.space.native_from_straight(np.stack([0 * arc, 0 * arc, arc], axis=1))
-    line = line[grid.contains_voxel(grid.voxel_from_world(line))]
     span = tips[:, 2].min() - 12, tips[:, 2].max() + 12
     return Scan(
         name="phantom",
@@ -139,9 +172,17 @@ def make_phantom(
         volume=volume,
         discs={int(v): tip for v, tip, seen in zip(visible, tips, inside, strict=True) if seen and spine},
         span_z_mm=(-np.inf if last == 25 else float(span[0]), np.inf if first == 3 else float(span[1])),
-        centerline_world=line[np.argsort(line[:, 2])] if spine else None,
-        tissue=Volume(tissue, grid),
+        centerline_world=canal_line(body, grid) if spine else None,
+        tissue=Volume(drawn.tissue, grid),
     )
+
+
+def canal_line(body: Spine, grid: Grid) -> FloatArray:
+    """Return the cord's centres in a field of view, ``(N, 3)`` world, z ascending."""
+    arc = np.arange(0, body.length_mm, 1.0)
+    line = body.space.native_from_straight(np.stack([0 * arc, 0 * arc, arc], axis=1))
+    line = line[grid.contains_voxel(grid.voxel_from_world(line))]
+    return line[np.argsort(line[:, 2])]
 
 
 def make_varied_phantom(rng: np.random.Generator, *, spineless_share: float = SPINELESS_SHARE) -> Scan:
@@ -149,12 +190,46 @@ def make_varied_phantom(rng: np.random.Generator, *, spineless_share: float = SP
     first, last = VIEWS[rng.integers(len(VIEWS))]
     contrast = T2W if rng.random() < 0.5 else random_contrast(rng)
     noise, spine = rng.uniform(0.01, 0.06), rng.random() >= spineless_share
-    return make_phantom(rng, first=first, last=last, contrast=contrast, noise=noise, spine=spine)
+    height = np.clip(rng.normal(1.0, 0.3, 26), 0.3, 1.2) * (rng.random(26) > FUSED_SHARE)
+    return make_phantom(
+        rng,
+        first=first,
+        last=last,
+        voxel_mm=(3.0, 1.5, 1.5) if last - first > 13 else (3.0, 1.0, 1.0),
+        contrast=contrast,
+        noise=noise,
+        spine=spine,
+        worn=dict(enumerate(height.tolist())),
+        sway_degrees=12.0 if rng.random() < 0.3 else 4.0,
+    )
 
 
-def _grow_spine(rng: np.random.Generator) -> _Spine:
-    size = float(np.exp(rng.normal(0, 0.08)))
+def grow_spine(
+    rng: np.random.Generator,
+    *,
+    size: float | None = None,
+    steps_mm: Mapping[int, float] | None = None,
+    worn: Mapping[int, float] | None = None,
+    sway_degrees: float = 4.0,
+) -> Spine:
+    """Grow a spine of random proportions and curvature.
+
+    Parameters
+    ----------
+    rng
+        Of everything not given.
+    size
+        1 is the template's; drawn about it by default.
+    steps_mm
+        Disc value → distance to the next disc, where it is known; drawn elsewhere.
+    worn, sway_degrees
+        As in :func:`make_phantom`.
+    """
+    if size is None:
+        size = float(np.exp(rng.normal(0, 0.08)))
     steps = np.array([EXPECTED_SPACING_MM[v] for v in range(1, 25)]) * size * np.exp(rng.normal(0, 0.04, 24))
+    for value, step in (steps_mm or {}).items():
+        steps[value - 1] = step
     sacrum = np.array(SACRUM_STEPS_MM) * size
     above = 110.0  # of brain stem
     depth = above + np.concatenate([[0], np.cumsum(np.concatenate([steps, sacrum]))])
@@ -164,14 +239,18 @@ def _grow_spine(rng: np.random.Generator) -> _Spine:
     bend = rng.uniform(0.6, 1.3)
     lean = np.radians(np.interp(level, SLOPE_LEVELS, SLOPE_DEGREES) * bend + rng.uniform(-8, 8))
     lean = gaussian_filter(lean, 8, mode="nearest")
-    sway = np.radians(rng.normal(0, 4)) * np.sin(2 * np.pi * (level / rng.uniform(10, 25) + rng.random()))
+    sway = np.radians(rng.normal(0, sway_degrees)) * np.sin(
+        2 * np.pi * (level / rng.uniform(10, 25) + rng.random())
+    )
     step = np.stack([np.sin(sway), np.sin(lean) * np.cos(sway), -np.cos(lean) * np.cos(sway)], axis=1)
     points = 2.0 * np.cumsum(step, axis=0)
     line = Centerline.from_points(points)
-    return _Spine(values, depth * line.length_mm / down[-1], line.length_mm, StraightSpace(line), size)
+    # Smoothing shortens the line by a trace.
+    depth = depth * line.length_mm / down[-1]
+    return Spine(values, depth, line.length_mm, StraightSpace(line), size, worn or {})
 
 
-def _frame(rng: np.random.Generator, tips: FloatArray, voxel_mm: tuple[float, float, float]) -> Grid:
+def frame_scan(rng: np.random.Generator, tips: FloatArray, voxel_mm: tuple[float, float, float]) -> Grid:
     """Lay a field of view around the discs, as a radiographer would."""
     low, high = tips.min(axis=0), tips.max(axis=0)
     low, high = low - np.array([22, 70, 14]), high + np.array([22, 90, 14])
@@ -188,10 +267,22 @@ def _canal_radius(level: NDArray[np.floating], size: float) -> FloatArray:
     return size * np.interp(level, (1, 3, 8, 14, 20, 23, 25, 28), (10, 8, 8, 7, 8, 9, 8, 4))
 
 
-def _paint(
-    rng: np.random.Generator, body: _Spine, straight: NDArray[np.float32], contrast: Contrast, spine: bool
-) -> tuple[FloatArray, NDArray[np.uint8]]:
-    """Paint the tissues, later ones over earlier ones."""
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A body drawn on a grid: grey values 0…1, tissue labels, and each voxel's straight point."""
+
+    grey: FloatArray
+    tissue: NDArray[np.uint8]
+    straight: NDArray[np.float32]
+
+
+def draw_spine(
+    rng: np.random.Generator, body: Spine, grid: Grid, contrast: Contrast, *, spine: bool = True
+) -> Drawing:
+    """Draw a body's tissues on a grid, later ones over earlier ones."""
+    voxels = np.indices(grid.shape).reshape(3, -1).T
+    points = body.space.straight_from_native(grid.world_from_voxel(voxels))
+    straight: NDArray[np.float32] = points.reshape(*grid.shape, 3).astype(np.float32)
     x, y, z = np.moveaxis(np.nan_to_num(straight, nan=1e3), -1, 0)
     down = body.length_mm - z
     level = np.interp(down, body.depth_mm, body.values, left=0.0, right=float(body.values[-1]))
@@ -206,12 +297,12 @@ def _paint(
     grey[(y < -back) | (y > front)] = contrast.air
     if spine:
         _paint_spine(rng, body, (x, y, down, level), contrast, grey, tissue)
-    return grey + 0.03 * blobs / blobs.std(), tissue
+    return Drawing(grey + 0.03 * blobs / blobs.std(), tissue, straight)
 
 
 def _paint_spine(
     rng: np.random.Generator,
-    body: _Spine,
+    body: Spine,
     where: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
     contrast: Contrast,
     grey: FloatArray,
@@ -239,8 +330,9 @@ def _paint_spine(
         & (np.abs(x) < half_width + 1.5)
         & (level >= 2)
     )
-    is_disc = (np.abs(offset) < thickness / 2) & (nearest >= 3)
-    end_plate = (np.abs(offset) < thickness / 2 + 1.2) & (nearest >= 3)
+    height = np.array([body.worn.get(value, 1.0) for value in range(body.values[-1] + 1)])[nearest]
+    is_disc = (np.abs(offset) < height * thickness / 2) & (nearest >= 3)
+    end_plate = (np.abs(offset) < height * thickness / 2 + 1.2) & (nearest >= 3) & (height > 0)
     dens = (level > 0.9) & (level < 2.1) & (np.hypot(x, y - tip - 6) < 5.5 * size)
     arch = (np.abs(level - 1.4) < 0.25) & (np.hypot(x / 2, y - tip - 15) < 3.5 * size)
     # Spinous processes slope down and backwards, long in the neck's end and in the thorax.

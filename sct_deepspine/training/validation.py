@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sct_deepspine.artist import Artist
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.files import written_whole
 from sct_deepspine.frames import FloatArray
@@ -16,10 +17,10 @@ from sct_deepspine.heatmaps import Codec, DiscMaps
 from sct_deepspine.locate import middle_sheet
 from sct_deepspine.network import StackedHourglass
 from sct_deepspine.refine import straight_sheet
+from sct_deepspine.runtime_torch import TorchRuntime
 from sct_deepspine.sagittal import SLAB_MM, Sheet, normalise, sample
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.dataset import PlaneSettings, Scan, canal_points
-from sct_deepspine.weights import Artist
 
 __all__ = ["Validation", "write_convergence"]
 
@@ -59,7 +60,7 @@ class Validation:
 
     def __call__(self, network: StackedHourglass, step: int, folder: Path) -> dict[str, float]:
         """Score a network and write ``validation_STEP.png`` into the folder."""
-        artist = Artist(network, self.codec, self.settings.pixel_mm)
+        artist = Artist(TorchRuntime(network), self.codec, self.settings.pixel_mm)
         errors: list[float] = []
         right = missed = 0
         drawn: list[DiscMaps] = []

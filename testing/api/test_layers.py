@@ -11,7 +11,8 @@ PACKAGE = Path(sct_deepspine.__file__).parent
 
 ORDER = (
     *("_version", "errors", "cards", "frames", "files", "volume"),
-    *("sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps", "network"),
+    *("sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps"),
+    *("architecture", "network", "artist", "runtime_torch", "runtime_onnx"),
     *("discs", "weights"),
     *("locate", "refine", "anchors"),
     "labeling",
@@ -22,7 +23,7 @@ ORDER = (
 """Every part of the package; each may import what stands before it."""
 
 INNER_ORDER = {
-    "training": ("augment", "dataset", "phantom", "loss", "loop", "validation"),
+    "training": ("augment", "dataset", "phantom", "synthesis", "loss", "loop", "validation", "export"),
     "cli": ("_common",),
 }
 """The same within the parts that are folders; what is not named here stands after what is."""

@@ -3,11 +3,10 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from sct_deepspine.architecture import PAPER, NetworkConfig
 from sct_deepspine.errors import DeviceError
 from sct_deepspine.network import (
-    PAPER,
     AttentionHourglass,
-    NetworkConfig,
     StackedHourglass,
     build_network,
     usable_device,

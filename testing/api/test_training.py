@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
+from sct_deepspine.architecture import NetworkConfig
 from sct_deepspine.errors import ImageError
 from sct_deepspine.heatmaps import Codec
-from sct_deepspine.network import NetworkConfig
 from sct_deepspine.training.augment import (
     crop_field_of_view,
     random_grid,

@@ -8,11 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sct_deepspine.architecture import NetworkConfig
+from sct_deepspine.artist import Artist
 from sct_deepspine.errors import DeviceError, WeightsError
 from sct_deepspine.heatmaps import Codec
-from sct_deepspine.network import NetworkConfig, build_network
+from sct_deepspine.network import build_network
+from sct_deepspine.runtime_onnx import OnnxRuntime
+from sct_deepspine.runtime_torch import TorchRuntime
 from sct_deepspine.sequence import DecodingParameters
-from sct_deepspine.weights import SHIPPED, Artist, load_weights, save_weights
+from sct_deepspine.training.export import save_weights
+from sct_deepspine.weights import SHIPPED, graph_path, load_weights
 
 LOCATE = NetworkConfig(channels=25, stacks=2, width=8, depth=2, stride=2)
 REFINE = NetworkConfig(channels=25, stacks=1, width=8, depth=1, stride=4, attention=False)
@@ -23,7 +28,7 @@ def artist(config, **codec):
     network = build_network(config).train()
     with torch.no_grad():
         network(torch.randn(4, 1, 64, 64))  # so that the batch statistics are not the initial ones
-    return Artist(network.eval().half().float(), Codec(config.stride, **codec), 1.5)
+    return Artist(TorchRuntime(network.eval().half().float()), Codec(config.stride, **codec), 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +71,11 @@ def test_networks_come_back_as_they_were_saved(artists, saved):
     for name, loaded in (("locate", weights.locate), ("refine", weights.refine)):
         assert loaded.codec == artists[name].codec
         assert loaded.pixel_mm == 1.5
-        assert loaded.network.config == artists[name].network.config
-        assert not loaded.network.training
-        assert not any(p.requires_grad for p in loaded.network.parameters())
-        state = artists[name].network.state_dict()
-        for key, value in loaded.network.state_dict().items():
+        assert loaded.runtime.network.config == artists[name].runtime.network.config
+        assert not loaded.runtime.network.training
+        assert not any(p.requires_grad for p in loaded.runtime.network.parameters())
+        state = artists[name].runtime.network.state_dict()
+        for key, value in loaded.runtime.network.state_dict().items():
             if not key.endswith("num_batches_tracked"):
                 torch.testing.assert_close(value, state[key], rtol=0, atol=0)
         before, after = artists[name].draw([plane(48, 32)])[0], loaded.draw([plane(48, 32)])[0]
@@ -117,8 +122,59 @@ def test_the_same_file_is_read_once_and_another_of_its_name_again(copied, artist
 @pytest.mark.skipif(not SHIPPED.is_file(), reason="no weights are shipped yet")
 def test_the_shipped_weights_load():
     weights = load_weights()
-    assert weights.locate.codec.channels == weights.locate.network.config.channels
+    assert weights.locate.codec.channels == weights.locate.runtime.config.channels
     assert weights.decoding.temperature > 0
+
+
+# ONNX copies
+
+
+@pytest.fixture(scope="module")
+def with_graphs(artists, tmp_path_factory):
+    path = tmp_path_factory.mktemp("graphs") / "tiny.safetensors"
+    save_weights(path, artists, {"name": "tiny"}, onnx=True)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (61, 47), (128, 16)])
+@pytest.mark.parametrize("name", ["locate", "refine"])
+def test_the_graph_draws_what_the_tensors_draw(name, shape, with_graphs):
+    by_torch = getattr(load_weights(with_graphs, device="cpu"), name)
+    by_onnx = getattr(load_weights(with_graphs), name)
+    assert (type(by_torch.runtime), type(by_onnx.runtime)) == (TorchRuntime, OnnxRuntime)
+    planes = [plane(*shape), 2 * plane(*shape)]
+    for one, other in zip(by_torch.draw(planes), by_onnx.draw(planes), strict=True):
+        np.testing.assert_allclose(other.heat, one.heat, atol=2e-5)
+        np.testing.assert_allclose(other.canal, one.canal, atol=2e-5)
+    if name == "refine":
+        assert by_onnx.attention(planes[0]) is None
+    else:
+        np.testing.assert_allclose(by_onnx.attention(planes[0]), by_torch.attention(planes[0]), atol=2e-5)
+
+
+def test_weights_without_graphs_are_run_by_torch(saved):
+    assert isinstance(load_weights(saved).locate.runtime, TorchRuntime)
+
+
+def test_without_onnxruntime_torch_runs_the_networks(with_graphs, monkeypatch):
+    monkeypatch.setattr("sct_deepspine.weights.onnx_is_installed", lambda: False)
+    other = with_graphs.with_name("copy.safetensors")
+    shutil.copy(with_graphs, other)
+    shutil.copy(with_graphs.with_suffix(".json"), other.with_suffix(".json"))
+    assert isinstance(load_weights(other).locate.runtime, TorchRuntime)
+
+
+def test_an_altered_or_missing_graph_is_noticed(with_graphs, tmp_path):
+    for file in with_graphs.parent.iterdir():
+        shutil.copy(file, tmp_path)
+    path = tmp_path / with_graphs.name
+    graph = graph_path(path, "locate")
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    refused(path, r"tiny\.locate\.onnx is not the file its card describes")
+    graph.unlink()
+    refused(path, r"no such weights file.*tiny\.locate\.onnx")
 
 
 # What is refused
@@ -244,7 +300,7 @@ def test_the_last_stack_counts(artists):
     drawer = artists["locate"]
     image = torch.from_numpy(plane(32, 32))[None, None]
     with torch.no_grad():
-        raw = drawer.network(image)[-1][0].numpy()
+        raw = drawer.runtime.network(image)[-1][0].numpy()
     np.testing.assert_allclose(drawer.draw([plane(32, 32)])[0].heat, drawer.codec.split(raw).heat, atol=1e-5)
 
 
@@ -262,7 +318,7 @@ def test_a_network_without_attention_has_no_attention_map(artists):
 def test_looking_at_the_attention_leaves_no_hook_behind(artists):
     drawer = artists["locate"]
     drawer.attention(plane(32, 32))
-    assert not drawer.network.attention._forward_hooks
+    assert not drawer.runtime.network.attention._forward_hooks
 
 
 def test_a_network_that_takes_three_channels_gets_the_plane_three_times():
@@ -273,4 +329,4 @@ def test_a_network_that_takes_three_channels_gets_the_plane_three_times():
 def artist_of_three_channels():
     torch.manual_seed(0)
     config = NetworkConfig(**asdict(LOCATE) | {"in_channels": 3})
-    return Artist(build_network(config).eval(), Codec(2), 1.0)
+    return Artist(TorchRuntime(build_network(config).eval()), Codec(2), 1.0)

@@ -15,11 +15,14 @@ import pytest
 import torch
 
 import sct_deepspine
+from sct_deepspine.architecture import NetworkConfig
+from sct_deepspine.artist import Artist
 from sct_deepspine.cli.label import main
 from sct_deepspine.heatmaps import Codec
-from sct_deepspine.network import NetworkConfig, build_network
+from sct_deepspine.network import build_network
+from sct_deepspine.runtime_torch import TorchRuntime
+from sct_deepspine.training.export import save_weights
 from sct_deepspine.training.phantom import make_phantom
-from sct_deepspine.weights import Artist, save_weights
 
 SCRIPT = Path(__file__).parents[2] / "bin" / "sct_deepspine_label"
 PIXDIM_BYTE, SFORM_CODE_BYTE, SROW_BYTE = 76, 254, 280
@@ -427,7 +430,9 @@ def tiny_weights(tmp_path):
     torch.manual_seed(0)
     config = NetworkConfig(channels=25, stacks=1, width=4, depth=1, attention=False)
     path = tmp_path / "tiny.safetensors"
-    save_weights(path, {"locate": Artist(build_network(config), Codec(2), 2.0)}, {"name": "tiny"})
+    save_weights(
+        path, {"locate": Artist(TorchRuntime(build_network(config).eval()), Codec(2), 2.0)}, {"name": "tiny"}
+    )
     return path
 
 

@@ -1,0 +1,128 @@
+"""Trained networks as files: tensors with their card, and ONNX graphs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import save as dump_tensors
+from torch import Tensor, nn
+
+from sct_deepspine.artist import Artist
+from sct_deepspine.files import make_folder, write_text, written_whole
+from sct_deepspine.network import StackedHourglass
+from sct_deepspine.runtime_onnx import INPUT, OUTPUTS
+from sct_deepspine.runtime_torch import TorchRuntime
+from sct_deepspine.weights import FORMAT, graph_path
+
+__all__ = ["save_weights"]
+
+OPSET = 17
+
+
+def save_weights(
+    path: Path, artists: Mapping[str, Artist], card: Mapping[str, Any], *, onnx: bool = False
+) -> None:
+    """Write networks in half precision, and their card with the file's SHA-256.
+
+    Parameters
+    ----------
+    path
+        The ``.safetensors`` file; its card gets the suffix ``.json``.
+    artists
+        ``locate`` and, if there is one, ``refine``, run by torch.
+    card
+        ``name`` and whatever else is worth telling: training data, licence, metrics, calibration.
+    onnx
+        Whether to write an ONNX copy of each network, too.
+
+    Raises
+    ------
+    OutputError
+        If they can't be written there.
+    """
+    networks = {name: _network(artist) for name, artist in artists.items()}
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().half().contiguous()
+        for name, network in networks.items()
+        for key, value in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    files = {path: dump_tensors(tensors)}
+    entries: dict[str, dict[str, Any]] = {
+        name: {"network": asdict(networks[name].config), "codec": asdict(a.codec), "pixel_mm": a.pixel_mm}
+        for name, a in artists.items()
+    }
+    if onnx:
+        for name, network in networks.items():
+            graph = _graph(network)
+            files[graph_path(path, name)] = graph
+            entries[name]["onnx_sha256"] = hashlib.sha256(graph).hexdigest()
+    sha256 = hashlib.sha256(files[path]).hexdigest()
+    whole = {"format": FORMAT, "sha256": sha256, "networks": entries} | dict(card)
+    make_folder(path.parent)
+    for file, content in files.items():
+        with written_whole(file) as partial:
+            partial.write_bytes(content)
+    write_text(path.with_suffix(".json"), json.dumps(whole, indent=2) + "\n")
+
+
+def _network(artist: Artist) -> StackedHourglass:
+    if not isinstance(artist.runtime, TorchRuntime):
+        raise TypeError("only networks run by torch can be written; load them with device='cpu'")
+    return artist.runtime.network
+
+
+class _Drawn(nn.Module):
+    """The outputs a graph has: the last stack's maps, and the attention map if there is one."""
+
+    def __init__(self, network: StackedHourglass) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, planes: Tensor) -> tuple[Tensor, ...]:
+        """Map ``(N, in_channels, H, W)`` to the graph's outputs."""
+        seen: list[Tensor] = []
+        layer = getattr(self.network, "attention", None)
+        hook = layer and layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        maps = self.network(planes)[-1]
+        if hook:
+            hook.remove()
+        return (maps, *seen)
+
+
+def _graph(network: StackedHourglass) -> bytes:
+    """Trace a network to an ONNX graph whose batch, rows and columns are free.
+
+    The weights are those of the half-precision tensors, so that both copies draw the same.
+    """
+    config = network.config
+    rounded = type(network)(config)
+    rounded.load_state_dict(
+        {k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    )
+    rounded.eval()
+    example = torch.zeros(1, config.in_channels, 2 * config.multiple, config.multiple)
+    names = OUTPUTS if config.attention else OUTPUTS[:1]
+    free = {0: "planes", 2: "rows", 3: "columns"}
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():
+        target = Path(folder) / "graph.onnx"
+        warnings.simplefilter("ignore")  # the tracer warns of the shape checks, which the graph does not need
+        torch.onnx.export(
+            _Drawn(rounded),
+            (example,),
+            target,
+            input_names=[INPUT],
+            output_names=list(names),
+            dynamic_axes=dict.fromkeys((INPUT, *names), free),
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        return target.read_bytes()

@@ -1,0 +1,202 @@
+"""Spines that no one has, made of the scans of several people, with exact truth.
+
+The neck of one person, the thorax of the template or of a drawn spine, and the lumbar spine of another
+person are straightened, set into one procedural body (:mod:`sct_deepspine.training.phantom`) and bent
+with it like a living spine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from sct_deepspine.centerline import Centerline
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.sequence import EXPECTED_SPACING_MM
+from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.training.dataset import JOINED_GROUP, Scan, canal_points, unit_range
+from sct_deepspine.training.phantom import (
+    T2W,
+    Spine,
+    canal_line,
+    draw_spine,
+    frame_scan,
+    grow_spine,
+    random_contrast,
+)
+from sct_deepspine.volume import Volume
+
+__all__ = ["join_scans", "make_joined_scan"]
+
+SEAM_LEVELS = 0.15
+"""Two pieces melt into each other over this share of a vertebra on either side of its middle."""
+
+EDGE_VOXELS = 2.0
+"""A piece melts into the drawn body over about this many voxels at its border."""
+
+NECK_ENDS = (8, 11)
+LOIN_STARTS = (18, 20)
+"""Last disc taken from a neck, first disc taken from a lumbar scan: the ranges drawn from."""
+
+CORE_MM = 15.0
+CORE_GREY = 0.38, 0.24
+"""Mean and spread to which each piece is brought about its canal, so that a seam is no step."""
+
+JOINED_VOXEL_MM = (3.0, 1.5, 1.5)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """What one scan gives to a joined spine: the discs ``values``, consecutive, and what lies about them.
+
+    ``scale`` is the joined body's millimetres per millimetre of the scan.
+    """
+
+    volume: Volume
+    space: StraightSpace
+    values: NDArray[np.int64]
+    tips_straight: FloatArray
+    scale: float
+
+    @classmethod
+    def cut(cls, scan: Scan, first: int, last: int, size: float) -> _Piece:
+        values = np.array([v for v in sorted(scan.discs) if first <= v <= last])
+        space = StraightSpace(Centerline.from_points(canal_points(scan)))
+        tips = space.straight_from_native(np.array([scan.discs[v] for v in values]))
+        expected = sum(EXPECTED_SPACING_MM[int(v)] for v in values[:-1])
+        scale = size * expected / float(tips[0, 2] - tips[-1, 2])
+        return cls(Volume(unit_range(scan.volume.data), scan.volume.grid), space, values, tips, scale)
+
+    @property
+    def steps_mm(self) -> FloatArray:
+        """Distances from each disc to the next, in the joined body."""
+        return -np.diff(self.tips_straight[:, 2]) * self.scale
+
+    def read(
+        self, straight: FloatArray, level: FloatArray, down: FloatArray, body: Spine
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the grey values at the joined body's straight points, and how much they count, 0…1."""
+        # Between discs the two bodies' lengths are matched piece by piece, beyond them by the scale.
+        depth = body.depth_mm[self.values - 1]
+        reach = 1e3
+        knots = np.concatenate([[depth[0] - reach], depth, [depth[-1] + reach]])
+        heights = self.tips_straight[:, 2]
+        ends = heights[0] + reach / self.scale, heights[-1] - reach / self.scale
+        z = np.interp(down, knots, np.concatenate([[ends[0]], heights, [ends[1]]]))
+        points = np.stack([straight[:, 0] / self.scale, straight[:, 1] / self.scale, z], axis=1)
+        voxels = self.volume.grid.voxel_from_world(self.space.native_from_straight(points))
+        inside = self.volume.grid.contains_voxel(voxels)
+        grey: FloatArray = np.zeros(len(points))
+        grey[inside] = map_coordinates(self.volume.data, voxels[inside].T, order=1, mode="nearest")
+        above = 1.0 if self.values[0] <= 3 else _ramp(level - (self.values[0] - 0.5))
+        below = 1.0 if self.values[-1] == 25 else _ramp(self.values[-1] + 0.5 - level)
+        middle = inside & (np.abs(straight[:, 0]) < CORE_MM) & (np.abs(straight[:, 1]) < 3 * CORE_MM)
+        if middle.any():
+            grey = np.clip(CORE_GREY[0] + CORE_GREY[1] * _standard(grey, grey[middle]), 0, 1.2)
+        return grey, np.asarray(inside * above * below, dtype=np.float64)
+
+
+def _standard(grey: FloatArray, of: FloatArray) -> FloatArray:
+    return (grey - of.mean()) / max(float(of.std()), 1e-3)
+
+
+def _ramp(levels: FloatArray) -> FloatArray:
+    return np.clip(0.5 + levels / (2 * SEAM_LEVELS), 0, 1)
+
+
+def join_scans(
+    rng: np.random.Generator, neck: Scan, loin: Scan, thorax: Scan | None = None, *, name: str = "joined"
+) -> Scan:
+    """Make a whole spine of the spines of two or three people.
+
+    The pieces are straightened, brought to one body size, matched disc by disc, set into a procedural
+    body and bent with it. They meet in the middle of a vertebra. Where no piece reaches, the
+    procedural body is seen.
+
+    Parameters
+    ----------
+    rng
+        Of the body's shape, its seams and its colours.
+    neck
+        A scan with the discs from C2/C3 (3) to T1/T2 or beyond.
+    loin
+        A scan with discs to L5/S1 (25).
+    thorax
+        A scan with the discs in between; without it the thorax is drawn.
+    name
+        Name of the scan.
+
+    Returns
+    -------
+    Scan
+        C2/C3 to L5/S1, every disc labelled.
+    """
+    size = float(np.exp(rng.normal(0, 0.08)))
+    last = min(int(rng.integers(NECK_ENDS[0], NECK_ENDS[1] + 1)), max(neck.discs))
+    first = max(int(rng.integers(LOIN_STARTS[0], LOIN_STARTS[1] + 1)), min(loin.discs))
+    pieces = [_Piece.cut(neck, 3, last, size), _Piece.cut(loin, first, 25, size)]
+    if thorax is not None:
+        pieces.insert(1, _Piece.cut(thorax, last, first, size))
+    body = grow_spine(
+        rng,
+        size=size,
+        steps_mm={
+            int(value): float(step)
+            for piece in pieces
+            for value, step in zip(piece.values, piece.steps_mm, strict=False)
+        },
+    )
+    tips = {v: body.tip_straight(np.array([v]))[0] for v in range(3, 26)}
+    for piece in pieces:
+        for value, tip in zip(piece.values, piece.tips_straight, strict=True):
+            tips[int(value)][:2] = tip[:2] * piece.scale
+    tips_world = body.space.native_from_straight(np.array(list(tips.values())))
+    grid = frame_scan(rng, tips_world, JOINED_VOXEL_MM)
+    drawn = draw_spine(rng, body, grid, T2W if rng.random() < 0.75 else random_contrast(rng))
+    grey, weight = drawn.grey.astype(np.float64), np.zeros(grid.shape)
+    down = (body.length_mm - drawn.straight[..., 2]).astype(np.float64)
+    level = np.interp(down, body.depth_mm, body.values)
+    near = np.isfinite(drawn.straight).all(axis=-1)
+    for piece in pieces:
+        values, counts = np.zeros(grid.shape), np.zeros(grid.shape)
+        values[near], counts[near] = piece.read(
+            drawn.straight[near].astype(np.float64), level[near], down[near], body
+        )
+        # Fade at the borders, inwards only: what was not read has no grey value to fade with.
+        counts *= np.clip(2 * gaussian_filter((counts > 0).astype(np.float64), EDGE_VOXELS) - 1, 0, 1)
+        share = np.divide(counts, weight + counts, out=np.zeros_like(counts), where=counts > 0)
+        blend = np.where(weight > 0, share, counts)
+        grey += blend * (values - grey)
+        weight = np.maximum(weight, counts)
+    inside = grid.contains_voxel(grid.voxel_from_world(tips_world))
+    return Scan(
+        name=name,
+        subject=name,
+        group=JOINED_GROUP,
+        volume=Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid),
+        discs={v: tip for v, tip, seen in zip(tips, tips_world, inside, strict=True) if seen},
+        span_z_mm=(-np.inf, np.inf),
+        centerline_world=canal_line(body, grid),
+    )
+
+
+def make_joined_scan(rng: np.random.Generator, scans: Sequence[Scan], *, drawn_share: float = 0.35) -> Scan:
+    """Join scans drawn from a training set; some with a drawn thorax.
+
+    Raises
+    ------
+    ValueError
+        If the set has no neck (C2/C3 to T1/T2) or no lumbar spine (T12/L1 to L5/S1).
+    """
+    necks = [scan for scan in scans if {3, 9} <= scan.discs.keys() and not {21} <= scan.discs.keys()]
+    loins = [scan for scan in scans if {20, 25} <= scan.discs.keys()]
+    thoraxes = [scan for scan in scans if {NECK_ENDS[0], LOIN_STARTS[1]} <= scan.discs.keys()]
+    if not necks or not loins:
+        raise ValueError("joined spines need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
+    neck, loin = necks[rng.integers(len(necks))], loins[rng.integers(len(loins))]
+    draw = not thoraxes or rng.random() < drawn_share
+    return join_scans(rng, neck, loin, None if draw else thoraxes[rng.integers(len(thoraxes))])

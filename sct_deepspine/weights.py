@@ -103,12 +103,10 @@ def load_weights(path: str | os.PathLike[str] | None = None, *, device: str | No
 def _load(file: Path, _modified: int, device: str | None) -> Weights:
     card = _read_card(file.with_suffix(".json"))
     try:
-        configs = {name: NetworkConfig(**entry["network"]) for name, entry in card["networks"].items()}
-        if (
-            device is None
-            and onnx_is_installed()
-            and all("onnx_sha256" in e for e in card["networks"].values())
-        ):
+        networks = card["networks"]
+        configs = {name: NetworkConfig(**entry["network"]) for name, entry in networks.items()}
+        has_graphs = all("onnx_sha256" in entry for entry in networks.values())
+        if device is None and has_graphs and onnx_is_installed():
             runtimes = _read_graphs(file, card, configs)
         else:
             runtimes = _read_tensors(file, card, configs, device or "cpu")

@@ -228,8 +228,8 @@ def grow_spine(
     if size is None:
         size = float(np.exp(rng.normal(0, 0.08)))
     steps = np.array([EXPECTED_SPACING_MM[v] for v in range(1, 25)]) * size * np.exp(rng.normal(0, 0.04, 24))
-    for value, step in (steps_mm or {}).items():
-        steps[value - 1] = step
+    for value, known in (steps_mm or {}).items():
+        steps[value - 1] = known
     sacrum = np.array(SACRUM_STEPS_MM) * size
     above = 110.0  # of brain stem
     depth = above + np.concatenate([[0], np.cumsum(np.concatenate([steps, sacrum]))])

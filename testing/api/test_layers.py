@@ -10,13 +10,13 @@ import sct_deepspine
 PACKAGE = Path(sct_deepspine.__file__).parent
 
 ORDER = (
-    *("_version", "errors", "cards", "frames", "files", "volume"),
+    *("_version", "errors", "bids", "frames", "files", "volume"),
     *("sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps"),
     *("architecture", "network", "artist", "runtime_torch", "runtime_onnx"),
     *("discs", "weights"),
-    *("locate", "refine", "anchors"),
+    *("locate", "refine", "anchors", "cards"),
     "labeling",
-    *("outputs", "qc", "metrics", "stress", "evaluation"),
+    *("outputs", "qc", "report", "batch", "metrics", "stress", "evaluation"),
     "training",
     "cli",
 )
@@ -101,8 +101,8 @@ def test_importing_the_package_or_a_command_is_light():
 import sys
 import sct_deepspine
 sct_deepspine.__version__, sct_deepspine.ImageError
-import sct_deepspine.cli.label, sct_deepspine.cli.train, sct_deepspine.cli.evaluate
-for command in ("label", "train", "evaluate"):
+import sct_deepspine.cli.batch, sct_deepspine.cli.label, sct_deepspine.cli.train, sct_deepspine.cli.evaluate
+for command in ("batch", "label", "train", "evaluate"):
     sys.modules["sct_deepspine.cli." + command].get_parser()
 loaded = [name for name in {HEAVY} if name in sys.modules]
 sys.exit(", ".join(loaded) or 0)

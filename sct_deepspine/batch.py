@@ -1,0 +1,342 @@
+"""Label a cohort: every scan once, whatever happens to one of them.
+
+A scan is finished when its JSON sidecar bears the fingerprint of its image, the weights and the
+options; the sidecar is written last. What is finished is skipped, what is half-written is done again.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from sct_deepspine._version import __version__
+from sct_deepspine.bids import DERIVATIVE, ScanFile
+from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.files import make_folder, write_text
+
+__all__ = ["BatchOptions", "Row", "label_scan", "run_batch", "write_overview"]
+
+DERIVATIVES = Path("derivatives") / "sct_deepspine"
+ENTRIES = Path("sourcedata") / "pictures"
+"""Where the pictures of the overview are kept."""
+
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+ATTEMPTS = 2
+"""Times a scan may take its worker process down with it before it counts as failed."""
+
+DESCRIPTION = {
+    "Name": "Intervertebral disc labels",
+    "BIDSVersion": "1.9.0",
+    "DatasetType": "derivative",
+    "GeneratedBy": [{"Name": "sct_deepspine", "Version": __version__}],
+}
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What is asked for, the same for every scan.
+
+    Parameters
+    ----------
+    results
+        Folder of results; ``derivatives/sct_deepspine`` is made in it.
+    weights, device
+        As in ``label_discs``.
+    upper
+        Whether to write C1/C2 and the top of C1, too.
+    """
+
+    results: Path
+    weights: str | None = None
+    device: str | None = None
+    upper: bool = False
+
+    @property
+    def derivatives(self) -> Path:
+        """Folder that all files go to."""
+        return Path(self.results) / DERIVATIVES
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scan in the summary table."""
+
+    scan: str
+    status: str
+    discs: int = 0
+    first: str = ""
+    last: str = ""
+    level_confidence: float = 0.0
+    least_confidence: float = 0.0
+    warnings: str = ""
+    seconds: float = 0.0
+    error: str = ""
+
+
+def label_scan(scan: ScanFile, options: BatchOptions) -> Row:
+    """Label one scan and write its files, unless that has been done; never raises.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    options
+        What is asked for.
+    """
+    name = str(scan.folder / scan.stem)
+    started = time.perf_counter()
+    try:
+        fingerprint = _fingerprint(scan.path, options)
+        finished = _finished(scan, options, fingerprint)
+        if finished is not None:
+            return _row(name, SKIPPED, finished, 0.0)
+        sidecar = _label(scan, options, fingerprint, name)
+        return _row(name, DONE, sidecar, time.perf_counter() - started)
+    except DeepSpineError as error:
+        return _failed(name, options, str(error), started)
+    except Exception as error:  # one scan never stops the rest, whatever it is
+        text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        return _failed(name, options, text, started)
+
+
+def _failed(name: str, options: BatchOptions, error: str, started: float) -> Row:
+    from sct_deepspine.report import failed_entry
+
+    with suppress(DeepSpineError):
+        _keep_entry(options, name, failed_entry(name, error).to_json())
+    return Row(name, FAILED, seconds=round(time.perf_counter() - started, 2), error=error)
+
+
+def _target(scan: ScanFile, options: BatchOptions) -> Path:
+    return options.derivatives / scan.folder / f"{scan.stem}_{DERIVATIVE}.nii.gz"
+
+
+def _sidecar(target: Path) -> Path:
+    return target.with_name(target.name.removesuffix(".nii.gz") + ".json")
+
+
+def _fingerprint(image: Path, options: BatchOptions) -> str:
+    """Return the SHA-256 of all that the result depends on."""
+    from sct_deepspine.errors import ImageError
+    from sct_deepspine.weights import load_weights
+
+    weights = load_weights(options.weights, device=options.device)
+    asked = json.dumps([weights.sha256, options.device, options.upper, __version__])
+    digest = hashlib.sha256(asked.encode())
+    try:
+        with image.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ImageError(f"{image} can't be read ({error.strerror or error})") from error
+    return digest.hexdigest()
+
+
+def _finished(scan: ScanFile, options: BatchOptions, fingerprint: str) -> dict[str, Any] | None:
+    """Return the sidecar of a scan that was labelled just so before, else None."""
+    target = _target(scan, options)
+    try:
+        sidecar = json.loads(_sidecar(target).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = isinstance(sidecar, dict) and sidecar.get("Fingerprint") == fingerprint
+    return sidecar if same and target.is_file() else None
+
+
+def _label(scan: ScanFile, options: BatchOptions, fingerprint: str, name: str) -> dict[str, Any]:
+    """Label a scan; write the label image, the template's labels, the picture, and last the sidecar."""
+    from sct_deepspine.labeling import label_discs
+    from sct_deepspine.report import make_entry
+    from sct_deepspine.volume import read_volume
+
+    volume = read_volume(scan.path)
+    labels = label_discs(volume, weights=options.weights, device=options.device, return_maps=True)
+    labels = labels.of(str(scan.path))
+    if options.upper:
+        labels = labels.with_upper_discs()
+    target = _target(scan, options)
+    make_folder(target.parent)
+    _sidecar(target).unlink(missing_ok=True)
+    labels.save(target)
+    in_template = labels.for_template()
+    if 0 < len(in_template.discs) < len(labels.discs):
+        in_template.save(target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz"))
+    _keep_entry(options, name, make_entry(labels, volume, name).to_json())
+    text = labels.to_json(GeneratedBy=DESCRIPTION["GeneratedBy"], Fingerprint=fingerprint)
+    write_text(_sidecar(target), text)
+    return json.loads(text)
+
+
+def _keep_entry(options: BatchOptions, name: str, text: str) -> None:
+    path = options.derivatives / ENTRIES / f"{name}.json"
+    make_folder(path.parent)
+    write_text(path, text)
+
+
+def _row(name: str, status: str, sidecar: dict[str, Any], seconds: float) -> Row:
+    discs = sidecar["discs"]
+    return Row(
+        scan=name,
+        status=status,
+        discs=len(discs),
+        first=discs[0]["name"],
+        last=discs[-1]["name"],
+        level_confidence=sidecar["level_confidence"],
+        least_confidence=min(disc["confidence"] for disc in discs),
+        warnings="; ".join(sidecar["warnings"]),
+        seconds=round(seconds, 2),
+    )
+
+
+def run_batch(
+    scans: Sequence[ScanFile], options: BatchOptions, *, jobs: int = 1, scheduler: str | None = None
+) -> Iterator[Row]:
+    """Label scans, in this process, in several, or on a Dask cluster; yields rows as they come.
+
+    Parameters
+    ----------
+    scans
+        The scans.
+    options
+        What is asked for.
+    jobs
+        Processes.
+    scheduler
+        Address of a Dask scheduler, whose workers are then used instead.
+
+    Raises
+    ------
+    OutputError
+        If the folder of results can't be made.
+    DeepSpineError
+        If there is no Dask, or no scheduler at that address.
+    """
+    make_folder(options.derivatives)
+    write_text(options.derivatives / "dataset_description.json", json.dumps(DESCRIPTION, indent=2) + "\n")
+    if scheduler is not None:
+        return _on_dask(scans, options, scheduler)
+    if jobs == 1:
+        return (label_scan(scan, options) for scan in scans)
+    return _in_processes(scans, options, jobs)
+
+
+def _in_processes(scans: Sequence[ScanFile], options: BatchOptions, jobs: int) -> Iterator[Row]:
+    """Label in worker processes; one that dies takes its scan with it, not the others.
+
+    A dead worker breaks its pool. The scans that were under way are then tried one at a time, each in a
+    process of its own, which tells the one that kills from those that were only beside it.
+    """
+    waiting, attempts = list(scans), dict.fromkeys(scans, 0)
+    while waiting:
+        careful = any(attempts[scan] for scan in waiting)
+        workers = 1 if careful else jobs
+        left: list[ScanFile] = []
+        with _pool(workers, jobs) as pool:
+            running: dict[Future[Row], ScanFile] = {}
+            try:
+                broken = False
+                while (waiting and not broken) or running:
+                    while waiting and not broken and len(running) < workers:
+                        scan = waiting.pop(0)
+                        running[pool.submit(label_scan, scan, options)] = scan
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        scan = running.pop(future)
+                        try:
+                            yield future.result()
+                        except BrokenProcessPool:
+                            broken = True
+                            attempts[scan] += 1
+                            left.append(scan)
+            except BrokenProcessPool:
+                left.insert(0, scan)  # submitted to a pool that had just broken
+            except BaseException:
+                _stop(pool)
+                raise
+        for scan in [scan for scan in left if attempts[scan] >= ATTEMPTS]:
+            left.remove(scan)
+            name = str(scan.folder / scan.stem)
+            yield _failed(name, options, "the worker process died at this scan", time.perf_counter())
+        waiting = left + waiting
+
+
+def _pool(workers: int, jobs: int) -> ProcessPoolExecutor:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (threads,))
+
+
+def _start_worker(threads: int) -> None:
+    """Keep a worker to its share of the cores; it is ended by its parent, not by the terminal."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["SCT_DEEPSPINE_THREADS"] = str(threads)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End a pool at once: what is half-written is done again by the next run."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+def _on_dask(scans: Sequence[ScanFile], options: BatchOptions, scheduler: str) -> Iterator[Row]:
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise DeepSpineError(
+            "-scheduler needs Dask, which is not installed: pip install 'sct_deepspine[batch]'"
+        ) from error
+    try:
+        client = Client(scheduler, timeout=20, set_as_default=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DeepSpineError(f"no Dask scheduler answers at {scheduler} ({reason})") from error
+    with client:
+        # A scan whose worker is lost is given to another one by Dask itself.
+        futures = {
+            client.submit(label_scan, scan, options, pure=False, key=f"{scan.path}"): scan for scan in scans
+        }
+        for future in as_completed(list(futures)):
+            scan = futures.pop(future)
+            if future.status == "finished":
+                yield future.result()
+            else:
+                name = str(scan.folder / scan.stem)
+                reason = " ".join(str(future.exception()).split())[:200]
+                yield _failed(
+                    name, options, f"the worker was lost at this scan ({reason})", time.perf_counter()
+                )
+
+
+def write_overview(rows: Sequence[Row], options: BatchOptions) -> list[Path]:
+    """Write ``summary.csv`` and ``index.html`` of the scans done so far; returns their paths."""
+    from sct_deepspine.report import Entry, write_page
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: row.scan))
+    summary, page = options.derivatives / "summary.csv", options.derivatives / "index.html"
+    write_text(summary, text.getvalue())
+    entries = []
+    for row in rows:
+        kept = options.derivatives / ENTRIES / f"{row.scan}.json"
+        if kept.is_file():
+            entries.append(Entry.from_json(kept.read_text(encoding="utf-8")))
+    write_page(page, entries, title=f"Disc labels of {len(rows)} scans")
+    return [summary, page]

@@ -1,0 +1,115 @@
+"""The command ``sct_deepspine_batch``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sct_deepspine.cli._common import FAILURE, INTERRUPTED, Arguments, add_device, run
+
+if TYPE_CHECKING:
+    from sct_deepspine.batch import Row
+
+__all__ = ["get_parser", "main"]
+
+DESCRIPTION = """\
+Label the discs of every scan of a cohort. Writes BIDS derivatives (OUT_DIR/derivatives/sct_deepspine/...
+_label-discs_dlabel.nii.gz and .json), summary.csv, and index.html, on which the most doubtful scans come
+first. A scan that fails does not stop the others: it is in the table, and the exit code is 1. Run again to
+go on after an interruption: scans that are finished are skipped.
+"""
+
+
+def get_parser() -> Arguments:
+    """Return the parser of the command."""
+    parser = Arguments("sct_deepspine_batch", DESCRIPTION)
+    parser.mandatory.add_argument(
+        "-i",
+        metavar="SOURCE",
+        required=True,
+        help="BIDS dataset, any folder, a glob in quotes, or a text file with one image a line",
+    )
+    parser.mandatory.add_argument("-o", metavar="OUT_DIR", required=True, help="Folder of results")
+    add = parser.optional.add_argument
+    add("-include", metavar="PATTERN", nargs="+", default=[], help='Names to take. Example: "*_T2w.nii.gz"')
+    add(
+        "-exclude",
+        metavar="PATTERN",
+        nargs="+",
+        default=[],
+        help='Names to leave out. Example: "*axial*"',
+    )
+    add("-contrast", metavar="C", nargs="+", default=[], help="Last words of names: T1w T2w …")
+    add("-jobs", type=int, default=1, metavar="N", help="Processes, which share the cores. Default: 1")
+    add(
+        "-scheduler",
+        metavar="ADDRESS",
+        help="Use the workers of a Dask cluster instead, such as tcp://10.0.0.1:8786. They must see the "
+        "same files under the same paths",
+    )
+    add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
+    add(
+        "-upper",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="Also write C1/C2 (2) and the top of C1 (1), extrapolated",
+    )
+    add_device(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, 1 if a scan failed, 130 if interrupted."""
+    parser = get_parser()
+    arguments = parser.parse(argv)
+    if arguments.jobs < 1:
+        parser.error(f"argument -jobs: expected at least 1, got {arguments.jobs}")
+    return run(_batch, arguments)
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from sct_deepspine.batch import BatchOptions, run_batch, write_overview
+    from sct_deepspine.bids import find_scans
+    from sct_deepspine.weights import load_weights
+
+    load_weights(arguments.weights, device=arguments.device)  # what is wrong with them is no scan's fault
+    scans = find_scans(
+        arguments.i, include=arguments.include, exclude=arguments.exclude, contrasts=arguments.contrast
+    )
+    weights = str(Path(arguments.weights).resolve()) if arguments.weights else None
+    options = BatchOptions(Path(arguments.o).resolve(), weights, arguments.device, bool(arguments.upper))
+    rows: list[Row] = []
+    interrupted = False
+    bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)
+    with bar:
+        try:
+            for row in run_batch(scans, options, jobs=arguments.jobs, scheduler=arguments.scheduler):
+                rows.append(row)
+                bar.update()
+        except KeyboardInterrupt:
+            interrupted = True
+    written = write_overview(rows, options)
+    if arguments.v:
+        _report(rows, len(scans), written)
+    if interrupted:
+        print(f"interrupted after {len(rows)} of {len(scans)} scans; run again to go on", file=sys.stderr)
+        return INTERRUPTED
+    return FAILURE if any(row.error for row in rows) else 0
+
+
+def _report(rows: Sequence[Row], total: int, written: Sequence[Path]) -> None:
+    for row in rows:
+        if row.error:
+            print(f"FAILED {row.scan}: {row.error}")
+    doubtful = [row for row in rows if not row.error and row.level_confidence < 0.5]
+    for row in sorted(doubtful, key=lambda row: row.level_confidence):
+        print(f"DOUBTFUL {row.scan}: level confidence {row.level_confidence:.2f}")
+    counts = {status: sum(row.status == status for row in rows) for status in ("done", "skipped", "failed")}
+    print(f"{total} scans: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    print("Written:", *(f"  {path}" for path in written), sep="\n")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ImageError,
         NoDiscsError,
         OutputError,
+        SctError,
         WeightsError,
     )
     from sct_deepspine.labeling import label_discs
@@ -32,6 +33,7 @@ __all__ = [
     "ImageError",
     "NoDiscsError",
     "OutputError",
+    "SctError",
     "WeightsError",
     "__version__",
     "disc_name",

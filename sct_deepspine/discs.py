@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from sct_deepspine.volume import Volume, image_like, is_sct_image
 if TYPE_CHECKING:
     from sct_deepspine.heatmaps import DrawnSheet
 
-__all__ = ["FIRST_VALUE", "LAST_VALUE", "Disc", "DiscLabels", "disc_name"]
+__all__ = ["FIRST_VALUE", "LAST_VALUE", "TEMPLATE_LAST_VALUE", "Disc", "DiscLabels", "disc_name"]
 
 FIRST_VALUE, LAST_VALUE = 1, 25
 """1 is the top of C1, 2 is C1/C2, 3 is C2/C3, … 25 is L5/S1: the number of the vertebra just below."""
@@ -155,6 +155,26 @@ class DiscLabels:
             if flag and seen
         ]
         return replace(self, discs=(*added, *self.discs))
+
+    def moved(self, points_world: Mapping[int, FloatArray]) -> DiscLabels:
+        """Return the labels with some discs, by value, put where a person says they are."""
+        places = {value: np.asarray(point, dtype=np.float64) for value, point in points_world.items()}
+        discs = [
+            replace(disc, point_world=places[disc.value], interpolated=False)
+            if disc.value in places
+            else disc
+            for disc in self.discs
+        ]
+        return replace(self, discs=tuple(discs))
+
+    def without_ends(self, values: Iterable[int]) -> DiscLabels:
+        """Return the labels without some discs, by value, at either end; those in between stay."""
+        dropped, discs = set(values), list(self.discs)
+        while discs and discs[0].value in dropped:
+            discs.pop(0)
+        while discs and discs[-1].value in dropped:
+            discs.pop()
+        return replace(self, discs=tuple(discs))
 
     def for_template(self) -> DiscLabels:
         """Return the labels that SCT's template has, 1 to 21: ``-ldisc`` refuses a file with any other."""

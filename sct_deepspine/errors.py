@@ -8,6 +8,7 @@ __all__ = [
     "ImageError",
     "NoDiscsError",
     "OutputError",
+    "SctError",
     "WeightsError",
 ]
 
@@ -42,3 +43,7 @@ class DeviceError(DeepSpineError, RuntimeError):
 
 class OutputError(DeepSpineError, OSError):
     """A result can't be written where it was asked for."""
+
+
+class SctError(DeepSpineError, RuntimeError):
+    """The Spinal Cord Toolbox, its programs or its template are missing, or one of its commands failed."""

@@ -21,10 +21,10 @@ from sct_deepspine.errors import AnchorError, NoDiscsError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.locate import extend_centerline, find_centerline, middle_sheet
-from sct_deepspine.refine import look_again
+from sct_deepspine.refine import PointMap, look_again
 from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.sequence import Candidates, Sequence, SpacingPrior, decode, fill_skipped
-from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.straighten import SlidSpace, StraightSpace
 from sct_deepspine.volume import ImageLike, Volume, read_mask, read_volume
 from sct_deepspine.weights import Weights, load_weights
 
@@ -43,6 +43,7 @@ def label_discs(
     anchor: Anchors | None = None,
     weights: Any = None,
     device: str | None = None,
+    straight: str | PointMap = "auto",
     return_maps: bool = False,
 ) -> DiscLabels:
     """Label the intervertebral discs of a spine MRI.
@@ -65,6 +66,9 @@ def label_discs(
     device
         Where torch runs the networks, as it names it. By default onnxruntime runs them if it is
         installed, else torch on the CPU.
+    straight
+        ``"auto"`` to straighten along the centreline, ``"off"`` to follow it without straightening, or a
+        straight space, such as :class:`sct_deepspine.warps.WarpedStraightSpace`.
     return_maps
         Keep what the network saw and drew in ``DiscLabels.drawn``.
 
@@ -96,8 +100,8 @@ def label_discs(
     drawn = _draw(coarse, line, trained.locate)
     found = _find_candidates(drawn, ras)
     if trained.refine is not None:
-        space = StraightSpace(line)
-        found = look_again(ras, space, line.length_mm, coarse=drawn, found=found, artist=trained.refine)
+        space = _space(straight, line)
+        found = look_again(ras, space, coarse=drawn, found=found, artist=trained.refine)
     found, clamped = match_anchors(found, known)
     sequence = _read_levels(found, clamped, trained)
     discs = _assemble(found.points[sequence.indices], sequence, ras)
@@ -135,6 +139,16 @@ def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike 
         mask = read_mask(seg)
         return Centerline.from_mask(mask.data, mask.grid)
     return None
+
+
+def _space(straight: str | PointMap, line: Centerline) -> PointMap:
+    if not isinstance(straight, str):
+        return straight
+    if straight == "auto":
+        return StraightSpace(line)
+    if straight == "off":
+        return SlidSpace(line)
+    raise ValueError(f"expected straight to be 'auto', 'off' or a straight space, got {straight!r}")
 
 
 def _draw(volume: Volume, line: Centerline, artist: Artist) -> DrawnSheet:

@@ -35,6 +35,11 @@ LEVEL_FLOOR = 1e-4
 class PointMap(Protocol):
     """The two maps of a straight space, whatever made it."""
 
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        """Lowest and highest straight z of the spine."""
+        ...
+
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` straight points to the world."""
         ...
@@ -66,7 +71,6 @@ def straight_sheet(space: PointMap, z_mm: tuple[float, float], pixel_mm: float) 
 def look_again(
     volume: Volume,
     space: PointMap,
-    length_mm: float,
     *,
     coarse: DrawnSheet,
     found: Candidates,
@@ -80,8 +84,6 @@ def look_again(
         In RAS order.
     space
         The straight space.
-    length_mm
-        Straight z of the centreline's superior end.
     coarse
         What the coarse network drew.
     found
@@ -95,7 +97,8 @@ def look_again(
         World points, superior to inferior. A strength is the geometric mean of both looks' peaks, a
         level the product of both looks' levels.
     """
-    sheet = straight_sheet(space, (-BEYOND_MM, length_mm + BEYOND_MM), artist.pixel_mm)
+    bottom, top = space.z_mm
+    sheet = straight_sheet(space, (bottom - BEYOND_MM, top + BEYOND_MM), artist.pixel_mm)
     plane = normalise(*sample(volume, sheet, slab_mm=SLAB_MM))
     cells, strength, level = artist.codec.decode(artist.draw([plane])[0], separation=SEPARATION_CELLS)
     points = sheet.world_from_pixel(artist.codec.pixel_from_cell(cells))

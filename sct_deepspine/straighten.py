@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.frames import FloatArray, as_points
 
-__all__ = ["StraightSpace"]
+__all__ = ["SlidSpace", "StraightSpace"]
 
 MIN_STRETCH = 0.1
 """Least native length per straight length along z; towards the centre of curvature it falls to 0."""
@@ -55,6 +55,11 @@ class StraightSpace:
         anterior = _anterior_directions(arc, self.centerline.tangents(arc))
         object.__setattr__(self, "_anterior", CubicSpline(arc, anterior))
         object.__setattr__(self, "_tree", cKDTree(self.centerline.samples_world))
+
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        """Straight z of the centreline's two ends."""
+        return 0.0, self.centerline.length_mm
 
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` straight points (mm) to the world.
@@ -144,6 +149,43 @@ class StraightSpace:
             arc = np.where(nearer, end + side * along, arc)
             distance = np.where(nearer, line_distance, distance)
         return arc
+
+
+@dataclass(frozen=True, eq=False)
+class SlidSpace:
+    """A space that follows a centreline without straightening it: axial slices slid over each other.
+
+    Its x and y are those of the world, counted from the centreline at the same height; its z is the world's.
+
+    Parameters
+    ----------
+    centerline
+        The curve to follow.
+    """
+
+    centerline: Centerline
+
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        """World z of the centreline's lowest and highest points."""
+        z = self.centerline.samples_world[:, 2]
+        return float(z.min()), float(z.max())
+
+    def native_from_straight(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 3)`` slid points (mm) to the world."""
+        slid = as_points(points)
+        return slid + self._slide(slid[:, 2])
+
+    def straight_from_native(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 3)`` world points to the slid space (mm)."""
+        native = as_points(points)
+        return native - self._slide(native[:, 2])
+
+    def _slide(self, z: FloatArray) -> FloatArray:
+        line = self.centerline.samples_world
+        line = line[np.argsort(line[:, 2])]
+        x, y = (np.interp(z, line[:, 2], line[:, axis]) for axis in (0, 1))
+        return np.stack([x, y, np.zeros_like(x)], axis=1)
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -163,8 +163,15 @@ def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
 
 
 def _sct_image_like(source: Any, data: NDArray[Any]) -> Any:
-    """Copy an SCT image with other voxels; the source is left as it is."""
+    """Copy an SCT image with other voxels; the source is left as it is.
+
+    The copy's path is another one, so that saving it under its own name can't overwrite the source.
+    """
     image = source.copy()
+    if source.absolutepath:
+        folder, name = os.path.split(source.absolutepath)
+        stem, *suffix = name.split(".nii", 1)
+        image.absolutepath = os.path.join(folder, f"{stem}_discs.nii{suffix[0] if suffix else '.gz'}")
     image.data = data.reshape(np.shape(source.data))
     image.hdr.set_data_dtype(data.dtype)
     image.hdr["scl_slope"], image.hdr["scl_inter"] = 1, 0

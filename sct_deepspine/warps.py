@@ -200,6 +200,13 @@ class WarpedStraightSpace:
         middle = (round(columns / 2), round(rows / 2), 0)
         return cls(curve2straight, straight2curve, curve2straight.grid.world_from_voxel(middle)[0])
 
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        """Lowest and highest straight z of the straight grid."""
+        grid = self.native_from_straight_field.grid
+        ends = grid.world_from_voxel([[0, 0, 0], [0, 0, grid.shape[2] - 1]])[:, 2] - self.origin_world[2]
+        return float(ends.min()), float(ends.max())
+
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` straight points (mm) to the world; NaN where the field has no mapping.
 

@@ -7,14 +7,40 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 __all__ = ["Arguments", "add_device", "run"]
 
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 
-class Arguments(argparse.ArgumentParser):
-    """Arguments in SCT's manner: groups, single-dash names, help on stderr when there are none.
+class _Twin(argparse.ArgumentParser):
+    """What SCT's argument parser promises, where SCT is not installed."""
+
+    def __init__(self, description: str) -> None:
+        kind = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, add_help=False, formatter_class=kind)
+        self.mandatory_arggroup = self.add_argument_group("MANDATORY ARGUMENTS")
+        self.optional_arggroup = self.add_argument_group("OPTIONAL ARGUMENTS")
+        self.misc_arggroup = self.add_argument_group("MISC ARGUMENTS")
+
+    def error(self, message: str) -> NoReturn:
+        """Print the help and what is wrong; exit with 2."""
+        self.print_help(sys.stderr)
+        self.exit(USAGE_ERROR, f"\n{self.prog}: error: {message}\n\n")
+
+    def add_common_args(self) -> None:
+        """Add -h and -v."""
+        add = self.misc_arggroup.add_argument
+        add("-h", "--help", action="help", help="Show this help message and exit.")
+        verbosity = (
+            "Verbosity. 0: Display only errors/warnings, 1: Errors/warnings + info messages, 2: Debug mode."
+        )
+        add("-v", metavar="<int>", type=int, choices=(0, 1, 2), default=1, help=verbosity)
+
+
+class Arguments:
+    """Arguments in SCT's manner: its own parser where SCT is installed, else a twin of it.
 
     Parameters
     ----------
@@ -25,32 +51,28 @@ class Arguments(argparse.ArgumentParser):
     """
 
     def __init__(self, program: str, description: str) -> None:
-        super().__init__(
-            prog=program,
-            description=description,
-            add_help=False,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self.mandatory = self.add_argument_group("MANDATORY ARGUMENTS")
-        self.optional = self.add_argument_group("OPTIONAL ARGUMENTS")
-        self.misc = self.add_argument_group("MISC ARGUMENTS")
-        self.misc.add_argument("-h", "-help", "--help", action="help", help="Show this help message and exit")
-        self.misc.add_argument(
-            "-v",
-            type=int,
-            choices=(0, 1, 2),
-            default=1,
-            help="Verbosity: 0 only errors, 1 results, 2 details",
-        )
+        from sct_deepspine.sct import argument_parser
+
+        parser: Any = argument_parser(description) or _Twin(description)
+        parser.prog, parser.allow_abbrev = program, False
+        self.parser = parser
+        self.mandatory = parser.mandatory_arggroup
+        self.optional = parser.optional_arggroup
+        self.misc = parser.misc_arggroup
+        parser.add_common_args()
+
+    def error(self, message: str) -> NoReturn:
+        """Print the help and what is wrong; exit with 2."""
+        self.parser.error(message)
+        raise AssertionError("the parser has exited")
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse; without any argument, print the help on stderr and exit with 2."""
         words = sys.argv[1:] if argv is None else list(argv)
         if not words:
-            self.print_help(sys.stderr)
+            self.parser.print_help(sys.stderr)
             raise SystemExit(USAGE_ERROR)
-        return self.parse_args(words)
+        return self.parser.parse_args(words)
 
 
 def add_device(parser: Arguments) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,11 +35,18 @@ def get_parser() -> Arguments:
         action="store_true",
         help="Make a scan that never was, label it and show the error against its truth",
     )
+    _add_inputs(parser)
+    _add_outputs(parser)
+    _add_registration(parser)
+    parser.misc.add_argument(
+        "-r", type=int, choices=(0, 1), default=1, help="Remove temporary files. Default: 1"
+    )
+    return parser
+
+
+def _add_inputs(parser: Arguments) -> None:
     add = parser.optional.add_argument
     add("-s", metavar="SEG", help="Spinal cord mask, on any grid; the centreline is then taken from it")
-    place = parser.optional.add_mutually_exclusive_group()
-    place.add_argument("-o", metavar="FILE", help="Label image to write. Default: IMAGE_discs.nii.gz")
-    place.add_argument("-ofolder", metavar="DIR", help="Folder to write to. Default: the current one")
     anchor = parser.optional.add_mutually_exclusive_group()
     anchor.add_argument(
         "-initdisc",
@@ -52,35 +57,71 @@ def get_parser() -> Arguments:
     anchor.add_argument(
         "-initlabel",
         metavar="FILE",
-        help="Label image with one disc or more whose level is known. The others follow",
+        help="Label image with one disc or more whose level is known, or the labels that this command wrote, "
+        "corrected by hand: rename one disc and the others follow, move one and it stays there",
     )
     add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
     add_device(parser)
-    add(
-        "-upper",
-        type=int,
-        choices=(0, 1),
-        default=0,
-        help="Also write C1/C2 (2) and the top of C1 (1), extrapolated",
+    straight = parser.optional.add_mutually_exclusive_group()
+    straight.add_argument(
+        "-straight",
+        choices=("auto", "sct", "off"),
+        default="auto",
+        help="What the second look straightens the spine with: its own analytic space, "
+        "sct_straighten_spinalcord (needs -s), or nothing. Default: auto",
     )
-    add("-csv", type=int, choices=(0, 1), default=0, help="Also write the discs as CSV")
-    add(
-        "-slicer",
-        type=int,
-        choices=(0, 1),
-        default=0,
-        help="Also write the discs as 3D Slicer markups (.mrk.json)",
+    straight.add_argument(
+        "-warps",
+        metavar="DIR",
+        help="Straighten with warp_curve2straight.nii.gz and warp_straight2curve.nii.gz of this folder",
     )
-    add("-heatmaps", type=int, choices=(0, 1), default=0, help="Also write one heat map per disc (4-D NIfTI)")
-    add(
-        "-attention",
-        type=int,
-        choices=(0, 1),
-        default=0,
-        help="Also write the network's attention map (NIfTI)",
-    )
+
+
+def _add_outputs(parser: Arguments) -> None:
+    add = parser.optional.add_argument
+    place = parser.optional.add_mutually_exclusive_group()
+    place.add_argument("-o", metavar="FILE", help="Label image to write. Default: IMAGE_discs.nii.gz")
+    place.add_argument("-ofolder", metavar="DIR", help="Folder to write to. Default: the current one")
+    switches = {
+        "-upper": "Also write C1/C2 (2) and the top of C1 (1), extrapolated",
+        "-csv": "Also write the discs as CSV",
+        "-slicer": "Also write the discs as 3D Slicer markups (.mrk.json)",
+        "-heatmaps": "Also write one heat map per disc (4-D NIfTI)",
+        "-attention": "Also write the network's attention map (NIfTI)",
+    }
+    for name, text in switches.items():
+        add(name, type=int, choices=(0, 1), default=0, help=text)
     add("-qc-png", metavar="FILE", help="Also write a picture of the discs and the heat maps")
-    return parser
+    add(
+        "-qc",
+        metavar="DIR",
+        help="Add an entry to the quality control report in this folder: SCT's own, or, where SCT is not "
+        "installed, a page (index.html) on which to look the scans over and rate them by keys",
+    )
+    add("-qc-dataset", metavar="NAME", help="Name of the dataset in the report")
+    add("-qc-subject", metavar="NAME", help="Name of the subject in the report")
+
+
+def _add_registration(parser: Arguments) -> None:
+    add = parser.optional.add_argument
+    add(
+        "-register",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="Also run sct_register_to_template with these discs (needs -s and SCT); "
+        "writes to IMAGE_reg beside the labels",
+    )
+    add("-c", choices=("t1", "t2", "t2s"), default="t2", help="Contrast to register with. Default: t2")
+    add("-t", metavar="DIR", help="Template to register to. Default: SCT's PAM50")
+    add("-param", metavar="STEPS", help="Steps of the registration, as sct_register_to_template takes them")
+    add(
+        "-n-labels",
+        type=int,
+        choices=(1, 2),
+        metavar="N",
+        help="Register with one or two discs, the best ones, instead of all",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,152 +146,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError:
             parser.error(f"argument -initdisc: expected VALUE,Z such as 3,142, got {arguments.initdisc}")
         arguments.initdisc = value, place
+    if (arguments.register or arguments.straight == "sct") and not arguments.s:
+        parser.error("-register 1 and -straight sct need the cord mask: give -s SEG")
     return run(_demo if arguments.demo else _label, arguments)
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    labels, outputs = _label_file(arguments, Path(arguments.i))
+    from sct_deepspine.cli._products import Products
+
+    products = Products(arguments, Path(arguments.i))
+    labels = _label_file(arguments, products)
+    products.write(labels)
     if arguments.v:
-        _report(arguments, labels, outputs)
+        products.report(labels)
     return 0
 
 
-def _label_file(arguments: argparse.Namespace, image: Path) -> tuple[DiscLabels, list[Path]]:
+def _label_file(arguments: argparse.Namespace, products: Any) -> DiscLabels:
+    from sct_deepspine.anchors import read_corrections
     from sct_deepspine.labeling import label_discs
-    from sct_deepspine.volume import read_volume
 
-    target = _target(arguments, image)
-    volume = read_volume(image)
-    labels = label_discs(
-        volume,
-        seg=arguments.s,
-        anchor=_anchor(arguments, volume),
-        weights=arguments.weights,
-        device=arguments.device,
-        return_maps=bool(arguments.heatmaps or arguments.attention or arguments.qc_png),
-    )
-    labels = labels.of(str(image))
-    if arguments.upper:
-        labels = labels.with_upper_discs()
-    return labels, _write(arguments, labels, target)
-
-
-def _target(arguments: argparse.Namespace, image: Path) -> Path:
-    """Return the label image's path, having checked that it can be written before anything is computed."""
-    from sct_deepspine.errors import OutputError
-
-    stem = image.name
-    for suffix in (".gz", ".nii", ".img", ".hdr", ".mgz"):
-        stem = stem.removesuffix(suffix)
-    target = Path(arguments.o) if arguments.o else Path(arguments.ofolder or ".") / f"{stem}_discs.nii.gz"
-    if not target.name.endswith((".nii", ".nii.gz")):
-        raise OutputError(f"the output must be .nii or .nii.gz, got {target}")
-    for given in (image, arguments.s):
-        if given and target.exists() and Path(given).exists() and target.samefile(given):
-            raise OutputError(f"the output {target} is an input; give another name with -o")
-    for folder in {target.parent, Path(arguments.qc_png).parent if arguments.qc_png else target.parent}:
-        # The output folder is made if need be, but only when there is something to write.
-        place = _existing(folder) if arguments.ofolder and folder == target.parent else folder
-        if not place.is_dir():
-            raise OutputError(f"no such folder: {place}")
-        if not os.access(place, os.W_OK):
-            raise OutputError(f"the folder {place} can't be written to")
-    return target
-
-
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
-    while not folder.exists():
-        folder = folder.parent
-    return folder
+    volume = products.volume
+    options = {
+        "seg": arguments.s,
+        "weights": arguments.weights,
+        "device": arguments.device,
+        "straight": _straight(arguments),
+        "return_maps": products.needs_maps,
+    }
+    labels = label_discs(volume, anchor=_anchor(arguments, volume), **options)
+    if arguments.initlabel is not None:
+        corrections = read_corrections(arguments.initlabel, labels)
+        if corrections.anchors:
+            labels = label_discs(volume, anchor=corrections.anchors, **options)
+        labels = labels.moved(corrections.places).without_ends(corrections.removed)
+    labels = labels.of(arguments.i)
+    return labels.with_upper_discs() if arguments.upper else labels
 
 
 def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:
-    from sct_deepspine.anchors import anchor_at_slice, anchors_from_labels
+    from sct_deepspine.anchors import anchor_at_slice
 
-    if arguments.initdisc is not None:
-        value, slice_index = arguments.initdisc
-        return anchor_at_slice(value, slice_index, volume)
-    if arguments.initlabel is not None:
-        return anchors_from_labels(arguments.initlabel)
-    return None
+    if arguments.initdisc is None:
+        return None
+    value, slice_index = arguments.initdisc
+    return anchor_at_slice(value, slice_index, volume)
 
 
-def _write(arguments: argparse.Namespace, labels: DiscLabels, target: Path) -> list[Path]:
-    from sct_deepspine import outputs
-    from sct_deepspine.errors import DeepSpineError
-    from sct_deepspine.files import make_folder, write_text
+def _straight(arguments: argparse.Namespace) -> Any:
+    """Return the straight space to use, or how to make it."""
+    from sct_deepspine.warps import WarpedStraightSpace
 
-    base = target.with_name(target.name.removesuffix(".gz").removesuffix(".nii"))
-    stem = base.name.removesuffix("_discs")
-    if arguments.attention and (labels.drawn is None or labels.drawn.attention is None):
-        raise DeepSpineError("these weights have no attention map; leave -attention out")
-    labels.to_array()  # fails before the first file is written, if it fails
-    make_folder(target.parent)
-    written = [target, base.with_name(f"{base.name}.json")]
-    labels.save(target)
-    write_text(written[1], labels.to_json(command=shlex.join(arguments.words), GeneratedBy=_generated_by()))
-    in_template = labels.for_template()
-    if 0 < len(in_template.discs) < len(labels.discs):
-        written.append(base.with_name(f"{base.name}_template.nii.gz"))
-        in_template.save(written[-1])
-    if arguments.csv:
-        written.append(base.with_name(f"{base.name}.csv"))
-        write_text(written[-1], labels.to_csv())
-    if arguments.slicer:
-        written.append(base.with_name(f"{base.name}.mrk.json"))
-        outputs.write_markups(labels, written[-1])
-    if arguments.heatmaps and labels.drawn is not None:
-        written.append(base.with_name(f"{stem}_heatmaps.nii.gz"))
-        outputs.write_heatmaps(labels.drawn, written[-1])
-    if arguments.attention and labels.drawn is not None:
-        written.append(base.with_name(f"{stem}_attention.nii.gz"))
-        outputs.write_attention(labels.drawn, written[-1])
-    if arguments.qc_png:
-        from sct_deepspine.qc import write_png
+    if arguments.warps:
+        return WarpedStraightSpace.from_sct_folder(arguments.warps)
+    if arguments.straight != "sct":
+        return arguments.straight
+    from sct_deepspine.sct import straighten, temporary_folder
 
-        written.append(Path(arguments.qc_png))
-        write_png(labels, written[-1])
-    return written
-
-
-def _generated_by() -> list[dict[str, str]]:
-    from sct_deepspine import __version__
-
-    return [{"Name": PROGRAM, "Version": __version__}]
-
-
-def _report(arguments: argparse.Namespace, labels: DiscLabels, outputs: list[Path]) -> None:
-    """Print what was found, where it went and what to run next."""
-    print(_table(labels))
-    for sentence in labels.warnings:
-        print(f"WARNING: {sentence}")
-    print("\nWritten:", *(f"  {path}" for path in outputs), sep="\n")
-    image, discs = shlex.quote(str(arguments.i)), shlex.quote(str(outputs[0]))
-    seg = shlex.quote(arguments.s) if arguments.s else "SEG"
-    print(f"\nTo look at it:\n  fsleyes {image} -cm greyscale {discs} -cm subcortical")
-    if not labels.for_template().discs:
-        print("\nThe template ends at L1/L2: none of these discs is in it.")
-        return
-    known = next((path for path in outputs[1:] if path.name.endswith("_template.nii.gz")), outputs[0])
-    print(
-        f"\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n  sct_register_to_template "
-        f"-i {image} -s {seg} -ldisc {shlex.quote(str(known))} -c t2"
-    )
-
-
-def _table(labels: DiscLabels) -> str:
-    lines = [f"{'value':>5}  {'disc':<9} {'x mm':>8} {'y mm':>8} {'z mm':>8}  {'confidence':>10}"]
-    for disc in labels.discs:
-        x, y, z = disc.point_world
-        note = "  interpolated" if disc.interpolated else ""
-        lines.append(
-            f"{disc.value:>5}  {disc.name:<9} {x:8.1f} {y:8.1f} {z:8.1f}  {disc.confidence:10.2f}{note}"
-        )
-    lines.append(
-        f"{len(labels.discs)} discs; probability that every level is right: {labels.level_confidence:.2f}"
-    )
-    return "\n".join(lines)
+    with temporary_folder(keep=not arguments.r) as folder:
+        return straighten(arguments.i, arguments.s, folder)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -258,20 +212,22 @@ def _demo(arguments: argparse.Namespace) -> int:
     import nibabel as nib
     import numpy as np
 
+    from sct_deepspine.cli._products import Products
     from sct_deepspine.files import make_folder, written_whole
     from sct_deepspine.training.phantom import make_phantom
 
     folder = Path(arguments.o).parent if arguments.o else Path(arguments.ofolder or ".")
     image = folder / "phantom.nii.gz"
     arguments.i = str(image)
-    _target(arguments, image)
+    products = Products(arguments, image)
     phantom = make_phantom(np.random.default_rng(0), first=3, last=16)
     make_folder(folder)
     with written_whole(image) as partial:
         nib.save(nib.Nifti1Image(phantom.volume.data, phantom.volume.grid.affine), partial)
-    labels, outputs = _label_file(arguments, image)
+    labels = _label_file(arguments, products)
+    products.write(labels)
     if arguments.v:
-        _report(arguments, labels, [*outputs, image])
+        products.report(labels)
     found = {disc.value: disc.point_world for disc in labels.discs}
     errors = [float(np.linalg.norm(found[v] - tip)) for v, tip in phantom.discs.items() if v in found]
     print(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.cli._common import Arguments, run
 
@@ -16,6 +19,20 @@ if TYPE_CHECKING:
     from sct_deepspine.training.loop import TrainingConfig
 
 __all__ = ["get_parser", "main"]
+
+logger = logging.getLogger(__name__)
+
+SOURCES: dict[str, Any] = {
+    "i": None,
+    "val": None,
+    "split": None,
+    "role": "locate",
+    "other": None,
+    "weights": None,
+    "phantoms": 32,
+    "joined": 24,
+}
+"""What a run is made of beside its configuration, and the default of each."""
 
 DESCRIPTION = """\
 Train one of the two networks on a folder of labelled scans (NAME.nii.gz with NAME.json) and on
@@ -31,18 +48,22 @@ to be used by sct_deepspine_label -weights.
 def get_parser() -> Arguments:
     """Return the parser of the command."""
     parser = Arguments("sct_deepspine_train", DESCRIPTION)
-    parser.mandatory.add_argument("-i", metavar="FOLDER", help="Folder of labelled scans to train on")
     parser.mandatory.add_argument("-ofolder", metavar="DIR", required=True, help="Folder to write to")
     add = parser.optional.add_argument
+    add("-i", metavar="FOLDER", help="Folder of labelled scans to train on, or a labelled BIDS dataset")
     add(
         "-val",
         metavar="FOLDER",
         help="Folder of labelled scans to choose by. Default: a fifth of the subjects of -i",
     )
     add(
+        "-split",
+        metavar="JSON",
+        help='Subjects of -i to train on and to choose by: {"train": ["sub-01", …], "val": […]}',
+    )
+    add(
         "-role",
         choices=("locate", "refine"),
-        default="locate",
         help="Which network to train. Default: locate",
     )
     add(
@@ -51,26 +72,24 @@ def get_parser() -> Arguments:
         metavar="FILE",
         help="Weights whose other network goes into weights.safetensors",
     )
-    add(
-        "-config",
-        metavar="JSON",
-        help="Take the configuration from a config.json instead of the options below",
-    )
     add("-resume", type=int, choices=(0, 1), default=0, help="Go on from last.safetensors")
     add("-weights", metavar="FILE", help="Fine-tune: start from the network of this role in a weights file")
     add(
         "-phantoms",
         type=int,
-        default=32,
         metavar="N",
         help="Procedural spines to train on as well. Default: 32",
     )
     add(
         "-joined",
         type=int,
-        default=24,
         metavar="N",
         help="Whole spines joined of necks and lumbar spines of -i to train on as well. Default: 24",
+    )
+    add(
+        "-config",
+        metavar="JSON",
+        help="Run a config.json again: its options stand for those below and, unless they are given, above",
     )
     add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
     add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, 1 to refine")
@@ -105,8 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 after one line on stderr."""
     parser = get_parser()
     arguments = parser.parse(argv)
-    if not arguments.i and not arguments.phantoms:
+    if not arguments.config and not arguments.i and arguments.phantoms == 0:
         parser.error("nothing to train on: give -i FOLDER, -phantoms N, or both")
+    if arguments.val and arguments.split:
+        parser.error("-val and -split exclude each other")
     # The small matrices of a plane are no work for several threads, which would take the cores from torch.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     return run(_train, arguments)
@@ -139,7 +160,10 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
 
     try:
         if arguments.config:
-            return TrainingConfig.from_json(Path(arguments.config).read_text(encoding="utf-8"))
+            config = TrainingConfig.from_json(Path(arguments.config).read_text(encoding="utf-8"))
+            _fill_sources(arguments, config.sources)
+            return replace(config, sources=_sources(arguments))
+        _fill_sources(arguments, SOURCES)
         role = ROLES[arguments.role]
         network = NetworkConfig(
             channels=role.codec.channels,
@@ -163,9 +187,21 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
             workers=arguments.workers,
             seed=arguments.seed,
             device=arguments.device,
+            sources=_sources(arguments),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeepSpineError(f"the configuration can't be used: {error}") from error
+
+
+def _fill_sources(arguments: argparse.Namespace, given: Mapping[str, Any]) -> None:
+    """Take what the command line does not say from another place."""
+    for name, default in SOURCES.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, given.get(name, default))
+
+
+def _sources(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in SOURCES}
 
 
 def _initial(arguments: argparse.Namespace) -> StackedHourglass | None:
@@ -190,27 +226,53 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
 
     from sct_deepspine.training.dataset import read_folder
     from sct_deepspine.training.phantom import make_varied_phantom
-    from sct_deepspine.training.synthesis import make_joined_scan
+    from sct_deepspine.training.synthesis import can_join, make_joined_scan
+
+    def made(make: Callable[[np.random.Generator], Scan], count: int, title: str) -> list[Scan]:
+        numbers = tqdm(range(count), desc=title, disable=None if arguments.v else True)
+        return [make(np.random.default_rng((arguments.seed, n))) for n in numbers]
 
     training = read_folder(arguments.i) if arguments.i else []
     if arguments.val:
         validation = read_folder(arguments.val)
     else:
-        subjects = sorted({scan.subject for scan in training})
-        held = set(np.random.default_rng(arguments.seed).permutation(subjects)[: (len(subjects) + 4) // 5])
+        chosen, held = _split(arguments, sorted({scan.subject for scan in training}))
         validation = [scan for scan in training if scan.subject in held]
-        training = [scan for scan in training if scan.subject not in held]
-    seeds = tqdm(range(arguments.phantoms), desc="phantoms", disable=None if arguments.v else True)
-    phantoms = [make_varied_phantom(np.random.default_rng((arguments.seed, n))) for n in seeds]
+        training = [scan for scan in training if scan.subject in chosen]
+    joined: list[Scan] = []
+    if arguments.joined and can_join(training):
+        joined = made(lambda rng: make_joined_scan(rng, training), arguments.joined, "joined spines")
+    elif arguments.joined:
+        logger.warning("no joined spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
+    phantoms = made(make_varied_phantom, arguments.phantoms, "phantoms")
     if not validation:
-        held_seeds = range(10**6, 10**6 + 4)
-        validation = [
-            make_varied_phantom(np.random.default_rng((arguments.seed, n)), spineless_share=0)
-            for n in held_seeds
-        ]
-    seeds = tqdm(range(arguments.joined), desc="joined spines", disable=None if arguments.v else True)
-    joined = [make_joined_scan(np.random.default_rng((arguments.seed, n)), training) for n in seeds]
+        seeds = [(arguments.seed, n) for n in range(10**6, 10**6 + 4)]
+        validation = [make_varied_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
     return training + phantoms + joined, validation
+
+
+def _split(arguments: argparse.Namespace, subjects: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Return the subjects to train on and those to choose by: as the split file says, or by the seed."""
+    import numpy as np
+
+    from sct_deepspine.errors import DeepSpineError
+
+    if not arguments.split:
+        order = np.random.default_rng(arguments.seed).permutation(subjects)
+        held = set(order[: (len(subjects) + 4) // 5].tolist())
+        return set(subjects) - held, held
+    try:
+        split = json.loads(Path(arguments.split).read_text(encoding="utf-8"))
+        chosen, held = set(split["train"]), set(split["val"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeepSpineError(
+            f'{arguments.split} is no split: {{"train": [subjects], "val": [subjects]}} is needed ({error})'
+        ) from error
+    if chosen & held or not (chosen | held) <= set(subjects) or not held:
+        raise DeepSpineError(
+            f"{arguments.split} must name subjects of {arguments.i}, each in one set, and some to choose by"
+        )
+    return chosen, held
 
 
 def _export(

@@ -99,6 +99,8 @@ class TrainingConfig:
         Of weights and planes.
     device
         ``cpu``, ``cuda``, …
+    sources
+        Where scans and first weights came from, as the options of ``sct_deepspine_train`` name them.
     """
 
     network: NetworkConfig
@@ -114,6 +116,7 @@ class TrainingConfig:
     workers: int = 1
     seed: int = 0
     device: str = "cpu"
+    sources: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:

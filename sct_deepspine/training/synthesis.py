@@ -30,7 +30,7 @@ from sct_deepspine.training.phantom import (
 )
 from sct_deepspine.volume import Volume
 
-__all__ = ["join_scans", "make_joined_scan"]
+__all__ = ["can_join", "join_scans", "make_joined_scan"]
 
 SEAM_LEVELS = 0.15
 """Two pieces melt into each other over this share of a vertebra on either side of its middle."""
@@ -184,19 +184,26 @@ def join_scans(
     )
 
 
-def make_joined_scan(rng: np.random.Generator, scans: Sequence[Scan], *, drawn_share: float = 0.35) -> Scan:
-    """Join scans drawn from a training set; some with a drawn thorax.
+def can_join(scans: Sequence[Scan]) -> bool:
+    """Tell whether a set has a neck (C2/C3 to T1/T2) and a lumbar spine (T12/L1 to L5/S1) to join."""
+    return any(map(_is_neck, scans)) and any(map(_is_loin, scans))
 
-    Raises
-    ------
-    ValueError
-        If the set has no neck (C2/C3 to T1/T2) or no lumbar spine (T12/L1 to L5/S1).
-    """
-    necks = [scan for scan in scans if {3, 9} <= scan.discs.keys() and not {21} <= scan.discs.keys()]
-    loins = [scan for scan in scans if {20, 25} <= scan.discs.keys()]
-    thoraxes = [scan for scan in scans if {NECK_ENDS[0], LOIN_STARTS[1]} <= scan.discs.keys()]
-    if not necks or not loins:
-        raise ValueError("joined spines need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
+
+def _is_neck(scan: Scan) -> bool:
+    return {3, 9} <= scan.discs.keys() and 21 not in scan.discs
+
+
+def _is_loin(scan: Scan) -> bool:
+    return {20, 25} <= scan.discs.keys()
+
+
+def _is_thorax(scan: Scan) -> bool:
+    return {NECK_ENDS[0], LOIN_STARTS[1]} <= scan.discs.keys()
+
+
+def make_joined_scan(rng: np.random.Generator, scans: Sequence[Scan], *, drawn_share: float = 0.35) -> Scan:
+    """Join scans drawn from a training set for which :func:`can_join` holds; some with a drawn thorax."""
+    necks, loins, thoraxes = (list(filter(fits, scans)) for fits in (_is_neck, _is_loin, _is_thorax))
     neck, loin = necks[rng.integers(len(necks))], loins[rng.integers(len(loins))]
     draw = not thoraxes or rng.random() < drawn_share
     return join_scans(rng, neck, loin, None if draw else thoraxes[rng.integers(len(thoraxes))])

@@ -14,7 +14,7 @@ ORDER = (
     *("sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps"),
     *("architecture", "network", "artist", "runtime_torch", "runtime_onnx"),
     *("discs", "weights"),
-    *("locate", "refine", "anchors", "cards"),
+    *("locate", "refine", "anchors", "cards", "template", "sct"),
     "labeling",
     *("outputs", "qc", "report", "batch", "metrics", "stress", "evaluation"),
     "training",
@@ -24,7 +24,7 @@ ORDER = (
 
 INNER_ORDER = {
     "training": ("augment", "dataset", "phantom", "synthesis", "loss", "loop", "validation", "export"),
-    "cli": ("_common",),
+    "cli": ("_common", "_products"),
 }
 """The same within the parts that are folders; what is not named here stands after what is."""
 

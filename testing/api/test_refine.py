@@ -21,6 +21,7 @@ class Moved:
     """A straight space that is the world, moved; it has no place for what is above a height."""
 
     offset = np.array([3.0, -40, 7])
+    z_mm = (0.0, LENGTH_MM)
 
     def __init__(self, top=np.inf):
         self.top = top
@@ -82,7 +83,7 @@ def again(tips, places, strengths=None, *, level=FLAT, fine_level=FLAT, **option
     """Look again at discs given in the world with an artist that draws peaks."""
     drawn, found = coarse_look(tips, level=level, **options)
     artist = Dots(places, strengths, fine_level)
-    return look_again(body(), Moved(), LENGTH_MM, coarse=drawn, found=found, artist=artist)
+    return look_again(body(), Moved(), coarse=drawn, found=found, artist=artist)
 
 
 def certain(value):
@@ -147,7 +148,7 @@ def test_a_candidate_that_only_the_fine_look_sees_is_weak():
 
 def test_without_fine_peaks_the_candidates_stay_as_they_were():
     drawn, found = coarse_look(world((9, 40), (9, 0)))
-    again_found = look_again(body(), Moved(), LENGTH_MM, coarse=drawn, found=found, artist=Dots([]))
+    again_found = look_again(body(), Moved(), coarse=drawn, found=found, artist=Dots([]))
     assert again_found is found
 
 
@@ -182,7 +183,7 @@ def test_fine_peaks_outside_the_image_are_no_candidates():
     assert body().grid.contains_voxel(body().grid.voxel_from_world(outside))[0]
     drawn, candidates = coarse_look(tips)
     low = Volume(body().data[:, :, :70], Grid((9, 60, 70), body().grid.affine))
-    cut = look_again(low, Moved(), LENGTH_MM, coarse=drawn, found=candidates, artist=Dots([(9, 40), (9, 70)]))
+    cut = look_again(low, Moved(), coarse=drawn, found=candidates, artist=Dots([(9, 40), (9, 70)]))
     assert len(found.points) == 2
     assert len(cut.points) == 1
 
@@ -196,8 +197,6 @@ def test_displaced_discs_of_a_phantom_come_back_to_their_painted_places(phantom,
     line = Centerline.from_points(phantom.centerline_world)
     drawn, candidates = coarse_look(truth + off)
     artist = paint_reader(1.0, FINE)
-    found = look_again(
-        painted, StraightSpace(line), line.length_mm, coarse=drawn, found=candidates, artist=artist
-    )
+    found = look_again(painted, StraightSpace(line), coarse=drawn, found=candidates, artist=artist)
     assert np.linalg.norm(off, axis=1).max() > 3
     assert np.linalg.norm(found.points - truth, axis=1).max() < 0.5

@@ -4,15 +4,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sct_deepspine.architecture import NetworkConfig
 from sct_deepspine.errors import ImageError
 from sct_deepspine.heatmaps import Codec
 from sct_deepspine.training.augment import (
+    _ghost,
+    _implant,
+    _lose_resolution,
+    _ring,
+    _spike,
+    _wrap,
     crop_field_of_view,
     random_grid,
     randomise_grey_values,
+    recolour_parcels,
     recolour_tissues,
     smooth_field,
 )
@@ -216,19 +223,19 @@ def test_planes_and_targets_have_the_shapes_of_the_codec(settings, phantom):
 class Recorded(RandomPlanes):
     """Keeps the sheets that are laid."""
 
-    def _lay_native_sheet(self, rng, scan):
-        self.laid = super()._lay_native_sheet(rng, scan)
+    def _lay_native_sheet(self, rng, scan, shape):
+        self.laid = super()._lay_native_sheet(rng, scan, shape)
         return self.laid
 
-    def _lay_straight_sheet(self, rng, scan):
-        self.laid = super()._lay_straight_sheet(rng, scan)
+    def _lay_straight_sheet(self, rng, scan, shape):
+        self.laid = super()._lay_straight_sheet(rng, scan, shape)
         return self.laid
 
 
 @pytest.mark.parametrize("settings", [FINE_PLANES, STRAIGHT], ids=["native", "straight"])
 def test_targets_peak_at_the_true_tips_and_name_their_levels(settings, phantom):
     settings = replace(settings, lateral_share=0.0)
-    planes = Recorded([phantom], CODEC, settings, length=12, seed=0)
+    planes = Recorded([phantom], CODEC, settings, length=20, seed=0)
     seen = 0
     for item in planes:
         sheet, _ = planes.laid
@@ -327,6 +334,55 @@ def test_a_random_grid_is_about_the_middle_and_of_the_scale_it_tells():
     upright, _ = random_grid(rng(1), (96, 64), 2.0, turn_degrees=0.0)
     assert upright[0, :, 1].mean() > upright[-1, :, 1].mean()
     assert upright[:, 0, 0].mean() < upright[:, -1, 0].mean()
+
+
+def test_batches_of_tall_planes_come_in_their_share(phantom):
+    settings = replace(PLANES, tall_rows=96, tall_share=0.4)
+    planes = RandomPlanes([phantom], CODEC, settings, length=40, seed=3, batch=4)
+    rows = [item["image"].shape[1] for item in planes]
+    assert set(rows) == {64, 96}
+    assert all(len(set(rows[n : n + 4])) == 1 for n in range(0, 40, 4))
+
+
+def test_parcels_of_like_appearance_get_grey_values_of_their_own():
+    plane = np.full((48, 48), 0.3, np.float32)
+    plane[10:30, 10:30] = 0.8
+    plane += 0.02 * rng().standard_normal(plane.shape).astype(np.float32)
+    before = plane.copy()
+    changed = [recolour_parcels(rng(seed), plane) for seed in range(20)]
+    np.testing.assert_array_equal(plane, before)
+    assert all(c.shape == plane.shape and c.dtype == np.float32 for c in changed)
+    steps = [c[15:25, 15:25].mean() - c[35:45, 35:45].mean() for c in changed]
+    assert min(steps) < -0.1  # the contrast can be the other way round
+    assert max(steps) > 0.1
+    flat = np.zeros((48, 48), np.float32)
+    np.testing.assert_array_equal(recolour_parcels(rng(), flat), flat)
+
+
+@pytest.mark.parametrize("spoil", [_ghost, _wrap, _ring, _spike], ids=lambda f: f.__name__)
+def test_an_artefact_spoils_a_plane_and_leaves_it_recognisable(spoil):
+    plane = gaussian_filter(rng().random((64, 48)), 2).astype(np.float32)
+    for seed in range(10):
+        spoilt = spoil(rng(seed), plane)
+        assert spoilt.shape == plane.shape
+        assert np.isfinite(spoilt).all()
+        assert (spoilt != plane).any()
+        assert np.corrcoef(spoilt.ravel(), plane.ravel())[0, 1] > 0.2
+
+
+def test_round_metal_the_signal_is_lost():
+    plane = np.ones((64, 48), np.float32)
+    holes = [_implant(rng(seed), plane, 2.0).min() for seed in range(10)]
+    assert max(holes) < 0.2
+
+
+def test_a_thick_slice_is_averaged_along_one_axis():
+    plane = rng().random((60, 40)).astype(np.float32)
+    lost = [_lose_resolution(rng(seed), plane, 1.0) for seed in range(30)]
+    assert all(out.shape == plane.shape and np.isfinite(out).all() for out in lost)
+    steps = np.array([[np.abs(np.diff(out, axis=axis)).mean() for axis in (0, 1)] for out in lost])
+    assert (steps[:, 0] < 0.5 * steps[:, 1]).any()
+    assert (steps[:, 1] < 0.5 * steps[:, 0]).any()
 
 
 def test_grey_values_change_and_stay_finite():
@@ -666,7 +722,9 @@ def test_real_scans_have_their_discs_in_view_from_top_to_bottom(data_folder):
 
 def test_the_grey_values_of_a_plane_are_those_of_the_scan(phantom):
     """With nothing changed at random but the pose, bright canal is where the target says."""
-    settings = replace(PLANES, pixel_mm=2.0, lateral_share=0.0, recolour_share=0.0, shape=(96, 64))
+    settings = replace(
+        PLANES, pixel_mm=2.0, lateral_share=0.0, recolour_share=0.0, parcel_share=0.0, shape=(96, 64)
+    )
     planes = Recorded([phantom], CODEC, settings, length=4, seed=2)
     grid = phantom.tissue.grid
     for item in planes:

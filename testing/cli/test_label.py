@@ -508,7 +508,7 @@ def test_without_arguments_the_help_goes_to_stderr(label, capsys):
     assert "MANDATORY ARGUMENTS" in printed.err
 
 
-@pytest.mark.parametrize("word", ["-h", "-help", "--help"])
+@pytest.mark.parametrize("word", ["-h", "--help"])
 def test_help_on_request_goes_to_stdout(word, label, capsys):
     with pytest.raises(SystemExit) as exit_:
         label(word)

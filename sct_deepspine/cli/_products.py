@@ -1,0 +1,216 @@
+"""What ``sct_deepspine_label`` writes and prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from sct_deepspine import __version__, outputs
+from sct_deepspine.bids import image_stem
+from sct_deepspine.discs import DiscLabels
+from sct_deepspine.errors import DeepSpineError, OutputError
+from sct_deepspine.files import make_folder, write_text
+from sct_deepspine.sct import (
+    Registration,
+    add_qc_entry,
+    register_to_template,
+    require_sct,
+    sct_is_installed,
+    show_viewer_syntax,
+)
+from sct_deepspine.template import template_labels
+from sct_deepspine.volume import Volume, read_volume
+
+__all__ = ["Products"]
+
+
+class Products:
+    """The files asked for, and where they go; checked before anything is computed.
+
+    Parameters
+    ----------
+    arguments
+        The command's arguments.
+    image
+        The image's path.
+
+    Raises
+    ------
+    OutputError
+        If the labels can't be written where they are asked for.
+    SctError
+        If a registration is asked for and SCT is not installed.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, image: Path) -> None:
+        self.arguments, self.image = arguments, image
+        self.target = self._checked_target()
+        self.written: list[Path] = []
+        self.registration: Registration | None = None
+        if arguments.register:
+            require_sct()
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether something of what the networks drew is asked for."""
+        asked = self.arguments
+        return bool(asked.heatmaps or asked.attention or asked.qc_png or asked.qc)
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The image."""
+        return read_volume(self.image)
+
+    def _checked_target(self) -> Path:
+        """Return the label image's path."""
+        asked = self.arguments
+        name = f"{image_stem(self.image)}_discs.nii.gz"
+        target = Path(asked.o) if asked.o else Path(asked.ofolder or ".") / name
+        if not target.name.endswith((".nii", ".nii.gz")):
+            raise OutputError(f"the output must be .nii or .nii.gz, got {target}")
+        for given in (self.image, asked.s, asked.initlabel):
+            if given and target.exists() and Path(given).exists() and target.samefile(given):
+                raise OutputError(f"the output {target} is an input; give another name with -o")
+        for folder in {target.parent, Path(asked.qc_png).parent if asked.qc_png else target.parent}:
+            # The output folder is made if need be, but only when there is something to write.
+            place = _existing(folder) if asked.ofolder and folder == target.parent else folder
+            if not place.is_dir():
+                raise OutputError(f"no such folder: {place}")
+            if not os.access(place, os.W_OK):
+                raise OutputError(f"the folder {place} can't be written to")
+        return target
+
+    def write(self, labels: DiscLabels) -> None:
+        """Write everything that is asked for."""
+        asked, target, drawn = self.arguments, self.target, labels.drawn
+        base = target.with_name(image_stem(target))
+        stem = base.name.removesuffix("_discs")
+        if asked.attention and (drawn is None or drawn.attention is None):
+            raise DeepSpineError("these weights have no attention map; leave -attention out")
+        labels.to_array()  # fails before the first file is written, if it fails
+        make_folder(target.parent)
+        labels.save(self._add(target))
+        generated_by = [{"Name": Path(asked.words[0]).name, "Version": __version__}]
+        text = labels.to_json(command=shlex.join(asked.words), GeneratedBy=generated_by)
+        write_text(self._add(base.with_name(f"{base.name}.json")), text)
+        self._write_template_labels(labels, base.with_name(f"{base.name}_template.nii.gz"))
+        if asked.csv:
+            write_text(self._add(base.with_name(f"{base.name}.csv")), labels.to_csv())
+        if asked.slicer:
+            outputs.write_markups(labels, self._add(base.with_name(f"{base.name}.mrk.json")))
+        if asked.heatmaps and drawn is not None:
+            outputs.write_heatmaps(drawn, self._add(base.with_name(f"{stem}_heatmaps.nii.gz")))
+        if asked.attention and drawn is not None:
+            outputs.write_attention(drawn, self._add(base.with_name(f"{stem}_attention.nii.gz")))
+        if asked.qc_png:
+            from sct_deepspine.qc import write_png
+
+            write_png(labels, self._add(Path(asked.qc_png)))
+        if asked.qc:
+            self._add_to_report(labels)
+        if asked.register:
+            self.registration = register_to_template(
+                self.image,
+                asked.s,
+                labels,
+                contrast=asked.c,
+                folder=base.with_name(f"{stem}_reg"),
+                template=asked.t,
+                param=asked.param,
+                count=asked.n_labels,
+                keep_temporary=not asked.r,
+            )
+            self.written += [self.registration.warp_template2anat, self.registration.warp_anat2template]
+
+    def _add(self, path: Path) -> Path:
+        self.written.append(path)
+        return path
+
+    def _write_template_labels(self, labels: DiscLabels, path: Path) -> None:
+        """Write the labels that the registration can take, if they are some and not all."""
+        usable = labels.for_template()
+        if self.arguments.s and usable.discs:
+            usable, _ = template_labels(labels, self.arguments.s)
+        if 0 < len(usable.discs) < len(labels.discs):
+            usable.save(self._add(path))
+
+    def _add_to_report(self, labels: DiscLabels) -> None:
+        asked, folder = self.arguments, Path(self.arguments.qc)
+        make_folder(folder)
+        if sct_is_installed():
+            add_qc_entry(
+                self.image,
+                self.target,
+                folder,
+                command=asked.words,
+                dataset=asked.qc_dataset,
+                subject=asked.qc_subject,
+            )
+            return
+        from sct_deepspine.report import make_entry, read_entries, write_page
+
+        words = [asked.qc_dataset, asked.qc_subject, image_stem(self.image)]
+        name = " / ".join(word for word in words if word)
+        entries = folder / "entries"
+        make_folder(entries)
+        key = sha256(f"{name}\n{self.image.resolve()}".encode()).hexdigest()[:16]
+        write_text(entries / f"{key}.json", make_entry(labels, self.volume, name).to_json())
+        write_page(self._add(folder / "index.html"), read_entries(entries), title="Disc labels")
+
+    def report(self, labels: DiscLabels) -> None:
+        """Print what was found, where it went and what to run next."""
+        asked = self.arguments
+        print(_table(labels))
+        for sentence in labels.warnings:
+            print(f"WARNING: {sentence}")
+        print("\nWritten:", *(f"  {path}" for path in self.written), sep="\n")
+        image, discs = str(asked.i), str(self.target)
+        if sct_is_installed():
+            show_viewer_syntax(image, discs)
+        else:
+            words = ["fsleyes", image, "-cm", "greyscale", discs, "-cm", "subcortical"]
+            print(f"\nTo look at it:\n  {shlex.join(words)}")
+        if self.registration is not None:
+            self._report_registration(self.registration)
+        elif not labels.for_template().discs:
+            print("\nThe template ends at L1/L2: none of these discs is in it.")
+        else:
+            ends = "_template.nii.gz"
+            known = next((str(path) for path in self.written if path.name.endswith(ends)), discs)
+            words = ["sct_register_to_template", "-i", image, "-s", asked.s or "SEG", "-ldisc", known]
+            print(
+                f"\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n  {shlex.join(words)} -c t2"
+            )
+
+    def _report_registration(self, done: Registration) -> None:
+        names = ", ".join(f"{disc.value} {disc.name}" for disc in done.labels.discs)
+        print(f"\nRegistered to the template with {names}.")
+        for out in done.left_out:
+            print(f"Left out: {out.value} {out.name}, {out.reason}.")
+        words = ["sct_warp_template", "-d", str(self.arguments.i), "-w", str(done.warp_template2anat)]
+        print(f"Next:\n  {shlex.join(words)}")
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _table(labels: DiscLabels) -> str:
+    lines = [f"{'value':>5}  {'disc':<9} {'x mm':>8} {'y mm':>8} {'z mm':>8}  {'confidence':>10}"]
+    for disc in labels.discs:
+        x, y, z = disc.point_world
+        note = "  interpolated" if disc.interpolated else ""
+        lines.append(
+            f"{disc.value:>5}  {disc.name:<9} {x:8.1f} {y:8.1f} {z:8.1f}  {disc.confidence:10.2f}{note}"
+        )
+    lines.append(
+        f"{len(labels.discs)} discs; probability that every level is right: {labels.level_confidence:.2f}"
+    )
+    return "\n".join(lines)

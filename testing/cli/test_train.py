@@ -97,12 +97,12 @@ def test_a_short_run_writes_all_it_promises(finished):
     config = TrainingConfig.from_json((finished / "config.json").read_text())
     assert (config.steps, config.batch, config.workers, config.seed) == (6, 2, 0, 5)
     assert (config.optimiser, config.schedule, config.learning_rate) == ("adam", "constant", 0.002)
-    assert (config.runtime.network.width, config.runtime.network.depth, config.runtime.network.stacks) == (
+    assert (config.network.width, config.network.depth, config.network.stacks) == (
         8,
         1,
         1,
     )
-    assert config.runtime.network.attention
+    assert config.network.attention
 
 
 def test_the_weights_of_a_run_can_be_used_at_once(finished, phantom):
@@ -158,8 +158,8 @@ def test_the_fine_network_joins_the_coarse_one(scans, finished, tmp_path):
     assert run(*words(scans), "-ofolder", tmp_path / "fine", *both) == 0
     weights = load_weights(tmp_path / "fine" / "weights.safetensors")
     assert (weights.locate.pixel_mm, weights.refine.pixel_mm) == (2.0, 1.0)
-    assert weights.locate.runtime.network.config.attention
-    assert not weights.refine.runtime.network.config.attention
+    assert weights.locate.runtime.config.attention
+    assert not weights.refine.runtime.config.attention
     assert weights.name == "fine"
     assert {"locate", "refine"} <= weights.card.keys()
 

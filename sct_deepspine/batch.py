@@ -311,7 +311,7 @@ def _on_dask(scans: Sequence[ScanFile], options: BatchOptions, scheduler: str) -
         futures = {
             client.submit(label_scan, scan, options, pure=False, key=f"{scan.path}"): scan for scan in scans
         }
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             scan = futures.pop(future)
             if future.status == "finished":
                 yield future.result()

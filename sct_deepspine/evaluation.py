@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,22 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from sct_deepspine.cards import label_cards
-from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.confidence import KINDS, Judgement, calibration_error, view_kind
+from sct_deepspine.errors import DeepSpineError, ImageError
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.labeling import label_discs
-from sct_deepspine.metrics import ScanScore, as_rows, format_table, pool_by, score_scan
-from sct_deepspine.stress import Case, LabelledScan, stressed
+from sct_deepspine.metrics import LEVEL_RADIUS_MM, ScanScore, as_rows, format_table, pool_by, score_scan
+from sct_deepspine.stress import Case, LabelledScan, stressed, whole_spine_cases
 from sct_deepspine.volume import read_volume
 
 __all__ = [
     "Result",
+    "confidence_report",
     "evaluate_folder",
     "evaluate_stress",
+    "evaluate_whole_spines",
+    "judgements_csv",
+    "read_judgements",
     "report",
     "results_csv",
     "stress_report",
@@ -54,12 +59,16 @@ class Result:
         What the labelling said of itself; 0 where it failed.
     error
         The error's text where labelling failed, else empty.
+    judgements
+        What was said with which confidence and whether it was so: of the scan's levels, and of each
+        disc that lies at a true one. Empty where labelling failed or an anchor was given.
     """
 
     score: ScanScore
     seconds: float
     level_confidence: float
     error: str = ""
+    judgements: tuple[Judgement, ...] = ()
 
 
 def evaluate_folder(folder: str | Path, **options: Any) -> Iterator[Result]:
@@ -79,6 +88,16 @@ def evaluate_stress(folder: str | Path, *, seed: int = 0, **options: Any) -> Ite
             yield case.stress, _label_and_score(card, case, options)
 
 
+def evaluate_whole_spines(
+    scans: Iterable[tuple[str, LabelledScan]], *, seed: int = 0, **options: Any
+) -> Iterator[tuple[str, Result]]:
+    """Label whole spines, given with their names, under every change of theirs; yields as above."""
+    for index, (name, scan) in enumerate(scans):
+        card = {"image": name, "subject": name, "region": "whole spine", "contrast": "joined"}
+        for case in whole_spine_cases(scan, np.random.default_rng((seed, index))):
+            yield case.stress, _label_and_score(card, case, options)
+
+
 def _truth(card: dict[str, Any]) -> dict[int, FloatArray]:
     """Return the discs that are scored."""
     discs = {int(value): np.array(point, dtype=float) for value, point in card["discs"].items()}
@@ -88,12 +107,13 @@ def _truth(card: dict[str, Any]) -> dict[int, FloatArray]:
 def _label_and_score(card: dict[str, Any], case: Case, options: dict[str, Any]) -> Result:
     started = time.perf_counter()
     found: dict[int, FloatArray] = {}
+    sure: list[float] = []
     confidence, error = 0.0, ""
     try:
         labels = label_discs(case.image, anchor=case.anchor, **options)
         points = apply_affine(case.original_from_stressed, labels.points_world)
         found = dict(zip(labels.values.tolist(), points, strict=True))
-        confidence = labels.level_confidence
+        confidence, sure = labels.level_confidence, labels.confidence.tolist()
     except DeepSpineError as failure:
         error = str(failure)
         logger.warning("%s (%s): %s", card["image"], case.stress, error)
@@ -107,7 +127,22 @@ def _label_and_score(card: dict[str, Any], case: Case, options: dict[str, Any]) 
         region=card["region"],
         contrast=card["contrast"],
     )
-    return Result(score, seconds, confidence, error)
+    judged = bool(found) and case.anchor is None
+    judgements = _judgements(case, found, sure, confidence, score) if judged else ()
+    return Result(score, seconds, confidence, error, judgements)
+
+
+def _judgements(
+    case: Case, found: dict[int, FloatArray], sure: Sequence[float], confidence: float, score: ScanScore
+) -> tuple[Judgement, ...]:
+    kind = view_kind(found)
+    values, tips = list(case.truth), np.array(list(case.truth.values())).reshape(-1, 3)
+    out = [Judgement("scan", kind, confidence, score.levels_right)]
+    for (value, point), certainty in zip(found.items(), sure, strict=True):
+        distance = np.linalg.norm(tips - point, axis=1)
+        if len(distance) and distance.min() <= LEVEL_RADIUS_MM:
+            out.append(Judgement("disc", kind, certainty, values[int(distance.argmin())] == value))
+    return tuple(out)
 
 
 def stress_report(results: Sequence[tuple[str, Result]]) -> str:
@@ -124,6 +159,51 @@ def stress_report(results: Sequence[tuple[str, Result]]) -> str:
         figures = f"{100 * right:13.1f} {100 * levels:14.1f} {mean:8.2f} {confidence:10.2f}"
         lines.append(f"{name:<24} {len(own):>5} {figures}")
     return "\n".join(lines)
+
+
+def confidence_report(results: Iterable[Result]) -> str:
+    """Return a table with a line per kind of view: how sure the labelling was, and how often it was right."""
+    judgements = [judgement for result in results for judgement in result.judgements]
+    lines = [f"{'confidence of':<16} {'number':>6} {'said %':>7} {'right %':>8} {'calibration error %':>20}"]
+    for part in ("scan", "disc"):
+        for kind in (*KINDS, "all"):
+            own = [j for j in judgements if j.part == part and kind in (j.kind, "all")]
+            if own:
+                said, right = np.array([j.confidence for j in own]), np.array([j.right for j in own])
+                gap = calibration_error(said, right)
+                figures = f"{100 * said.mean():7.1f} {100 * right.mean():8.1f} {100 * gap:20.1f}"
+                lines.append(f"{f'{part}, {kind}':<16} {len(own):>6} {figures}")
+    return "\n".join(lines)
+
+
+def judgements_csv(results: Iterable[tuple[str, Result]]) -> str:
+    """Return one CSV line per judgement."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stress", "scan", "part", "kind", "confidence", "right"])
+    for stress, result in results:
+        for j in result.judgements:
+            row = [stress, result.score.name, j.part, j.kind, f"{j.confidence:.6f}", int(j.right)]
+            writer.writerow(row)
+    return text.getvalue()
+
+
+def read_judgements(path: str | Path) -> list[Judgement]:
+    """Read what :func:`judgements_csv` wrote.
+
+    Raises
+    ------
+    ImageError
+        If it is no such file.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return [
+                Judgement(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1")
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"{path} holds no confidences ({type(error).__name__}: {error})") from error
 
 
 def results_csv(results: Sequence[Result]) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from sct_deepspine.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.artist import Artist
 from sct_deepspine.centerline import Centerline
+from sct_deepspine.confidence import Calibration, view_kind
 from sct_deepspine.discs import Disc, DiscLabels, disc_name
 from sct_deepspine.errors import AnchorError, NoDiscsError
 from sct_deepspine.frames import FloatArray
@@ -104,6 +105,8 @@ def label_discs(
         found = look_again(ras, space, coarse=drawn, found=found, artist=trained.refine)
     found, clamped = match_anchors(found, known)
     sequence = _read_levels(found, clamped, trained)
+    if not clamped:
+        sequence = _calibrated(sequence, trained.calibration)
     discs = _assemble(found.points[sequence.indices], sequence, ras)
     return DiscLabels(
         discs=discs,
@@ -179,6 +182,16 @@ def _read_levels(found: Candidates, clamped: dict[int, int], trained: Weights) -
     return sequence
 
 
+def _calibrated(sequence: Sequence, calibration: Calibration) -> Sequence:
+    """Correct the decoding's probabilities by how often such ones were right."""
+    kind = view_kind(sequence.values.tolist())
+    return replace(
+        sequence,
+        probabilities=calibration.of_discs(sequence.probabilities, kind),
+        level_confidence=calibration.of_scan(sequence.level_confidence, kind),
+    )
+
+
 def _assemble(tips_world: FloatArray, sequence: Sequence, volume: Volume) -> tuple[Disc, ...]:
     """Put the discs in order, with those that were stepped over filled in."""
     values, points, flags = fill_skipped(tips_world, sequence.values)
@@ -197,11 +210,11 @@ def _warnings(discs: tuple[Disc, ...], sequence: Sequence) -> tuple[str, ...]:
     out = []
     if sequence.level_confidence < UNCERTAIN:
         settle = discs[len(discs) // 2].name
-        out.append(
-            f"the level is uncertain (probability {sequence.level_confidence:.2f} that all are right, "
-            f"{sequence.runner_up_probability:.2f} that all are off by {sequence.runner_up_shift:+d}); "
-            f"give the level of one disc, for instance the one labelled {settle}, as an anchor"
-        )
+        text = f"the level is uncertain (probability {sequence.level_confidence:.2f} that all are right"
+        if sequence.runner_up_shift:
+            text += f"; the likeliest other reading is {sequence.runner_up_shift:+d}"
+        text += f"); give the level of one disc, for instance the one labelled {settle}, as an anchor"
+        out.append(text)
     out += _odd_spacings(discs)
     filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
     if filled:

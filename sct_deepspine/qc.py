@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sct_deepspine.confidence import Judgement, calibration_error, reliability
 from sct_deepspine.discs import DiscLabels
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.files import written_whole
@@ -15,7 +17,7 @@ from sct_deepspine.heatmaps import DrawnSheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_sheet", "write_png"]
+__all__ = ["draw_sheet", "write_png", "write_reliability"]
 
 
 def draw_sheet(
@@ -74,3 +76,36 @@ def write_png(labels: DiscLabels, path: str | os.PathLike[str]) -> None:
     right.set_title("any disc", color="white", fontsize=9)
     with written_whole(path) as partial:
         figure.savefig(partial, dpi=100, format="png", facecolor="black")
+
+
+def write_reliability(judgements: Sequence[Judgement], path: str | os.PathLike[str]) -> None:
+    """Draw how often a confidence was justified against how high it was, of scans and of discs.
+
+    Raises
+    ------
+    OutputError
+        If it can't be written there.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), layout="tight")
+    FigureCanvasAgg(figure)
+    for axes, part in zip(figure.subplots(1, 2), ("scan", "disc"), strict=True):
+        own = [j for j in judgements if j.part == part]
+        said, right = [j.confidence for j in own], [j.right for j in own]
+        rows = reliability(said, right)
+        axes.plot([0, 1], [0, 1], color="grey", lw=1)
+        axes.plot([row[0] for row in rows], [row[1] for row in rows], "o-", color="tab:blue")
+        for mean, share, count in rows:
+            axes.annotate(str(count), (mean, share), xytext=(4, -10), textcoords="offset points", fontsize=7)
+        axes.set_title(
+            f"{part}s: calibration error {100 * calibration_error(said, right):.1f} %", fontsize=10
+        )
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("share that was right")
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_aspect("equal")
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")

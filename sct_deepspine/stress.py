@@ -17,11 +17,14 @@ from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 from sct_deepspine.frames import FloatArray, Grid
 from sct_deepspine.volume import ImageLike, Volume
 
-__all__ = ["Case", "LabelledScan", "stressed"]
+__all__ = ["Case", "LabelledScan", "stressed", "whole_spine_cases"]
 
 REMAPS = 5
 ROTATION_DEGREES = 20.0
 CROPS = (4, 6, 8)
+THORAX = 10, 19
+"""First and last disc of a crop that shows the thoracic spine only."""
+
 TOP_ANCHOR, BOTTOM_ANCHOR = 3, 25
 """C2/C3 is known by the dens above it, L5/S1 by the sacrum below."""
 
@@ -96,6 +99,8 @@ def stressed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
     yield same_place("2 mm isotropic", *_resampled(grey, ras.grid, (2.0, 2.0, 2.0)))
     if ras.data.shape[0] > 1:
         yield same_place("5 mm slices", *_resampled(grey, ras.grid, (5.0, 0.0, 0.0)))
+    yield same_place("5 mm coronal", *_resampled(grey, ras.grid, (0.0, 5.0, 0.0)))
+    yield same_place("5 mm axial", *_resampled(grey, ras.grid, (0.0, 0.0, 5.0)))
     for axis, name in enumerate(("pitch", "roll", "yaw")):
         if axis and ras.data.shape[0] == 1:
             continue  # a single slice that is turned out of its plane shows no spine
@@ -105,6 +110,28 @@ def stressed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
     yield same_place("bias", grey * _bias(grey.shape, rng))
     yield same_place("motion", _moved(grey, rng))
     yield from _crops(scan, ras)
+
+
+def whole_spine_cases(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
+    """Make cases of a scan that shows the spine from C2/C3 to L5/S1: whole, changed, and its thorax alone.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    rng
+        Of the remap and of the crops' places.
+    """
+    ras = scan.volume.as_ras()
+    grey = _unit_range(ras.data)
+    changes = {"": grey, ", inverted": 1 - grey, ", remapped": _remapped(grey, rng)}
+    for name, data in changes.items():
+        yield Case(f"whole spine{name}", Volume(data, ras.grid), scan.discs, scan.span_z_mm)
+    for count in CROPS[1:]:
+        first = int(rng.integers(THORAX[0], THORAX[1] - count + 2))
+        kept = list(range(first, first + count))
+        yield _crop(f"thoracic crop {count}", scan, ras, kept, anchored=False)
+        yield _crop(f"thoracic crop {count} with anchor", scan, ras, kept, anchored=True)
 
 
 def _unit_range(data: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -189,7 +216,7 @@ def _crop(name: str, scan: LabelledScan, ras: Volume, kept: list[int], *, anchor
     step = (z[kept[0]] - z[kept[-1]]) / (len(kept) - 1)
     above = (z[kept[0]] + z[kept[0] - 1]) / 2 if kept[0] - 1 in z else z[kept[0]] + step / 2
     below = (z[kept[-1]] + z[kept[-1] + 1]) / 2 if kept[-1] + 1 in z else z[kept[-1]] - step / 2
-    if "with landmark" in name:
+    if name.endswith("with landmark"):
         above = np.inf if kept[0] <= TOP_ANCHOR else above
         below = -np.inf if kept[-1] == BOTTOM_ANCHOR else below
     heights = ras.grid.world_from_voxel(np.outer(np.arange(ras.grid.shape[2]), (0, 0, 1)))[:, 2]

@@ -17,6 +17,7 @@ from typing import Any
 
 from sct_deepspine.architecture import NetworkConfig
 from sct_deepspine.artist import Artist, Runtime
+from sct_deepspine.confidence import Calibration
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.heatmaps import Codec
 from sct_deepspine.runtime_onnx import onnx_is_installed, read_graph
@@ -57,6 +58,11 @@ class Weights:
     def decoding(self) -> DecodingParameters:
         """Constants of the decoding."""
         return DecodingParameters(**self.card.get("decoding", {}))
+
+    @property
+    def calibration(self) -> Calibration:
+        """What corrects the decoding's probabilities."""
+        return Calibration.from_card(self.card.get("calibration", {}))
 
     @property
     def least_score(self) -> float:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-__all__ = ["Arguments", "add_device", "run"]
+__all__ = ["FAILURE", "Arguments", "add_device", "interruption_code", "run"]
 
-USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+USAGE_ERROR, FAILURE = 2, 1
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after SIGINT and SIGTERM, as a shell gives them."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end; raised so that what is under way cleans up after itself."""
+
+
+def interruption_code(error: KeyboardInterrupt) -> int:
+    """Return the exit code after an interruption."""
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+
+
+def _terminate(_number: int, _frame: object) -> NoReturn:
+    raise Terminated
 
 
 class _Twin(argparse.ArgumentParser):
@@ -94,11 +111,13 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
     level = (logging.ERROR, logging.WARNING, logging.DEBUG)[arguments.v]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("sct_deepspine").setLevel(level)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         return command(arguments)
     except DeepSpineError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return FAILURE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        print("interrupted; nothing half-written was left", file=sys.stderr)
+        return interruption_code(error)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_deepspine.cli._common import FAILURE, INTERRUPTED, Arguments, add_device, run
+from sct_deepspine.cli._common import FAILURE, Arguments, add_device, interruption_code, run
 
 if TYPE_CHECKING:
     from sct_deepspine.batch import Row
@@ -85,21 +85,21 @@ def _batch(arguments: argparse.Namespace) -> int:
     weights = str(Path(arguments.weights).resolve()) if arguments.weights else None
     options = BatchOptions(Path(arguments.o).resolve(), weights, arguments.device, bool(arguments.upper))
     rows: list[Row] = []
-    interrupted = False
+    interrupted: KeyboardInterrupt | None = None
     bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)
     with bar:
         try:
             for row in run_batch(scans, options, jobs=arguments.jobs, scheduler=arguments.scheduler):
                 rows.append(row)
                 bar.update()
-        except KeyboardInterrupt:
-            interrupted = True
+        except KeyboardInterrupt as error:
+            interrupted = error
     written = write_overview(rows, options)
     if arguments.v:
         _report(rows, len(scans), written)
-    if interrupted:
+    if interrupted is not None:
         print(f"interrupted after {len(rows)} of {len(scans)} scans; run again to go on", file=sys.stderr)
-        return INTERRUPTED
+        return interruption_code(interrupted)
     return FAILURE if any(row.error for row in rows) else 0
 
 

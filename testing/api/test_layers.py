@@ -13,7 +13,7 @@ ORDER = (
     *("_version", "errors", "bids", "frames", "files", "volume"),
     *("sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps"),
     *("architecture", "network", "artist", "runtime_torch", "runtime_onnx"),
-    *("discs", "weights"),
+    *("discs", "confidence", "weights"),
     *("locate", "refine", "anchors", "cards", "template", "sct"),
     "labeling",
     *("outputs", "qc", "report", "batch", "metrics", "stress", "evaluation"),

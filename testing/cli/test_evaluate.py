@@ -2,11 +2,14 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from sct_deepspine.cli.evaluate import main
-from sct_deepspine.evaluation import evaluate_folder, label_cards
+from sct_deepspine.discs import Disc, DiscLabels
+from sct_deepspine.evaluation import evaluate_folder, label_cards, read_judgements
+from sct_deepspine.training.phantom import make_phantom
 from sct_deepspine.volume import Volume
 
 
@@ -130,7 +133,7 @@ def test_a_table_that_cant_be_written_is_refused(folder, tmp_path, use_weights, 
 def test_under_stress_each_change_has_its_line(folder, use_weights, capsys):
     use_weights()
     assert main(["-i", str(folder), "-stress", "1", "-v", "0"]) == 0
-    table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
+    table = capsys.readouterr().out.split("\n\n")[-2].splitlines()
     assert "discs right %" in table[0]
     figures = {line[:24].strip(): line[24:].split() for line in table[1:]}
     # The paint is read through every change of place; its grey values must stay as they are.
@@ -146,3 +149,44 @@ def test_a_usage_error_exits_with_two(capsys):
             main(words)
         assert exit_.value.code == 2
         assert "sct_deepspine_evaluate" in capsys.readouterr().err
+
+
+def test_confidences_are_judged_written_and_drawn(folder, use_weights, tmp_path, capsys):
+    use_weights()
+    files = ["-confidences", str(tmp_path / "c.csv"), "-reliability", str(tmp_path / "r.png")]
+    assert main(["-i", str(folder), "-v", "0", *files]) == 0
+    assert "scan, landmark" in capsys.readouterr().out
+    judgements = read_judgements(tmp_path / "c.csv")
+    assert [j.part for j in judgements] == ["scan"] + ["disc"] * 8
+    assert all(j.right and j.kind == "landmark" and j.confidence > 0.5 for j in judgements)
+    assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, painted, use_weights):
+    use_weights()
+    anat, labels = tmp_path / "sub-01" / "anat", tmp_path / "derivatives" / "labels" / "sub-01" / "anat"
+    anat.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(painted.data, painted.grid.affine), anat / "sub-01_T2w.nii.gz")
+    truth = DiscLabels(
+        tuple(Disc(value, tip, 1.0) for value, tip in sorted(phantom.discs.items())), painted.grid, 1.0
+    )
+    truth.save(labels / "sub-01_T2w_label-discs_dlabel.nii.gz")
+    (result,) = evaluate_folder(tmp_path)
+    assert (result.score.subject, result.score.contrast) == ("sub-01", "T2w")
+    assert result.score.true_count == len(phantom.discs)
+    assert result.score.levels_right
+
+
+def test_whole_spines_are_joined_of_a_neck_and_a_lumbar_spine(tmp_path, save_scan, use_weights, capsys):
+    use_weights()
+    for name, first, last in (("neck", 3, 10), ("loin", 18, 25)):
+        scan = make_phantom(np.random.default_rng(first), first=first, last=last, voxel_mm=(5.0, 2.5, 2.5))
+        save_scan(replace(scan, name=name), scan.volume, tmp_path, subject=name)
+    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("whole spine", "thoracic crop 6", "thoracic crop 8 with anchor"):
+        assert name in printed
+    (tmp_path / "loin.json").unlink()
+    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"]) == 1
+    assert "no lumbar spine" in capsys.readouterr().err

@@ -1,0 +1,321 @@
+"""A cohort is labelled once, whatever happens on the way."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sct_deepspine import batch
+from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
+from sct_deepspine.bids import find_scans
+from sct_deepspine.cli.batch import main
+from sct_deepspine.errors import ImageError
+from sct_deepspine.report import Entry
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small image of noise: quickly read, and without a spine."""
+    path = tmp_path_factory.mktemp("small") / "noise.nii.gz"
+    data = np.random.default_rng(0).normal(100, 20, (4, 30, 40)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.diag([4, 4, 4, 1.0])), path)
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path, painted):
+    """A BIDS dataset of three painted phantoms, one T1w, and one broken file."""
+    root = tmp_path / "data set ü"
+    image = nib.Nifti1Image(painted.data, painted.grid.affine)
+    for subject in ("01", "02", "03"):
+        folder = root / f"sub-{subject}" / "anat"
+        folder.mkdir(parents=True)
+        nib.save(image, folder / f"sub-{subject}_T2w.nii.gz")
+    nib.save(image, root / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    (root / "sub-02" / "anat" / "sub-02_T2w.nii.gz").write_bytes(b"\x1f\x8b broken")
+    nib.save(image, root / "sub-03" / "anat" / "sub-03_T2w_seg.nii.gz")
+    (root / "derivatives").mkdir()
+    nib.save(image, root / "derivatives" / "sub-03_T2w.nii.gz")
+    return root
+
+
+def rows_of(results):
+    with (results / "derivatives" / "sct_deepspine" / "summary.csv").open(newline="") as file:
+        return {row["scan"]: row for row in csv.DictReader(file)}
+
+
+# What is found
+
+
+def test_the_scans_of_a_bids_dataset_are_found_and_nothing_else(dataset):
+    names = [scan.path.name for scan in find_scans(dataset)]
+    assert names == ["sub-01_T1w.nii.gz", "sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz", "sub-03_T2w.nii.gz"]
+    assert [str(scan.folder) for scan in find_scans(dataset)][-1] == os.path.join("sub-03", "anat")
+    assert {scan.subject for scan in find_scans(dataset)} == {"sub-01", "sub-02", "sub-03"}
+
+
+def test_filters_choose_among_them(dataset):
+    assert len(find_scans(dataset, contrasts=["T2w"])) == 3
+    assert len(find_scans(dataset, include=["sub-01*"])) == 2
+    assert len(find_scans(dataset, include=["sub-01*"], exclude=["*T1w*"])) == 1
+    with pytest.raises(ImageError, match="no scan"):
+        find_scans(dataset, contrasts=["PD"])
+
+
+def test_a_glob_a_list_and_a_plain_folder_are_sources_too(dataset, tmp_path):
+    assert len(find_scans(f"{dataset}/sub-*/anat/*_T2w.nii.gz")) == 3
+    (dataset / "list.txt").write_text("# mine\nsub-01/anat/sub-01_T2w.nii.gz\n\nsub-03/anat/sub-03_T2w.nii\n")
+    assert [scan.subject for scan in find_scans(dataset / "list.txt")] == ["sub-01", "sub-03"]
+    assert len(find_scans(dataset / "sub-01")) == 2
+    for nothing in (tmp_path / "lost", f"{tmp_path}/*.nii.gz"):
+        with pytest.raises(ImageError, match="no such folder, list or glob"):
+            find_scans(nothing)
+
+
+def test_two_scans_of_one_name_are_refused(dataset):
+    (dataset / "list.txt").write_text("a/x.nii.gz\nb/x.nii.gz\n")
+    with pytest.raises(ImageError, match="under one name"):
+        find_scans(dataset / "list.txt")
+
+
+# What is written
+
+
+def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(
+    dataset, tmp_path, use_weights, capsys, phantom
+):
+    use_batch_weights(use_weights)
+    results = tmp_path / "out"
+    assert main(["-i", str(dataset), "-o", str(results)]) == 1
+    printed = capsys.readouterr()
+    assert "FAILED" in printed.out
+    assert "4 scans: 3 done, 0 skipped, 1 failed" in printed.out
+    rows = rows_of(results)
+    bad = rows.pop(os.path.join("sub-02", "anat", "sub-02_T2w"))
+    assert bad["status"] == "failed"
+    assert "can't be read" in bad["error"]
+    assert {row["status"] for row in rows.values()} == {"done"}
+    assert {row["discs"] for row in rows.values()} == {str(len(phantom.discs))}
+    folder = results / "derivatives" / "sct_deepspine"
+    label = folder / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    data = np.asarray(nib.load(label).dataobj)
+    assert sorted(data[data > 0].tolist()) == sorted(phantom.discs)
+    assert json.loads((folder / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+    sidecar = json.loads(label.with_name("sub-01_T2w_label-discs_dlabel.json").read_text())
+    assert len(sidecar["Fingerprint"]) == 64
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert page.count('"picture": "iVBOR') == 3
+    assert page.index("sub-02_T2w") < page.index("sub-01_T2w")  # what failed comes first
+
+
+def use_batch_weights(use_weights):
+    weights = use_weights()
+    import sct_deepspine.weights
+
+    sct_deepspine.weights.load_weights = lambda path=None, device=None: weights
+    return weights
+
+
+@pytest.fixture(autouse=True)
+def restore_weights(monkeypatch):
+    import sct_deepspine.weights
+
+    monkeypatch.setattr(sct_deepspine.weights, "load_weights", sct_deepspine.weights.load_weights)
+
+
+def test_what_is_finished_is_skipped_and_what_has_changed_is_not(dataset, tmp_path, use_weights):
+    use_batch_weights(use_weights)
+    results = tmp_path / "out"
+    words = ["-i", str(dataset), "-o", str(results), "-v", "0", "-contrast", "T2w", "-exclude", "sub-02*"]
+    assert main(words) == 0
+    folder = results / "derivatives" / "sct_deepspine"
+    label = folder / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    before = label.stat().st_mtime_ns
+    assert main(words) == 0
+    assert {row["status"] for row in rows_of(results).values()} == {"skipped"}
+    assert label.stat().st_mtime_ns == before
+
+    image = dataset / "sub-01" / "anat" / "sub-01_T2w.nii.gz"
+    loaded = nib.load(image)
+    nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj) * 2, loaded.affine), image)
+    (folder / "sub-03" / "anat" / "sub-03_T2w_label-discs_dlabel.nii.gz").unlink()
+    assert main(words) == 0
+    assert {row["status"] for row in rows_of(results).values()} == {"done"}
+    assert main([*words, "-upper", "1"]) == 0
+    assert {row["status"] for row in rows_of(results).values()} == {"done"}
+
+
+def test_a_half_written_scan_is_done_again(dataset, tmp_path, use_weights, monkeypatch):
+    use_batch_weights(use_weights)
+    options = BatchOptions(tmp_path / "out")
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "_keep_entry", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            list(run_batch(scan, options))
+    folder = options.derivatives / "sub-01" / "anat"
+    assert (folder / "sub-01_T2w_label-discs_dlabel.nii.gz").is_file()
+    assert not (folder / "sub-01_T2w_label-discs_dlabel.json").exists()
+    (row,) = run_batch(scan, options)
+    assert row.status == "done"
+
+
+def test_an_unexpected_error_is_one_scans_own(dataset, tmp_path, use_weights, monkeypatch):
+    use_batch_weights(use_weights)
+    monkeypatch.setattr(batch, "_label", lambda *_: 1 / 0)
+    rows = list(run_batch(find_scans(dataset, contrasts=["T1w"]), BatchOptions(tmp_path)))
+    assert [(row.status, row.error) for row in rows] == [
+        ("failed", "unexpected ZeroDivisionError: division by zero")
+    ]
+
+
+def test_the_overview_holds_every_row(tmp_path):
+    options = BatchOptions(tmp_path)
+    options.derivatives.mkdir(parents=True)
+    rows = [Row("b", "done", 8, "C2/C3", "T2/T3", 0.4), Row("a", "failed", error='a "quoted", line')]
+    written = write_overview(rows, options)
+    with written[0].open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["scan"] for row in table] == ["a", "b"]
+    assert table[0]["error"] == 'a "quoted", line'
+
+
+def test_an_entry_survives_its_file():
+    entry = Entry("a</script>", discs=({"value": 3},), warnings=("w",), level_confidence=0.5)
+    assert Entry.from_json(entry.to_json()) == entry
+
+
+# Several processes; real weights, since they start anew
+
+
+def noise_cohort(small, root, count):
+    root.mkdir()
+    for number in range(count):
+        (root / f"scan{number}.nii.gz").write_bytes(small.read_bytes())
+    return find_scans(root)
+
+
+def test_worker_processes_give_every_scan_one_row(small, tmp_path):
+    scans = noise_cohort(small, tmp_path / "in", 5)
+    rows = list(run_batch(scans, BatchOptions(tmp_path / "out"), jobs=2))
+    assert sorted(row.scan for row in rows) == [f"scan{n}" for n in range(5)]
+    assert {row.status for row in rows} == {"failed"}
+    assert all("spine" in row.error for row in rows)
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from sct_deepspine import batch
+from sct_deepspine.bids import find_scans
+
+def label_or_die(scan, options, plain=batch.label_scan):
+    if scan.stem == "scan2":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(scan, options)
+
+if __name__ == "__main__":
+    batch.label_scan = label_or_die
+    rows = list(batch.run_batch(find_scans(sys.argv[1]), batch.BatchOptions(Path(sys.argv[2])), jobs=2))
+    for row in sorted(rows, key=lambda row: row.scan):
+        print(row.scan, row.error)
+"""
+
+
+def test_a_scan_that_kills_its_worker_is_named_and_the_others_are_done(small, tmp_path):
+    noise_cohort(small, tmp_path / "in", 5)
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "in", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [f"scan{n}" for n in range(5)]
+    assert lines[2] == "scan2 the worker process died at this scan"
+    assert all("spine" in line for n, line in enumerate(lines) if n != 2)
+
+
+@pytest.mark.parametrize(("signal_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_so_and_leaves_nothing_half_written(signal_, code, small, tmp_path):
+    noise_cohort(small, tmp_path / "in", 200)
+    script = Path(sys.executable).with_name("sct_deepspine_batch")
+    running = subprocess.Popen(
+        [sys.executable, script, "-i", tmp_path / "in", "-o", tmp_path / "out", "-jobs", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pictures = tmp_path / "out" / "derivatives" / "sct_deepspine" / "sourcedata" / "pictures"
+    for _ in range(300):
+        if pictures.is_dir() and list(pictures.glob("*.json")):
+            break
+        time.sleep(0.1)
+    running.send_signal(signal_)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == code
+    assert "run again to go on" in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob(".deepspine-*"))
+    assert len(rows_of(tmp_path / "out")) < 200
+
+
+# A Dask cluster
+
+
+def test_a_scheduler_that_does_not_answer_is_told(small, tmp_path, capsys):
+    pytest.importorskip("distributed")
+    noise_cohort(small, tmp_path / "in", 1)
+    words = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-scheduler", "tcp://127.0.0.1:9"]
+    assert main(words) == 1
+    assert "no Dask scheduler answers" in capsys.readouterr().err
+
+
+DASK = """
+import os, signal, sys, time
+from pathlib import Path
+from distributed import Client, LocalCluster
+from sct_deepspine.batch import BatchOptions, run_batch
+from sct_deepspine.bids import find_scans
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            victim = sorted(client.run(os.getpid).values())[0]
+        rows = []
+        scans, options = find_scans(sys.argv[1]), BatchOptions(Path(sys.argv[2]))
+        for row in run_batch(scans, options, scheduler=cluster.scheduler_address):
+            if not rows:
+                os.kill(victim, signal.SIGKILL)
+            rows.append(row)
+    for row in sorted(rows, key=lambda row: row.scan):
+        print("ROW", row.scan, row.status, row.error)
+"""
+
+
+def test_a_dask_cluster_that_loses_a_worker_loses_no_scan(small, tmp_path):
+    pytest.importorskip("distributed")
+    noise_cohort(small, tmp_path / "in", 12)
+    script = tmp_path / "cluster.py"
+    script.write_text(DASK)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "in", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=180,
+    )
+    rows = [line.split(maxsplit=3) for line in done.stdout.splitlines() if line.startswith("ROW")]
+    assert sorted(row[1] for row in rows) == sorted(f"scan{n}" for n in range(12))
+    assert all("spine" in row[3] for row in rows)

@@ -63,8 +63,14 @@ def get_parser() -> Arguments:
     )
     add(
         "-role",
-        choices=("locate", "refine"),
-        help="Which network to train. Default: locate",
+        choices=("locate", "refine", "calibrate"),
+        help="Which network to train, or calibrate: correct the confidences of -weights. Default: locate",
+    )
+    add(
+        "-confidences",
+        nargs="+",
+        metavar="CSV",
+        help="Confidences on held-out people, from sct_deepspine_evaluate; for -role calibrate",
     )
     add(
         "-with",
@@ -130,7 +136,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("-val and -split exclude each other")
     # The small matrices of a plane are no work for several threads, which would take the cores from torch.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if arguments.role == "calibrate":
+        if not arguments.confidences or not arguments.weights:
+            parser.error("-role calibrate needs -weights and -confidences")
+        return run(_calibrate, arguments)
     return run(_train, arguments)
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    """Fit the correction of the confidences and write the weights with it on their card."""
+    from importlib.util import find_spec
+
+    from sct_deepspine.confidence import fit_calibration
+    from sct_deepspine.evaluation import read_judgements
+    from sct_deepspine.training.export import save_weights
+    from sct_deepspine.weights import load_weights
+
+    judgements = [j for path in arguments.confidences for j in read_judgements(path)]
+    given = load_weights(arguments.weights, device="cpu")
+    artists = {"locate": given.locate} | ({"refine": given.refine} if given.refine else {})
+    card = {k: v for k, v in given.card.items() if k not in ("format", "sha256", "networks")}
+    card["calibration"] = fit_calibration(judgements).as_card()
+    path = Path(arguments.ofolder) / "weights.safetensors"
+    save_weights(path, artists, card, onnx=find_spec("onnx") is not None)
+    if arguments.v:
+        print(f"{len(judgements)} judgements\nWritten: {path}")
+    return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:

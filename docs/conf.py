@@ -1,0 +1,38 @@
+"""Sphinx configuration; the commands' help is written to ``_generated`` before the pages are read."""
+
+import contextlib
+import importlib
+import io
+import sys
+from pathlib import Path
+
+from sct_deepspine import __version__
+
+project = "sct_deepspine"
+author = "sct_deepspine developers"
+release = version = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "_generated"]
+html_theme = "furo"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, right on its own pages
+
+
+def _write_help() -> None:
+    folder = Path(__file__).parent / "_generated"
+    folder.mkdir(exist_ok=True)
+    for name in ("label", "batch", "train", "evaluate"):
+        text, argv = io.StringIO(), sys.argv
+        command = importlib.import_module(f"sct_deepspine.cli.{name}")
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            command.get_parser().parse(["-h"])
+        sys.argv = argv
+        (folder / f"{name}.txt").write_text(text.getvalue(), encoding="utf-8")
+
+
+_write_help()

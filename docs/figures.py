@@ -1,0 +1,116 @@
+"""Draw the figures of the documentation that need no real scan but the training set's: see ``main``.
+
+    python docs/figures.py TRAIN
+
+writes frames.png, synthesis.png and joined.png beside this file.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sct_deepspine.centerline import Centerline
+from sct_deepspine.locate import middle_sheet
+from sct_deepspine.refine import straight_sheet
+from sct_deepspine.sagittal import SLAB_MM, normalise, sample
+from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.training.dataset import RandomPlanes, canal_points, read_folder
+from sct_deepspine.training.loop import ROLES
+from sct_deepspine.training.phantom import make_phantom, make_varied_phantom
+from sct_deepspine.training.synthesis import make_joined_scan
+from sct_deepspine.weights import load_weights
+
+HERE = Path(__file__).parent
+GREY = {"cmap": "gray", "vmin": -2, "vmax": 3}
+
+
+def new_figure(size):
+    """Return an empty figure that can be saved."""
+    figure = Figure(figsize=size, layout="tight")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_frames(path):
+    """Draw the native sheet, the straight one and the cells of one phantom."""
+    scan = make_phantom(np.random.default_rng(0), first=3, last=12, voxel_mm=(3.0, 1.0, 1.0))
+    line = Centerline.from_points(scan.centerline_world)
+    space = StraightSpace(line)
+    tips = np.array(list(scan.discs.values()))
+    figure = new_figure((9, 6))
+    native, straight, cells = figure.subplots(1, 3)
+    sheet = middle_sheet(scan.volume, line, 1.0)
+    native.imshow(normalise(*sample(scan.volume, sheet, slab_mm=SLAB_MM)), **GREY)
+    for points, style in ((line.samples_world, "c-"), (tips, "r+")):
+        row, column = sheet.pixel_from_world(points).T
+        native.plot(column, row, style, lw=1)
+    native.set(title="native: world mm", xlabel="anterior →", ylabel="← superior")
+    heights = space.straight_from_native(tips)
+    top = heights[:, 2].max() + 30
+    laid = straight_sheet(space, (heights[:, 2].min() - 30, top), 1.0)
+    plane = normalise(*sample(scan.volume, laid, slab_mm=SLAB_MM))
+    straight.imshow(plane, **GREY)
+    straight.plot(heights[:, 1] + 23.5, top - heights[:, 2], "r+")
+    straight.axvline(23.5, color="c", lw=1)
+    straight.set(title="straight: mm", xlabel="y →", ylabel="← z (arc length)")
+    artist = load_weights().refine
+    assert artist is not None
+    maps = artist.draw([plane])[0]
+    cells.imshow(maps.any_disc, cmap="hot", vmin=0, vmax=1)
+    pixels = np.stack([top - heights[:, 2], heights[:, 1] + 23.5], axis=1)
+    row, column = artist.codec.cell_from_pixel(pixels).T
+    cells.plot(column, row, "c+")
+    cells.set(title="any disc: cells of 2 × 2 pixels", xlabel="column", ylabel="row")
+    for axes in (native, straight, cells):
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.savefig(path, dpi=80)
+
+
+def draw_planes(path, scans):
+    """Draw training planes of both networks with their targets."""
+    figure = new_figure((14, 8))
+    for row, role in zip(figure.subplots(2, 12), ROLES.values(), strict=True):
+        planes = RandomPlanes(scans, role.codec, role.planes, length=400, seed=1, batch=12)
+        for index, axes in enumerate(row):
+            item = planes[13 * index]
+            axes.imshow(item["image"][0], **GREY)
+            block = np.ones((role.codec.stride, role.codec.stride))
+            for name, colours in (("any_disc", "autumn"), ("any_known", "winter")):
+                values = item[name].numpy() if name == "any_disc" else 1 - item[name].numpy()
+                shown = np.ma.masked_less(np.kron(values, block), 0.3)
+                axes.imshow(shown, cmap=colours, alpha=0.5 if name == "any_disc" else 0.2)
+            axes.axis("off")
+    figure.savefig(path, dpi=80)
+
+
+def draw_joined(path, scans):
+    """Draw joined spines and phantoms."""
+    shown = [make_joined_scan(np.random.default_rng((0, n)), scans) for n in range(4)]
+    shown += [make_varied_phantom(np.random.default_rng((0, n)), spineless_share=0) for n in (9, 12)]
+    figure = new_figure((13, 7))
+    for axes, scan in zip(figure.subplots(1, 6), shown, strict=True):
+        sheet = middle_sheet(scan.volume, Centerline.from_points(canal_points(scan)), 1.5)
+        axes.imshow(normalise(*sample(scan.volume, sheet, slab_mm=SLAB_MM)), **GREY)
+        for value, tip in scan.discs.items():
+            ((row, column),) = sheet.pixel_from_world(tip[None])
+            axes.plot(column, row, "r.", ms=3)
+            axes.text(column + 4, row, str(value), color="yellow", fontsize=6, va="center")
+        axes.axis("off")
+    figure.savefig(path, dpi=80)
+
+
+def main():
+    """Draw all figures."""
+    scans = read_folder(sys.argv[1])
+    joined = [make_joined_scan(np.random.default_rng((0, n)), scans) for n in range(3)]
+    draw_frames(HERE / "frames.png")
+    draw_planes(HERE / "synthesis.png", scans + joined)
+    draw_joined(HERE / "joined.png", scans)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,10 @@ __all__ = ["Artist", "Runtime"]
 Maps = NDArray[np.float32]
 
 
+LARGEST_BATCH_PIXELS = 2**19
+"""Planes are drawn together up to this many pixels, which bounds the memory."""
+
+
 class Runtime(Protocol):
     """A trained network that can be run: by torch or by onnxruntime."""
 
@@ -54,8 +58,10 @@ class Artist:
 
     def draw(self, planes: Sequence[Maps]) -> list[DiscMaps]:
         """Draw the maps of planes of one shape, ``(rows, columns)`` each; the last stack's count."""
-        raw = self.runtime.run(self._padded(planes))
         rows, columns = self._cells(planes[0])
+        at_once = max(1, LARGEST_BATCH_PIXELS // planes[0].size)
+        batches = (planes[n : n + at_once] for n in range(0, len(planes), at_once))
+        raw = (maps for batch in batches for maps in self.runtime.run(self._padded(batch)))
         return [self.codec.split(maps[:, :rows, :columns]) for maps in raw]
 
     def attention(self, plane: Maps) -> Maps | None:

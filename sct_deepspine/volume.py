@@ -24,6 +24,12 @@ ImageLike = Any
 """A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
 
 
+LONGEST_MM = 2500.0
+MOST_VOXELS = 10**9
+UNITS = "mm", "unknown"
+"""Units of length in a header that are read; what is unknown is taken for mm, as SCT takes it."""
+
+
 @dataclass(frozen=True)
 class Volume:
     """Voxels and where they are.
@@ -101,11 +107,21 @@ def read_volume(image: ImageLike) -> Volume:
     """
     data, affine = _array_and_affine(image)
     data = _one_volume(data)
+    grid = _body_sized(Grid(data.shape, affine))
     if not np.isfinite(data).all():
         raise ImageError("the image holds NaN or infinite voxels; replace them (for instance by 0) first")
     if data.min() == data.max():
         raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); nothing to label")
-    return Volume(data, Grid(data.shape, affine), image)
+    return Volume(data, grid, image)
+
+
+def _body_sized(grid: Grid) -> Grid:
+    """Refuse an image that no body fills: wrong voxel sizes, which would also take all the memory."""
+    lengths = grid.spacing_mm * grid.shape
+    if lengths.max() > LONGEST_MM:
+        met = " × ".join(f"{length:.4g}" for length in lengths)
+        raise ImageError(f"the image is {met} mm large; are the voxel sizes in the header right (mm)?")
+    return grid
 
 
 def read_mask(image: ImageLike) -> Volume:
@@ -185,6 +201,7 @@ def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
         return _array_and_affine(_open(Path(image)))
     if isinstance(image, nib.spatialimages.SpatialImage):
         _check_spacing(image.header)
+        _check_size(image)
         return _voxels(image), image.affine
     if is_sct_image(image):
         return np.asarray(image.data), image.hdr.get_best_affine()
@@ -212,7 +229,7 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
 def _voxels(image: nib.spatialimages.SpatialImage) -> NDArray[Any]:
     try:
         return np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
         raise ImageError(
             f"the voxels can't be read; the file may be truncated ({_one_line(error)})"
         ) from error
@@ -234,6 +251,16 @@ def _check_raw_header(path: Path) -> None:
     except (OSError, EOFError, ValueError, zlib.error, HeaderDataError):
         return  # loading will say what is wrong
     _check_spacing(header)
+
+
+def _check_size(image: nib.spatialimages.SpatialImage) -> None:
+    """Check what the header claims before voxels are read: their number, and the unit of their size."""
+    count = float(np.prod([float(n) for n in image.shape]))
+    if count > MOST_VOXELS:
+        raise ImageError(f"the image has {count:.2g} voxels; crop it, or resample it coarser")
+    units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else UNITS[0]
+    if units not in UNITS:
+        raise ImageError(f"the header gives voxel sizes in {units}; store them in mm")
 
 
 def _check_spacing(header: Any) -> None:

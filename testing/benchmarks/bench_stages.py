@@ -4,7 +4,8 @@ Run it on an idle machine::
 
     python testing/benchmarks/bench_stages.py [IMAGE] [-n CALLS]
 
-Without an image, a phantom of 384 × 225 × 52 voxels is made.
+Without an image, a phantom of 384 × 225 × 52 voxels is made. Every figure is given for onnxruntime and for
+torch, from the same run, and it is checked that both find the same discs.
 """
 
 from __future__ import annotations
@@ -28,17 +29,28 @@ STAGES = (
     "look_again",
 )
 
+RUNTIMES: dict[str, str | None] = {"onnxruntime": None, "torch": "cpu"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image", nargs="?")
     parser.add_argument("-n", type=int, default=10)
+    parser.add_argument("-only", choices=RUNTIMES, help="time the calls of one runtime, in this process")
     arguments = parser.parse_args()
+    if arguments.only:
+        time_calls(arguments.image, arguments.n, RUNTIMES[arguments.only])
+        return
     with tempfile.TemporaryDirectory() as folder:
         image = arguments.image or make_image(Path(folder))
         print(f"image: {image}")
-        time_command(image, folder)
-        time_calls(image, arguments.n)
+        for runtime, device in RUNTIMES.items():
+            print(f"\n{runtime}")
+            time_command(image, folder, device)
+            subprocess.run(
+                [sys.executable, __file__, image, "-n", str(arguments.n), "-only", runtime], check=True
+            )
+        compare(image)
 
 
 def make_image(folder: Path) -> str:
@@ -54,9 +66,21 @@ def make_image(folder: Path) -> str:
     return str(path)
 
 
-def time_command(image: str, folder: str) -> None:
+def compare(image: str) -> None:
+    import numpy as np
+
+    from sct_deepspine import label_discs
+
+    one, other = (label_discs(image, device=device) for device in RUNTIMES.values())
+    assert one.values.tolist() == other.values.tolist()
+    apart = np.linalg.norm(one.points_world - other.points_world, axis=1).max()
+    print(f"\ndiscs of both runtimes: the same, {apart:.4f} mm apart at most")
+
+
+def time_command(image: str, folder: str, device: str | None) -> None:
     code = "import sys; from sct_deepspine.cli.label import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "-i", image, "-ofolder", folder, "-v", "0"]
+    command += ["-device", device] if device else []
     walls = []
     for _ in range(3):
         started = time.perf_counter()
@@ -68,7 +92,7 @@ def time_command(image: str, folder: str) -> None:
     )
 
 
-def time_calls(image: str, calls: int) -> None:
+def time_calls(image: str, calls: int, device: str | None) -> None:
     started = time.perf_counter()
     from sct_deepspine import labeling
 
@@ -77,12 +101,12 @@ def time_calls(image: str, calls: int) -> None:
     for name in STAGES:
         setattr(labeling, name, timed(name, getattr(labeling, name), spent))
     started = time.perf_counter()
-    labels = labeling.label_discs(image)
+    labels = labeling.label_discs(image, device=device)
     print(f"label_discs, first call: {time.perf_counter() - started:.3f} s, {len(labels.discs)} discs")
     spent.clear()
     started = time.perf_counter()
     for _ in range(calls):
-        labeling.label_discs(image)
+        labeling.label_discs(image, device=device)
     total = (time.perf_counter() - started) / calls
     print(f"label_discs, later calls: {total:.3f} s (mean of {calls})")
     for name in STAGES:

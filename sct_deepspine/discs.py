@@ -19,7 +19,7 @@ from sct_deepspine._version import __version__
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.files import written_whole
 from sct_deepspine.frames import FloatArray, Grid
-from sct_deepspine.sequence import extrapolate_superior
+from sct_deepspine.spacing import extrapolate_superior
 from sct_deepspine.volume import Volume, image_like, is_sct_image
 
 if TYPE_CHECKING:

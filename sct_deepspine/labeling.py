@@ -24,7 +24,8 @@ from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.locate import extend_centerline, find_centerline, middle_sheet
 from sct_deepspine.refine import PointMap, look_again
 from sct_deepspine.sagittal import SLAB_MM, normalise, sample
-from sct_deepspine.sequence import Candidates, Sequence, SpacingPrior, decode, fill_skipped
+from sct_deepspine.sequence import Candidates, Sequence, decode
+from sct_deepspine.spacing import SpacingPrior, fill_skipped
 from sct_deepspine.straighten import SlidSpace, StraightSpace
 from sct_deepspine.volume import ImageLike, Volume, read_mask, read_volume
 from sct_deepspine.weights import Weights, load_weights

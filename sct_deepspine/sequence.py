@@ -13,89 +13,27 @@ Axes: ``j``, ``k`` candidate, ``s`` levels stepped - 1, ``f`` body factor, ``v``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
-from sct_deepspine.frames import FloatArray, as_points
+from sct_deepspine.frames import FloatArray
+from sct_deepspine.spacing import SpacingPrior
 
 __all__ = [
-    "EXPECTED_SPACING_MM",
     "Candidates",
     "DecodingParameters",
     "Sequence",
-    "SpacingPrior",
     "decode",
-    "extrapolate_superior",
-    "fill_skipped",
 ]
 
-# fmt: off
-_TIP_TO_TIP_MM = (
-    23.0, 15.5, 19.0, 18.4, 16.7, 16.1, 17.0, 21.0,              # 1 (top of C1) to 8 (C7/T1)
-    22.8, 22.7, 24.0, 25.2, 25.6, 26.4, 26.8, 26.9, 29.2, 30.6,  # 9 (T1/T2) to 18 (T10/T11)
-    31.6, 33.7, 34.6, 34.7, 33.7, 29.8,                          # 19 (T11/T12) to 24 (L4/L5)
-)
-# fmt: on
-EXPECTED_SPACING_MM: Mapping[int, float] = MappingProxyType(dict(enumerate(_TIP_TO_TIP_MM, start=1)))
-"""Distance in mm from the posterior tip of a disc to that of the next, by the upper disc's value.
-
-Least squares on the logarithms of all tip-to-tip distances of the training scans (4 necks, 34
-thoraco-lumbar spines) and of the PAM50 disc heights (De Leener et al. 2018, weighted as four people and
-alone between 13 and 17, and above 3), one size factor per person, PAM50's being 1. People then differ by
-7 % in size and a single distance by 5 % about that. Between PAM50 and the people the table is smoothed.
-"""
+SUREST = 0.95
+"""Leaving out a stronger candidate costs no more than leaving out one of this strength."""
 
 _SHIFTS = (-1, 1, -2, 2)
 _NOTHING = -1e300  # log of no weight at all, but finite, so that differences with it are numbers
-
-
-@dataclass(frozen=True)
-class SpacingPrior:
-    """How far apart neighbouring discs are expected.
-
-    Parameters
-    ----------
-    spacing_mm
-        Distance from disc ``v`` to disc ``v + 1``, by ``v``.
-    spread
-        Standard deviation of the logarithm of one distance. Twice what people differ by, since
-        candidates of a coarse first look are a few millimetres off.
-    body_spread
-        Standard deviation of the logarithm of the factor common to all distances of a person.
-    body_factors
-        The factors tried. Children lie beyond them and are reached through ``spread``.
-    """
-
-    spacing_mm: Mapping[int, float] = field(default_factory=lambda: EXPECTED_SPACING_MM)
-    spread: float = 0.12
-    body_spread: float = 0.12
-    body_factors: tuple[float, ...] = tuple(float(f) for f in np.exp(np.linspace(-0.36, 0.36, 9)))
-
-    def depth_mm(self, values: NDArray[np.int_]) -> FloatArray:
-        """Return the expected distance along the spine from the top of C1 down to each disc value.
-
-        Examples
-        --------
-        >>> SpacingPrior().depth_mm(np.array([1, 2, 3])).tolist()
-        [0.0, 23.0, 38.5]
-        """
-        levels = range(1, int(np.max(values, initial=1)))
-        missing = [v for v in levels if v not in self.spacing_mm]
-        if missing or np.min(values, initial=1) < 1:
-            raise GeometryError(f"no expected spacing below disc values {missing}; values run from 1 to 25")
-        return np.concatenate([[0.0], np.cumsum([self.spacing_mm[v] for v in levels])])[
-            np.asarray(values) - 1
-        ]
-
-    def log_body(self) -> FloatArray:
-        """Return the logarithm of each body factor's prior probability, ``(F,)``."""
-        exponent = -0.5 * (np.log(self.body_factors) / self.body_spread) ** 2
-        return exponent - np.log(np.exp(exponent).sum())
 
 
 @dataclass(frozen=True)
@@ -109,9 +47,13 @@ class DecodingParameters:
     level_background
         Amount spread over all levels before a candidate's row is normalised: level values far below it
         say nothing.
+    level_weight
+        Weight of what the level maps say, against strengths and distances.
     strength_unit
         Strength that scores 0. With the default floor and 23 levels a candidate above 0.26 scores positive
         even at a level its map denies; were it to cost something, the best reading would be one disc long.
+    omission_cost
+        What it costs to leave a candidate out, times the log-odds of a disc being there.
     skip_cost
         Cost of each level stepped over.
     max_step
@@ -124,7 +66,9 @@ class DecodingParameters:
 
     level_floor: float = 0.02
     level_background: float = 0.02
+    level_weight: float = 1.0
     strength_unit: float = 0.12
+    omission_cost: float = 0.0
     skip_cost: float = 2.5
     max_step: int = 3
     spacing_cap: float = 8.0
@@ -184,7 +128,7 @@ class Sequence:
     level_confidence
         Probability of the readings that use at least one chosen candidate and give none another value.
     skipped
-        Values stepped over: discs to be filled in by :func:`fill_skipped`.
+        Values stepped over: discs to be filled in by :func:`sct_deepspine.spacing.fill_skipped`.
     score
         Score of the best reading, which is its log-odds against a spineless image.
     evidence
@@ -354,8 +298,10 @@ def _candidate_scores(candidates: Candidates, parameters: DecodingParameters) ->
         raise ValueError(f"a level floor of {floor} leaves nothing to tell {levels} levels apart")
     row = candidates.level + parameters.level_background / levels
     probability = floor + (1 - levels * floor) * row / row.sum(axis=1, keepdims=True)
-    strength = np.maximum(candidates.strength, 1e-3) / parameters.strength_unit
-    return np.log(levels * probability) + np.log(strength)[:, None]
+    taken = np.log(np.maximum(candidates.strength, 1e-3) / parameters.strength_unit)
+    # A cost of leaving a candidate out is a gain of taking it in: the sums differ by a constant.
+    taken -= parameters.omission_cost * np.log(1 - np.minimum(candidates.strength, SUREST))
+    return parameters.level_weight * np.log(levels * probability) + taken[:, None]
 
 
 def _step_scores(candidates: Candidates, prior: SpacingPrior, parameters: DecodingParameters) -> FloatArray:
@@ -494,109 +440,3 @@ def _log_sum(logs: FloatArray) -> FloatArray:
     top = np.max(logs, axis=(1, 2, 3), initial=_NOTHING)
     with np.errstate(divide="ignore"):
         return np.log(np.exp(logs - top[:, None, None, None]).sum(axis=(1, 2, 3))) + top
-
-
-def fill_skipped(
-    points: FloatArray, values: NDArray[np.int_], *, prior: SpacingPrior | None = None
-) -> tuple[NDArray[np.int_], FloatArray, NDArray[np.bool_]]:
-    """Place the levels stepped over between discs, so that the values run without a gap.
-
-    They lie on a cubic spline through the discs by chord length, where the expected spacings put them
-    between their neighbours.
-
-    Parameters
-    ----------
-    points
-        ``(N, 3)`` discs in mm, in any frame where distances are true.
-    values
-        ``(N,)`` their values, increasing.
-    prior
-        Expected spacing.
-
-    Returns
-    -------
-    values, points, interpolated
-        ``(M,)`` consecutive values, ``(M, 3)`` points, and ``(M,)`` which of them were placed here.
-
-    Raises
-    ------
-    GeometryError
-        If there is no disc, values do not increase, or two discs are at the same place.
-
-    Examples
-    --------
-    >>> values, points, interpolated = fill_skipped(np.array([[0, 0, 0], [0, 0, -36.0]]), np.array([17, 19]))
-    >>> values.tolist(), interpolated.tolist(), points[1].round(1).tolist()
-    ([17, 18, 19], [False, True, False], [0.0, 0.0, -17.6])
-    """
-    points, values, along = _checked(points, values)
-    depth = (prior or SpacingPrior()).depth_mm(np.arange(1, values[-1] + 1))
-    every = np.arange(values[0], values[-1] + 1)
-    interpolated = ~np.isin(every, values)
-    filled = np.empty((len(every), 3))
-    filled[~interpolated] = points
-    if interpolated.any():
-        place = np.interp(depth[every[interpolated] - 1], depth[values - 1], along)
-        filled[interpolated] = CubicSpline(along, points, bc_type="natural")(place)
-    return every, filled, interpolated
-
-
-def extrapolate_superior(
-    points: FloatArray, values: NDArray[np.int_], *, first: int = 1, prior: SpacingPrior | None = None
-) -> tuple[NDArray[np.int_], FloatArray, NDArray[np.bool_]]:
-    """Place C1/C2 (2) and the top of C1 (1) above the discs found, by the template's proportions.
-
-    They lie on the line through the uppermost discs (three if there are), at the expected distances times
-    this body's size, measured on the same discs.
-
-    Parameters
-    ----------
-    points
-        ``(N, 3)`` discs in mm, in any frame where distances are true.
-    values
-        ``(N,)`` their values, increasing, from C2/C3 (3) or above.
-    first
-        Uppermost value to place.
-    prior
-        Expected spacing.
-
-    Returns
-    -------
-    values, points, extrapolated
-        As :func:`fill_skipped`; ``extrapolated`` tells which discs were placed here.
-
-    Raises
-    ------
-    GeometryError
-        If C2/C3 or the disc below the uppermost is not known: the top of the neck is then a guess.
-    """
-    points, values, along = _checked(points, values)
-    if values[0] > 3 or len(values) < 2:
-        raise GeometryError(
-            f"discs above C2/C3 can only be placed from C2/C3 and a lower disc, got {values.tolist()}"
-        )
-    depth = (prior or SpacingPrior()).depth_mm(np.arange(1, values[-1] + 1))
-    lowest = min(2, len(values) - 1)
-    size = along[lowest] / (depth[values[lowest] - 1] - depth[values[0] - 1])
-    upwards = (points[0] - points[lowest]) / np.linalg.norm(points[0] - points[lowest])
-    above = np.arange(first, values[0])
-    rise = size * (depth[values[0] - 1] - depth[above - 1])
-    extrapolated = np.arange(len(above) + len(values)) < len(above)
-    return (
-        np.concatenate([above, values]),
-        np.vstack([points[0] + rise[:, None] * upwards, points]),
-        extrapolated,
-    )
-
-
-def _checked(points: FloatArray, values: NDArray[np.int_]) -> tuple[FloatArray, NDArray[np.int_], FloatArray]:
-    """Return discs fit for interpolation, and the chord length down to each, mm."""
-    points, values = as_points(points), np.asarray(values, dtype=int)
-    if not len(points) or values.shape != (len(points),) or (np.diff(values) <= 0).any() or values[0] < 1:
-        raise GeometryError(
-            f"expected discs with increasing values, got values {values.tolist()} for {len(points)}"
-        )
-    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    if not np.isfinite(points).all() or (steps <= 0).any():
-        raise GeometryError("two neighbouring discs are at the same place, or a disc is absent")
-    return points, values, np.concatenate([[0.0], np.cumsum(steps)])

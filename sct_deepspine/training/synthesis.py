@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.frames import FloatArray
-from sct_deepspine.sequence import EXPECTED_SPACING_MM
+from sct_deepspine.spacing import EXPECTED_SPACING_MM
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.dataset import JOINED_GROUP, Scan, canal_points, unit_range
 from sct_deepspine.training.phantom import (

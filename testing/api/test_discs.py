@@ -12,7 +12,7 @@ from sct_deepspine.discs import Disc, DiscLabels, disc_name
 from sct_deepspine.errors import DeepSpineError, OutputError
 from sct_deepspine.files import write_text, written_whole
 from sct_deepspine.frames import Grid
-from sct_deepspine.sequence import EXPECTED_SPACING_MM
+from sct_deepspine.spacing import EXPECTED_SPACING_MM
 from sct_deepspine.volume import Volume
 
 SHAPE = 7, 31, 83

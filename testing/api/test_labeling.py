@@ -11,7 +11,7 @@ from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDisc
 from sct_deepspine.frames import Grid
 from sct_deepspine.heatmaps import Codec, DiscMaps
 from sct_deepspine.qc import write_png
-from sct_deepspine.sequence import fill_skipped
+from sct_deepspine.spacing import fill_skipped
 from sct_deepspine.training.phantom import make_phantom
 from sct_deepspine.volume import Volume
 from sct_deepspine.weights import Weights

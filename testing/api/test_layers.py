@@ -11,7 +11,7 @@ PACKAGE = Path(sct_deepspine.__file__).parent
 
 ORDER = (
     *("_version", "errors", "bids", "frames", "files", "volume"),
-    *("sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps"),
+    *("spacing", "sequence", "centerline", "straighten", "warps", "sagittal", "heatmaps"),
     *("architecture", "network", "artist", "runtime_torch", "runtime_onnx"),
     *("discs", "confidence", "weights"),
     *("locate", "refine", "anchors", "cards", "template", "sct"),

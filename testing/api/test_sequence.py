@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
-from sct_deepspine.sequence import (
-    EXPECTED_SPACING_MM,
-    Candidates,
-    DecodingParameters,
-    SpacingPrior,
-    decode,
-    extrapolate_superior,
-    fill_skipped,
-)
+from sct_deepspine.sequence import Candidates, DecodingParameters, decode
+from sct_deepspine.spacing import EXPECTED_SPACING_MM, SpacingPrior, extrapolate_superior, fill_skipped
 
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 spans = st.tuples(st.integers(3, 18), st.integers(7, 12)).map(lambda s: (s[0], min(s[0] + s[1] - 1, 25)))
@@ -69,8 +62,9 @@ def all_readings(candidates, anchors, prior, parameters):
                 if n > 1 and np.diff(values).max() > parameters.max_step:
                     continue
                 alone = sum(
-                    np.log(levels * probability[k, v])
+                    parameters.level_weight * np.log(levels * probability[k, v])
                     + np.log(candidates.strength[k] / parameters.strength_unit)
+                    - parameters.omission_cost * np.log(1 - min(candidates.strength[k], 0.95))
                     for k, v in zip(chosen, values, strict=True)
                 )
                 for size, share in zip(prior.body_factors, sizes, strict=True):
@@ -99,7 +93,8 @@ def test_decoding_equals_trying_every_reading(seed, count, levels, temperature, 
         points, rng.uniform(0.02, 1, count), rng.uniform(0, 1, (count, levels)) ** 4, 19 - levels
     )
     prior = SpacingPrior(body_factors=(0.8, 1.0, 1.3))
-    parameters = DecodingParameters(temperature=temperature)
+    weights = {"level_weight": rng.uniform(0.5, 1.5), "omission_cost": rng.uniform(0, 2)}
+    parameters = DecodingParameters(temperature=temperature, **weights)
     anchors = {int(rng.integers(count)): 19 - levels + int(rng.integers(levels))} if anchored else {}
 
     moved = candidates

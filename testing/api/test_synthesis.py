@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from sct_deepspine.sequence import EXPECTED_SPACING_MM
+from sct_deepspine.spacing import EXPECTED_SPACING_MM
 from sct_deepspine.training.phantom import make_phantom
 from sct_deepspine.training.synthesis import can_join, join_scans, make_joined_scan
 

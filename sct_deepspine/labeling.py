@@ -33,6 +33,10 @@ from sct_deepspine.weights import Weights, load_weights
 __all__ = ["label_discs"]
 
 CANDIDATE_THRESHOLD = 0.1
+BEYOND_MM = 60.0
+BESIDE_CANAL_MM = 30.0
+"""A tip is no farther than this from the canal, which is followed straight on beyond its ends."""
+
 UNCERTAIN = 0.5
 ODD_SPACING = 1.5
 
@@ -100,7 +104,7 @@ def label_discs(
         extend_centerline(given, coarse, trained.locate) if given else find_centerline(coarse, trained.locate)
     )
     drawn = _draw(coarse, line, trained.locate)
-    found = _find_candidates(drawn, ras)
+    found = _find_candidates(drawn, line, ras)
     if trained.refine is not None:
         space = _space(straight, line)
         found = look_again(ras, space, coarse=drawn, found=found, artist=trained.refine)
@@ -162,11 +166,13 @@ def _draw(volume: Volume, line: Centerline, artist: Artist) -> DrawnSheet:
     return DrawnSheet(sheet, plane, artist.draw([plane])[0], artist.codec)
 
 
-def _find_candidates(drawn: DrawnSheet, volume: Volume) -> Candidates:
-    """Find what may be discs, as world points that lie in the image."""
+def _find_candidates(drawn: DrawnSheet, line: Centerline, volume: Volume) -> Candidates:
+    """Find what may be discs, as world points that lie in the image and beside the canal."""
     cells, strength, level = drawn.codec.decode(drawn.maps, threshold=CANDIDATE_THRESHOLD)
     points = drawn.sheet.world_from_pixel(drawn.codec.pixel_from_cell(cells))
-    inside = volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
+    canal = line.points_world(np.arange(-BEYOND_MM, line.length_mm + BEYOND_MM, 2.0))
+    beside = np.linalg.norm(points[:, None] - canal, axis=2).min(axis=1) < BESIDE_CANAL_MM
+    inside = beside & volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
     return Candidates(points[inside], strength[inside], level[inside], drawn.codec.first_value)
 
 

@@ -1,0 +1,228 @@
+"""Labels corrected by hand, and the other ways to steer the command."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sct_deepspine.cli.label import main
+
+VOXEL_MM = 4.0
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def labelled(here, painted_file, use_weights):
+    """The labels that the command wrote: the image's path, the label file and its discs."""
+    use_weights()
+    assert main(["-i", str(painted_file), "-v", "0"]) == 0
+    return painted_file, Path("t2_discs.nii.gz"), discs_of("t2_discs.json")
+
+
+def discs_of(name):
+    return {disc["value"]: np.array(disc["world_mm"]) for disc in json.loads(Path(name).read_text())["discs"]}
+
+
+def edited(label_file, edit):
+    """Write an edited copy of a label image; ``edit`` changes its array in place."""
+    image = nib.load(label_file)
+    data = np.asarray(image.dataobj).copy()
+    edit(data)
+    nib.save(nib.Nifti1Image(data, image.affine, image.header), "edited.nii.gz")
+
+
+def again(image, *words):
+    code = main(["-i", str(image), "-initlabel", "edited.nii.gz", "-o", "again.nii.gz", "-v", "0", *words])
+    return discs_of("again.json") if code == 0 else code
+
+
+def test_an_unchanged_copy_changes_nothing(labelled):
+    image, file, discs = labelled
+    edited(file, lambda data: None)
+    after = again(image)
+    assert list(after) == list(discs)
+    assert all(np.allclose(after[value], discs[value]) for value in discs)
+
+
+@pytest.mark.parametrize(("value", "new"), [(6, 7), (6, 5), (3, 4), (10, 12)])
+def test_a_renamed_disc_renumbers_all(value, new, labelled):
+    image, file, discs = labelled
+
+    def rename(data):
+        data[data == value] = new
+
+    edited(file, rename)
+    after = again(image)
+    kept = {v + new - value: tip for v, tip in discs.items() if 3 <= v + new - value <= 25}
+    assert list(after) == list(kept)
+    for v, tip in kept.items():
+        assert np.linalg.norm(after[v] - tip) <= VOXEL_MM
+
+
+def test_a_moved_disc_stays_where_it_was_put_and_the_others_where_they_were(labelled):
+    image, file, discs = labelled
+
+    def move(data):
+        (i, j, k) = np.argwhere(data == 5)[0]
+        data[i, j, k], data[i, j + 4, k] = 0, 5
+
+    edited(file, move)
+    after = again(image)
+    assert list(after) == list(discs)
+    assert 5 < np.linalg.norm(after[5] - discs[5]) < 8
+    put = nib.load("edited.nii.gz")
+    voxel = np.argwhere(np.asarray(put.dataobj) == 5)[0]
+    assert np.asarray(nib.load("again.nii.gz").dataobj)[tuple(voxel)] == 5
+    assert all(np.allclose(after[value], discs[value]) for value in discs if value != 5)
+
+
+def test_discs_removed_at_the_ends_stay_away_and_others_are_filled_in(labelled):
+    image, file, discs = labelled
+
+    def remove(data):
+        data[(data == 3) | (data == 10) | (data == 6)] = 0
+
+    edited(file, remove)
+    assert list(again(image)) == [value for value in discs if value not in (3, 10)]
+
+
+def test_a_value_at_two_new_places_is_refused(labelled, capsys):
+    image, file, _ = labelled
+
+    def twice(data):
+        data[(data == 5) | (data == 7)] = 12
+
+    edited(file, twice)
+    assert again(image) == 1
+    assert "the value 12 at two places" in capsys.readouterr().err
+    assert not Path("again.nii.gz").exists()
+
+
+def test_a_few_labels_are_taken_at_their_word(labelled):
+    image, file, discs = labelled
+
+    def keep(data):
+        data[(data != 4) & (data != 8)] = 0
+        data[data == 4], data[data == 8] = 6, 10
+
+    edited(file, keep)
+    assert list(again(image)) == [value + 2 for value in discs]
+
+
+# Straightening
+
+
+def test_without_straightening_the_discs_are_the_same(labelled, use_weights, paint_reader):
+    image, _, discs = labelled
+    use_weights(refine=paint_reader(pixel_mm=1.0))
+    for straight in ("auto", "off"):
+        assert main(["-i", str(image), "-straight", straight, "-o", f"{straight}.nii.gz", "-v", "0"]) == 0
+        found = discs_of(f"{straight}.json")
+        assert list(found) == list(discs)
+        assert max(np.linalg.norm(found[value] - discs[value]) for value in discs) < 3
+
+
+def test_warps_that_are_not_there_are_told(labelled, capsys):
+    image, *_ = labelled
+    assert main(["-i", str(image), "-warps", "lost", "-o", "x.nii.gz"]) == 1
+    assert "warp_curve2straight.nii.gz" in capsys.readouterr().err
+    assert not Path("x.nii.gz").exists()
+
+
+@pytest.mark.parametrize("words", [["-register", "1"], ["-straight", "sct"]])
+def test_what_needs_the_cord_says_so(words, labelled, capsys):
+    image, *_ = labelled
+    with pytest.raises(SystemExit) as exit_:
+        main(["-i", str(image), *words])
+    assert exit_.value.code == 2
+    assert "give -s SEG" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["-register", "1"], ["-straight", "sct"]])
+def test_without_sct_what_needs_it_is_refused(words, labelled, capsys, monkeypatch):
+    image, *_ = labelled
+    monkeypatch.setitem(sys.modules, "spinalcordtoolbox", None)
+    from sct_deepspine import sct
+
+    sct.require_sct.cache_clear()
+    assert main(["-i", str(image), "-s", str(image), *words, "-o", "x.nii.gz"]) == 1
+    assert "Spinal Cord Toolbox is not installed" in capsys.readouterr().err
+    assert not Path("x.nii.gz").exists()
+    sct.require_sct.cache_clear()
+
+
+# The report
+
+
+@pytest.fixture
+def no_sct(monkeypatch):
+    monkeypatch.setattr("sct_deepspine.cli._products.sct_is_installed", lambda: False)
+
+
+def test_the_page_gathers_scans_and_replaces_those_labelled_again(labelled, no_sct, capsys):
+    image, *_ = labelled
+    other = image.with_name("other.nii.gz")
+    shutil.copy(image, other)
+    for path in (image, other, image):
+        assert main(["-i", str(path), "-qc", "qc", "-qc-dataset", "set", "-qc-subject", "one"]) == 0
+    assert "qc/index.html" in capsys.readouterr().out
+    page = Path("qc/index.html").read_text(encoding="utf-8")
+    assert page.count('"picture": "iVBOR') == 2
+    assert "set / one / other" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_page_works_in_a_browser(labelled, no_sct):
+    browser = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    image, *_ = labelled
+    assert main(["-i", str(image), "-qc", "qc", "-v", "0"]) == 0
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with browser.sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=program, args=flags).new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(Path("qc/index.html").resolve().as_uri())
+        assert page.locator("circle").count() == 8
+        page.keyboard.press("t")
+        assert page.locator("circle").count() == 0
+        page.keyboard.press("f")
+        assert "rated: fail" in page.locator("#facts").inner_text()
+        with page.expect_download() as download:
+            page.keyboard.press("s")
+        download.value.save_as("ratings.csv")
+        assert errors == []
+    assert Path("ratings.csv").read_text().splitlines()[1].startswith('"t2",fail,')
+
+
+# Interruption
+
+
+@pytest.mark.parametrize(("signal_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_nothing(signal_, code, here, painted_file):
+    script = Path(sys.executable).with_name("sct_deepspine_label")
+    running = subprocess.Popen(
+        [sys.executable, script, "-i", painted_file, "-ofolder", here / "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(0.9)
+    running.send_signal(signal_)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode in (code, -signal_, 0, 1)  # before it listens, or when it has ended
+    assert "Traceback" not in err or running.returncode == -signal_
+    assert not list(here.rglob(".deepspine-*"))

@@ -1,8 +1,9 @@
-"""Draw the figures of the documentation that need no real scan but the training set's: see ``main``.
+"""Draw the figures of the documentation.
 
-    python docs/figures.py TRAIN
+    python docs/figures.py TRAIN VAL
 
-writes frames.png, synthesis.png and joined.png beside this file.
+writes frames.png, synthesis.png, joined.png and regions.png beside this file. TRAIN and VAL are folders of
+labelled scans.
 """
 
 import sys
@@ -12,8 +13,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sct_deepspine import label_discs
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.locate import middle_sheet
+from sct_deepspine.qc import draw_sheet
 from sct_deepspine.refine import straight_sheet
 from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.straighten import StraightSpace
@@ -103,6 +106,26 @@ def draw_joined(path, scans):
     figure.savefig(path, dpi=80)
 
 
+def draw_regions(path, scans):
+    """Draw what the coarse network sees, attends to and draws, for one scan of each region."""
+    neck = next(scan for scan in scans if {3, 9} <= scan.discs.keys())
+    loin = next(scan for scan in scans if {20, 25} <= scan.discs.keys() and scan.volume.data.shape[0] > 1)
+    shown = [neck, make_joined_scan(np.random.default_rng((0, 1)), scans), loin]
+    figure = new_figure((11, 13))
+    for row, scan in zip(figure.subplots(3, 4), shown, strict=True):
+        labels = label_discs(scan.volume, return_maps=True)
+        drawn = labels.drawn
+        draw_sheet(row[0], drawn, labels)
+        row[1].imshow(drawn.attention, cmap="viridis", vmin=0, vmax=1)
+        row[2].imshow(drawn.maps.any_disc, cmap="hot", vmin=0, vmax=1)
+        levels = np.ma.masked_where(drawn.maps.any_disc < 0.1, drawn.maps.level.argmax(axis=0) + 3)
+        row[3].imshow(levels, cmap="nipy_spectral", vmin=3, vmax=25)
+        for axes, title in zip(row, ("discs", "attention", "any disc", "likeliest level there"), strict=True):
+            axes.set_title(title, fontsize=9)
+            axes.axis("off")
+    figure.savefig(path, dpi=75, facecolor="white")
+
+
 def main():
     """Draw all figures."""
     scans = read_folder(sys.argv[1])
@@ -110,6 +133,7 @@ def main():
     draw_frames(HERE / "frames.png")
     draw_planes(HERE / "synthesis.png", scans + joined)
     draw_joined(HERE / "joined.png", scans)
+    draw_regions(HERE / "regions.png", read_folder(sys.argv[2]))
 
 
 if __name__ == "__main__":

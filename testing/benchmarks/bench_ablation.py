@@ -1,0 +1,133 @@
+"""What each part of the labelling is worth, and what it costs: parts left out one at a time.
+
+    python testing/benchmarks/bench_ablation.py FOLDER [-every N]
+
+FOLDER holds labelled scans. Each is labelled under every stress that has no anchor, by the whole method and
+with a part replaced. ``-every N`` takes every Nth case. The shipped networks are the same throughout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from nibabel.affines import apply_affine
+
+from sct_deepspine import labeling
+from sct_deepspine.cards import label_cards
+from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.evaluation import RIGHT_MM
+from sct_deepspine.metrics import score_scan
+from sct_deepspine.sequence import Candidates, Sequence
+from sct_deepspine.stress import Case, LabelledScan, stressed
+from sct_deepspine.volume import read_volume
+from sct_deepspine.weights import Weights, load_weights
+
+SEEN = 0.15
+"""Height of a level's own heat map from which arg-max takes it for a disc."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("-every", type=int, default=1, metavar="N")
+    arguments = parser.parse_args()
+    logging.disable()
+    cases = list(all_cases(arguments.folder))[:: arguments.every]
+    trained = load_weights()
+    ways: dict[str, dict[str, Any]] = {
+        "the whole method": {},
+        "native plane instead of the straightened": {"straight": "off"},
+        "one look: the coarse network alone": {"weights": replace(trained, refine=None)},
+        "arg-max of each level instead of the sequence": {"read": read_by_maximum},
+        "decoding without spacing": {"read": read_without_spacing},
+    }
+    print(f"{len(cases)} cases")
+    print(f"{'':<46} {'discs right %':>13} {'levels right %':>14} {'mean mm':>8} {'ms':>6}")
+    for name, way in ways.items():
+        print(f"{name:<46} {figures(cases, trained, **way)}", flush=True)
+
+
+def all_cases(folder: str) -> Any:
+    for index, (path, card) in enumerate(label_cards(folder)):
+        truth = {int(v): np.array(p, dtype=float) for v, p in card["discs"].items() if int(v) >= 3}
+        span = card["labelled_span_mm"][0], card["labelled_span_mm"][1]
+        scan = LabelledScan(read_volume(path.parent / card["image"]), truth, span)
+        for case in stressed(scan, np.random.default_rng((0, index))):
+            if case.anchor is None:
+                yield case
+
+
+def figures(
+    cases: list[Case],
+    trained: Weights,
+    *,
+    weights: Weights | None = None,
+    straight: str = "auto",
+    read: Callable[..., Sequence] | None = None,
+) -> str:
+    """Return a line of the table."""
+    whole, load = labeling._read_levels, labeling.load_weights
+    labeling.load_weights = lambda *_, **__: weights or trained  # type: ignore[assignment]
+    labeling._read_levels = read or whole
+    right = total = levels = 0
+    errors: list[float] = []
+    spent = 0.0
+    try:
+        for case in cases:
+            started = time.perf_counter()
+            try:
+                labels = labeling.label_discs(case.image, straight=straight)
+                points = apply_affine(case.original_from_stressed, labels.points_world)
+                found = dict(zip(labels.values.tolist(), points, strict=True))
+            except DeepSpineError:
+                found = {}
+            spent += time.perf_counter() - started
+            near = [np.linalg.norm(found[v] - p) for v, p in case.truth.items() if v in found]
+            errors += [float(e) for e in near if e <= RIGHT_MM]
+            right, total = len(errors), total + len(case.truth)
+            score = score_scan(case.truth, found, span_z_mm=case.span_z_mm)
+            levels += score.levels_right
+    finally:
+        labeling._read_levels, labeling.load_weights = whole, load
+    mean, ms = np.mean(errors), 1e3 * spent / len(cases)
+    return f"{100 * right / total:13.1f} {100 * levels / len(cases):14.1f} {mean:8.2f} {ms:6.0f}"
+
+
+def read_by_maximum(found: Candidates, _clamped: dict[int, int], _trained: Weights) -> Sequence:
+    """Give each level the candidate at which its own heat map is highest."""
+    heat = found.strength[:, None] * found.level
+    columns = np.flatnonzero(heat.max(axis=0, initial=0) > SEEN)
+    # One candidate, one level: the one it is surest of.
+    best = {int(heat[:, c].argmax()): int(c) for c in sorted(columns, key=lambda c: heat[:, c].max())}
+    if not best:
+        raise DeepSpineError("nothing seen")
+    values, indices = (np.array(x) for x in zip(*sorted((c, k) for k, c in best.items()), strict=True))
+    return Sequence(
+        indices=indices,
+        values=values + found.first_value,
+        probabilities=heat[indices, values],
+        level_confidence=1.0,
+        skipped=(),
+        score=0.0,
+        evidence=0.0,
+        body_factor=1.0,
+        runner_up_shift=0,
+        runner_up_probability=0.0,
+    )
+
+
+def read_without_spacing(found: Candidates, clamped: dict[int, int], trained: Weights) -> Sequence:
+    """Decode with distances that cost nothing."""
+    if not len(found.strength):
+        raise DeepSpineError("nothing seen")
+    return labeling.decode(found, anchors=clamped, parameters=replace(trained.decoding, spacing_cap=0.0))
+
+
+if __name__ == "__main__":
+    main()

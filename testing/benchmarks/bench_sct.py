@@ -4,8 +4,9 @@ For machines with the Spinal Cord Toolbox::
 
     python testing/benchmarks/bench_sct.py FOLDER TEMPLATE [-chain 0]
 
-FOLDER holds necks with disc labels (``NAME.json``) and cord masks; TEMPLATE is laid out as SCT's PAM50.
-SCT's label step gets the cord mask and the true C2/C3; ours gets the image alone.
+FOLDER holds necks with disc labels (``NAME.json``) and cord masks; TEMPLATE is laid out as SCT's PAM50. SCT's
+label step gets the cord mask and the true C2/C3; ours gets the image alone. Each scan is registered with its
+true discs, with ours, and with SCT's.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def compare(folder: Path, card: dict, template: Path, place: Path, chain: bool) 
     print(f"\n{card['image']}")
     ours = run_ours(image, place / "ours")
     sets = {
+        "true discs": truth,
         "sct_deepspine": ours,
         "sct_label_vertebrae": run_sct(image, seg, truth[3], template, place / "sct"),
     }
@@ -68,7 +70,7 @@ def compare(folder: Path, card: dict, template: Path, place: Path, chain: bool) 
         if found is None:
             continue
         # SCT puts its discs on the cord, we at the tip: each is compared with the truth of its own place.
-        there = truth if name == "sct_deepspine" else {v: on_cord(p, cord) for v, p in truth.items()}
+        there = {v: on_cord(p, cord) for v, p in truth.items()} if name == "sct_label_vertebrae" else truth
         errors = [np.linalg.norm(found[v] - there[v]) for v in there if v in found]
         right = sum(error <= RIGHT_MM for error in errors)
         print(
@@ -76,7 +78,7 @@ def compare(folder: Path, card: dict, template: Path, place: Path, chain: bool) 
             f"mean {np.mean(errors):.2f}, median {np.median(errors):.2f}, max {np.max(errors):.2f} mm"
         )
         if chain:
-            land(name, image, seg, found, truth, cord, template, place / f"reg_{name}")
+            land(name, image, seg, found, truth, cord, template, place / f"reg_{name.replace(' ', '_')}")
 
 
 def timed(line: list[str], place: Path) -> float | None:

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,8 @@ from sct_deepspine.weights import FORMAT, graph_path
 __all__ = ["save_weights"]
 
 OPSET = 17
+TRACED: dict[str, Any] = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
+"""Newer releases of torch have another exporter beside the tracing one, and make it the default."""
 
 
 def save_weights(
@@ -123,6 +126,6 @@ def _graph(network: StackedHourglass) -> bytes:
             output_names=list(names),
             dynamic_axes=dict.fromkeys((INPUT, *names), free),
             opset_version=OPSET,
-            dynamo=False,
+            **TRACED,
         )
         return target.read_bytes()

@@ -131,30 +131,34 @@ def fit_calibration(judgements: Sequence[Judgement]) -> Calibration:
     """Fit the corrections to judgements on people that the networks were not trained on.
 
     Maximum likelihood with a weak prior about the identity, so that a handful of judgements, or some that
-    are all right, do not run away.
+    are all right, do not run away. A view of the thorax alone gets the share that was right, however sure
+    the decoding is: nothing in it tells the level.
     """
     curves: dict[str, dict[str, Curve]] = {"scan": {}, "disc": {}}
     for part, by_kind in curves.items():
         for kind in KINDS:
             own = [j for j in judgements if (j.part, j.kind) == (part, kind)]
             if own:
-                by_kind[kind] = _fit(
-                    np.array([j.confidence for j in own]), np.array([j.right for j in own], dtype=float)
-                )
+                right = np.array([j.right for j in own], dtype=float)
+                slope = 0.0 if kind == KINDS[2] else None
+                by_kind[kind] = _fit(np.array([j.confidence for j in own]), right, slope)
     return Calibration(curves["scan"], curves["disc"])
 
 
-def _fit(confidence: FloatArray, right: FloatArray) -> Curve:
+def _fit(confidence: FloatArray, right: FloatArray, fixed_slope: float | None) -> Curve:
     odds = logit(np.clip(confidence, EXTREME, 1 - EXTREME))
 
     def loss(curve: FloatArray) -> float:
         offset, slope = curve
         score = offset + slope * odds
         likelihood = (right * score - np.logaddexp(0, score)).sum()
-        prior = (offset / OFFSET_PRIOR) ** 2 + ((slope - 1) / SLOPE_PRIOR) ** 2
+        prior = (offset / OFFSET_PRIOR) ** 2
+        prior += ((slope - 1) / SLOPE_PRIOR) ** 2 if fixed_slope is None else 0
         return float(prior / 2 - likelihood)
 
-    found = minimize(loss, IDENTITY, bounds=[(None, None), (0.0, None)]).x
+    slopes = (0.0, None) if fixed_slope is None else (fixed_slope, fixed_slope)
+    start = IDENTITY if fixed_slope is None else (0.0, fixed_slope)
+    found = minimize(loss, start, bounds=[(None, None), slopes]).x
     return float(found[0]), float(found[1])
 
 

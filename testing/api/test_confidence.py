@@ -52,6 +52,13 @@ def test_kinds_and_parts_are_fitted_apart():
     assert calibration.of_discs([0.9, 0.9], "landmark") == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+def test_the_thorax_alone_is_as_sure_as_it_was_right_whatever_the_decoding_says():
+    own = judgements("thoracic", 0.99, 0.4) + judgements("thoracic", 0.3, 0.2)
+    calibration = fit_calibration(own)
+    for confidence in (0.1, 0.5, 0.999):
+        assert calibration.of_scan(confidence, "thoracic") == pytest.approx(0.3, abs=0.01)
+
+
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 0.97, 1.0])
 def test_a_surer_decoding_stays_surer(confidence):
     calibration = fit_calibration(judgements("open", 0.99, 0.7) + judgements("open", 0.6, 0.9, count=20))

@@ -283,7 +283,6 @@ def _start_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
-    os.environ["SCT_DEEPSPINE_THREADS"] = str(threads)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -71,6 +72,8 @@ def read_graph(content: bytes, config: NetworkConfig) -> OnnxRuntime:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # onnxruntime does not heed the variable that torch and numpy do; 0 is as many as there are cores.
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes share no base but this

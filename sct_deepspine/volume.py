@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.openers import ImageOpener
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from sct_deepspine.errors import ImageError
@@ -24,8 +25,11 @@ ImageLike = Any
 """A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
 
 
-LONGEST_MM = 2500.0
+LONGEST_MM = 2000.0
 MOST_VOXELS = 10**9
+LARGEST_GREY = 1e30
+"""Sums of larger values leave single precision."""
+
 UNITS = "mm", "unknown"
 """Units of length in a header that are read; what is unknown is taken for mm, as SCT takes it."""
 
@@ -110,6 +114,9 @@ def read_volume(image: ImageLike) -> Volume:
     grid = _body_sized(Grid(data.shape, affine))
     if not np.isfinite(data).all():
         raise ImageError("the image holds NaN or infinite voxels; replace them (for instance by 0) first")
+    peak = max(abs(float(data.min())), abs(float(data.max())))
+    if peak > LARGEST_GREY:
+        raise ImageError(f"the image holds values of {peak:.2g}; rescale it, or repair its scl_slope")
     if data.min() == data.max():
         raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); nothing to label")
     return Volume(data, grid, image)
@@ -229,9 +236,9 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
 def _voxels(image: nib.spatialimages.SpatialImage) -> NDArray[Any]:
     try:
         return np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, MemoryError, zlib.error) as error:
         raise ImageError(
-            f"the voxels can't be read; the file may be truncated ({_one_line(error)})"
+            f"the voxels can't be read; the file may be truncated, or its header wrong ({_one_line(error)})"
         ) from error
 
 
@@ -248,7 +255,7 @@ def _check_raw_header(path: Path) -> None:
                 return
             file.seek(0)
             header = kind.from_fileobj(file, check=False)
-    except (OSError, EOFError, ValueError, zlib.error, HeaderDataError):
+    except (OSError, EOFError, ValueError, zlib.error, HeaderDataError, WrapStructError):
         return  # loading will say what is wrong
     _check_spacing(header)
 
@@ -258,7 +265,10 @@ def _check_size(image: nib.spatialimages.SpatialImage) -> None:
     count = float(np.prod([float(n) for n in image.shape]))
     if count > MOST_VOXELS:
         raise ImageError(f"the image has {count:.2g} voxels; crop it, or resample it coarser")
-    units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else UNITS[0]
+    try:
+        units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else UNITS[0]
+    except KeyError as error:
+        raise ImageError(f"the header's unit of length has no meaning (code {error}); store mm") from error
     if units not in UNITS:
         raise ImageError(f"the header gives voxel sizes in {units}; store them in mm")
 

@@ -355,3 +355,46 @@ def test_the_image_that_came_in_is_not_altered(file, sct_like_image):
     assert sct.hdr == header
     assert nifti.header == nifti_header
     assert file.read_bytes() == content
+
+
+# What no body fills, and what would take all the memory
+
+
+def refused(image, match):
+    with pytest.raises(ImageError, match=match) as caught:
+        read_volume(image)
+    assert "\n" not in str(caught.value)
+
+
+def small_image(**header):
+    image = nib.Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.eye(4))
+    for name, value in header.items():
+        image.header[name] = value
+    return image
+
+
+def test_an_image_of_many_metres_is_refused():
+    image = nib.Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.diag([1, 1, 1000, 1.0]))
+    refused(image, r"3 × 4 × 5000 mm large; are the voxel sizes")
+
+
+@pytest.mark.parametrize(("code", "match"), [(1, "in meter"), (3, "in micron"), (7, "has no meaning")])
+def test_a_unit_that_is_not_mm_is_refused(code, match):
+    refused(small_image(xyzt_units=code), match)
+
+
+def test_an_unknown_unit_is_taken_for_mm():
+    assert read_volume(small_image(xyzt_units=0)).data.shape == (3, 4, 5)
+
+
+def test_values_that_leave_single_precision_are_refused():
+    refused((np.array([0.0, 1e35, 1]).reshape(3, 1, 1), np.eye(4)), "values of 1e")
+
+
+def test_a_header_that_claims_too_many_voxels_is_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "huge.nii"
+    nib.save(small_image(), path)
+    raw = bytearray(path.read_bytes())
+    raw[42:48] = np.array([3000, 3000, 3000], "<i2").tobytes()
+    path.write_bytes(raw)
+    refused(path, r"2\.7e\+10 voxels")

@@ -34,7 +34,7 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Label each scan under 29 changes that are hard on it, too, and judge the confidences",
+        help="Label each scan under 28 changes that are hard on it, too, and judge the confidences",
     )
     add(
         "-joined",

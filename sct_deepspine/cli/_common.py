@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-__all__ = ["FAILURE", "Arguments", "add_device", "interruption_code", "run"]
+__all__ = ["FAILURE", "Arguments", "add_networks", "interruption_code", "run"]
 
 USAGE_ERROR, FAILURE = 2, 1
 INTERRUPTED, TERMINATED = 130, 143
@@ -92,9 +92,11 @@ class Arguments:
         return self.parser.parse_args(words)
 
 
-def add_device(parser: Arguments) -> None:
-    """Add the argument that says what runs the networks."""
-    parser.optional.add_argument(
+def add_networks(parser: Arguments) -> None:
+    """Add the arguments that say which networks are run, and by what."""
+    add = parser.optional.add_argument
+    add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
+    add(
         "-device",
         metavar="D",
         help="Let torch run the networks there: cpu, cuda, cuda:1, … "
@@ -111,8 +113,8 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
     level = (logging.ERROR, logging.WARNING, logging.DEBUG)[arguments.v]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("sct_deepspine").setLevel(level)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    in_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:
         return command(arguments)
     except DeepSpineError as error:
@@ -121,3 +123,6 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
     except KeyboardInterrupt as error:
         print("interrupted; nothing half-written was left", file=sys.stderr)
         return interruption_code(error)
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_deepspine.cli._common import FAILURE, Arguments, add_device, interruption_code, run
+from sct_deepspine.cli._common import FAILURE, Arguments, add_networks, interruption_code, run
 
 if TYPE_CHECKING:
     from sct_deepspine.batch import Row
@@ -50,7 +50,6 @@ def get_parser() -> Arguments:
         help="Use the workers of a Dask cluster instead, such as tcp://10.0.0.1:8786. They must see the "
         "same files under the same paths",
     )
-    add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
     add(
         "-upper",
         type=int,
@@ -58,7 +57,7 @@ def get_parser() -> Arguments:
         default=0,
         help="Also write C1/C2 (2) and the top of C1 (1), extrapolated",
     )
-    add_device(parser)
+    add_networks(parser)
     return parser
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sct_deepspine.cli._common import Arguments, add_device, run
+from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.stress import LabelledScan
@@ -46,8 +46,7 @@ def get_parser() -> Arguments:
     add("-confidences", metavar="CSV", help="Write how sure the labelling was, and whether it was right")
     add("-reliability", metavar="PNG", help="Draw how often it was right against how sure it was")
     add("-seed", type=int, default=0, metavar="N", help="Seed of the random changes of -stress. Default: 0")
-    add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
-    add_device(parser)
+    add_networks(parser)
     return parser
 
 

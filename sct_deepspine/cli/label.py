@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sct_deepspine.cli._common import Arguments, add_device, run
+from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.discs import DiscLabels
@@ -60,8 +60,7 @@ def _add_inputs(parser: Arguments) -> None:
         help="Label image with one disc or more whose level is known, or the labels that this command wrote, "
         "corrected by hand: rename one disc and the others follow, move one and it stays there",
     )
-    add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
-    add_device(parser)
+    add_networks(parser)
     straight = parser.optional.add_mutually_exclusive_group()
     straight.add_argument(
         "-straight",

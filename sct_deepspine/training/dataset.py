@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
+from sct_deepspine.bids import image_stem
 from sct_deepspine.cards import label_cards
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.frames import FloatArray
@@ -138,7 +139,7 @@ def read_scan(path: Path, card: dict[str, Any]) -> Scan:
     elif "tissue_seg" in card and tissue is not None:
         canal = Volume(tissue.data == CANAL_TISSUE, tissue.grid)
     return Scan(
-        name=Path(card["image"]).name.removesuffix(".gz").removesuffix(".nii"),
+        name=image_stem(card["image"]),
         subject=card["subject"],
         group=f"{card['region'].split(' (')[0]} {card['contrast']}",
         volume=volume,

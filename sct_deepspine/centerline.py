@@ -11,7 +11,7 @@ from scipy.interpolate import BSpline, CubicSpline
 from sct_deepspine.errors import GeometryError
 from sct_deepspine.frames import FloatArray, Grid, as_points
 
-__all__ = ["SMOOTHING_MM", "Centerline"]
+__all__ = ["SMOOTHING_MM", "Centerline", "smoothing_spline"]
 
 SMOOTHING_MM = 10.0
 """Default smoothing: waves shorter than about 60 mm (2π × this) are taken for noise."""
@@ -177,10 +177,10 @@ def _fit(points: FloatArray, weights: FloatArray, smoothing_mm: float) -> Center
             f"a centreline needs points that span at least {MIN_LENGTH_MM:g} mm, "
             f"got {len(points)} within {span:.3g} mm"
         )
-    spline = _smoothing_spline(position, points, weights, smoothing_mm)
+    spline = smoothing_spline(position, points, weights, smoothing_mm)
     nodes, arc = _arc_length(spline, position[0], position[-1])
     position = CubicSpline(nodes, arc)(position)
-    spline = _smoothing_spline(position, points, weights, smoothing_mm)
+    spline = smoothing_spline(position, points, weights, smoothing_mm)
     nodes, arc = _arc_length(spline, position[0], position[-1])
     count = max(4, int(np.ceil(arc[-1] / SAMPLE_STEP_MM)) + 1)
     samples = spline(np.clip(CubicSpline(arc, nodes)(np.linspace(0, arc[-1], count)), nodes[0], nodes[-1]))
@@ -196,7 +196,7 @@ def _position_along_main_axis(points: FloatArray) -> FloatArray:
     return centred @ (axis if axis[2] >= 0 else -axis)
 
 
-def _smoothing_spline(
+def smoothing_spline(
     position: FloatArray, points: FloatArray, weights: FloatArray, smoothing_mm: float
 ) -> BSpline:
     """Fit a cubic spline with a penalty on its third derivative.
@@ -212,7 +212,9 @@ def _smoothing_spline(
     position
         ``(K,)`` sorted, mm.
     points, weights
-        ``(K, 3)`` world and ``(K,)``.
+        ``(K, D)`` mm and ``(K,)``.
+    smoothing_mm
+        As in :meth:`Centerline.from_points`.
     """
     span = position[-1] - position[0]
     intervals = int(np.ceil(span / max(smoothing_mm / 2.5, MIN_KNOT_STEP_MM)))

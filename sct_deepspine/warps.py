@@ -9,7 +9,7 @@ vector stored at a destination point, in millimetres along LPS axes, in the worl
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from os import PathLike
 from pathlib import Path
@@ -19,17 +19,22 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import interp1d
 
+from sct_deepspine.centerline import SMOOTHING_MM, Centerline, smoothing_spline
 from sct_deepspine.errors import GeometryError, ImageError
 from sct_deepspine.frames import FloatArray, Grid, as_points
+from sct_deepspine.straighten import StraightSpace
 
-__all__ = ["DisplacementField", "WarpedStraightSpace"]
+__all__ = ["AxisLength", "DisplacementField", "WarpedStraightSpace"]
 
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
 # SCT writes ±100000 mm where it has no mapping; no displacement within a body comes near this.
 SENTINEL_MM = 1e4
 # Header rounding may put a voxel's own centre this far off an integer index.
 SNAP_VOXEL = 1e-6
+AXIS_STEP_MM = 0.5
+MIN_AXIS_POINTS = 20
 # What nibabel raises at damaged files, cut short or with a wrong header.
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, TypeError)
 
@@ -141,6 +146,63 @@ def _unreadable(path: str | PathLike[str], error: Exception) -> ImageError:
 
 
 @dataclass(frozen=True, eq=False)
+class AxisLength:
+    """How long a straight space's axis is in the native one, from the space's origin to each height.
+
+    Parameters
+    ----------
+    height_mm
+        ``(N,)`` increasing heights in the straight grid.
+    length_mm
+        ``(N,)`` increasing native lengths up to there; beyond the ends both go on at the same rate.
+
+    Raises
+    ------
+    GeometryError
+        If one of the two does not increase.
+    """
+
+    height_mm: FloatArray
+    length_mm: FloatArray
+
+    def __post_init__(self) -> None:
+        if not (np.diff(self.height_mm) > 0).all() or not (np.diff(self.length_mm) > 0).all():
+            raise GeometryError("the displacement fields fold the straightened axis over itself")
+
+    @classmethod
+    def measure(cls, space: WarpedStraightSpace) -> AxisLength:
+        """Measure the axis of a space between whose heights and lengths no relation is known.
+
+        Fields are rough along the axis (by half a millimetre), which would stretch and squeeze what is
+        read through them: both the axis and the relation are smoothed.
+
+        Raises
+        ------
+        GeometryError
+            If the space maps less than 10 mm of its axis, or folds it over itself.
+        """
+        low, high = space.z_mm
+        height = np.arange(low, high, AXIS_STEP_MM)
+        axis = space.native_from_straight(height[:, None] * [0.0, 0.0, 1.0])
+        mapped = np.isfinite(axis).all(axis=1)
+        if mapped.sum() < MIN_AXIS_POINTS:
+            raise GeometryError("the displacement fields map nothing along the straightened axis")
+        height, axis = height[mapped], axis[mapped]
+        length = StraightSpace(Centerline.from_points(axis)).straight_from_native(axis)[:, 2]
+        smooth = smoothing_spline(height, length[:, None], np.ones(len(height)), SMOOTHING_MM)(height)[:, 0]
+        origin = interp1d(height, smooth, fill_value="extrapolate")(0.0)
+        return cls(height, smooth - origin)
+
+    def length_from_height(self, height_mm: FloatArray) -> FloatArray:
+        """Return the native length up to ``(K,)`` heights."""
+        return interp1d(self.height_mm, self.length_mm, fill_value="extrapolate")(height_mm)
+
+    def height_from_length(self, length_mm: FloatArray) -> FloatArray:
+        """Return the height at ``(K,)`` native lengths."""
+        return interp1d(self.length_mm, self.height_mm, fill_value="extrapolate")(length_mm)
+
+
+@dataclass(frozen=True, eq=False)
 class WarpedStraightSpace:
     """Maps between native (world) and straight points through a pair of displacement fields.
 
@@ -156,6 +218,8 @@ class WarpedStraightSpace:
     origin_world
         ``(3,)`` where the straight frame's origin lies in the world of the straightened image:
         ``world = straight + origin_world``. Leave it at zero for straight points in that world.
+    axis
+        Makes straight z the native length of the axis; None leaves it the height in the straight grid.
 
     Raises
     ------
@@ -166,6 +230,7 @@ class WarpedStraightSpace:
     native_from_straight_field: DisplacementField
     straight_from_native_field: DisplacementField
     origin_world: FloatArray
+    axis: AxisLength | None = None
 
     def __post_init__(self) -> None:
         origin = np.array(self.origin_world, dtype=np.float64)
@@ -179,7 +244,8 @@ class WarpedStraightSpace:
         """Read what ``sct_straighten_spinalcord`` left in a folder.
 
         SCT puts the straightened centreline on the column of voxels in the middle of the straight
-        grid, with its inferior end in the lowest slice; the straight frame starts there.
+        grid, with its inferior end in the lowest slice; the straight frame starts there. Heights in that
+        grid run in proportion to native heights; straight z is made arc length again.
 
         Parameters
         ----------
@@ -191,21 +257,23 @@ class WarpedStraightSpace:
         ImageError
             If one of the files is missing or can't be read.
         GeometryError
-            If one is not a displacement field.
+            If one is not a displacement field, or they map nothing along the straightened cord.
         """
         curve2straight = DisplacementField.load(Path(folder) / "warp_curve2straight.nii.gz")
         straight2curve = DisplacementField.load(Path(folder) / "warp_straight2curve.nii.gz")
         columns, rows, _ = curve2straight.grid.shape
         # Python and numpy both round halves to even, as SCT does in straightening.py.
         middle = (round(columns / 2), round(rows / 2), 0)
-        return cls(curve2straight, straight2curve, curve2straight.grid.world_from_voxel(middle)[0])
+        space = cls(curve2straight, straight2curve, curve2straight.grid.world_from_voxel(middle)[0])
+        return replace(space, axis=AxisLength.measure(space))
 
     @property
     def z_mm(self) -> tuple[float, float]:
         """Lowest and highest straight z of the straight grid."""
         grid = self.native_from_straight_field.grid
         ends = grid.world_from_voxel([[0, 0, 0], [0, 0, grid.shape[2] - 1]])[:, 2] - self.origin_world[2]
-        return float(ends.min()), float(ends.max())
+        low, high = ends if self.axis is None else self.axis.length_from_height(ends)
+        return float(min(low, high)), float(max(low, high))
 
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` straight points (mm) to the world; NaN where the field has no mapping.
@@ -215,7 +283,10 @@ class WarpedStraightSpace:
         GeometryError
             If the input is not a list of triples.
         """
-        return self.native_from_straight_field.source_from_destination(as_points(points) + self.origin_world)
+        straight = as_points(points).copy()
+        if self.axis is not None:
+            straight[:, 2] = self.axis.height_from_length(straight[:, 2])
+        return self.native_from_straight_field.source_from_destination(straight + self.origin_world)
 
     def straight_from_native(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` world points to the straight frame (mm); NaN where there is no mapping.
@@ -225,4 +296,7 @@ class WarpedStraightSpace:
         GeometryError
             If the input is not a list of triples.
         """
-        return self.straight_from_native_field.source_from_destination(points) - self.origin_world
+        straight = self.straight_from_native_field.source_from_destination(points) - self.origin_world
+        if self.axis is not None:
+            straight[:, 2] = self.axis.length_from_height(straight[:, 2])
+        return straight

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -11,7 +12,7 @@ from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import GeometryError, ImageError
 from sct_deepspine.frames import FloatArray, Grid
 from sct_deepspine.straighten import StraightSpace
-from sct_deepspine.warps import DisplacementField, WarpedStraightSpace
+from sct_deepspine.warps import AxisLength, DisplacementField, WarpedStraightSpace
 
 LPS = np.array([-1, -1, 1])
 SENTINEL = 100000.0
@@ -175,19 +176,28 @@ def bent_space() -> StraightSpace:
     return StraightSpace(Centerline.from_points(circle - [0, 90, 0], smoothing_mm=5))
 
 
-def write_sct_folder(folder: Path, space: StraightSpace) -> FloatArray:
+def write_sct_folder(
+    folder: Path,
+    space: StraightSpace,
+    height_from_arc: Callable[[FloatArray], FloatArray] = np.copy,
+    arc_from_height: Callable[[FloatArray], FloatArray] = np.copy,
+) -> FloatArray:
     """Write a straight space as SCT would; return where its straight frame starts in SCT's."""
     straight_grid = Grid(
         (31, 29, 53), np.array([[-2.0, 0, 0, 41], [0, 2, 0, -37], [0, 0, 2, 7], [0, 0, 0, 1]])
     )
     origin = straight_grid.world_from_voxel([16, 14, 0])
-    native = space.native_from_straight(centres_world(straight_grid) - origin)
+    straight = centres_world(straight_grid) - origin
+    straight[:, 2] = arc_from_height(straight[:, 2])
+    native = space.native_from_straight(straight)
     write(folder / "warp_curve2straight.nii.gz", straight_grid, field_of(straight_grid, native))
 
     axes = Rotation.from_euler("xyz", (5, -8, 10), degrees=True).as_matrix() * [-2, 2, 2]
     corner = -axes @ [23, 20, 30]
     native_grid = Grid((47, 47, 61), np.block([[axes, corner[:, None]], [np.zeros(3), 1.0]]))
-    straight = space.straight_from_native(centres_world(native_grid)) + origin
+    straight = space.straight_from_native(centres_world(native_grid))
+    straight[:, 2] = height_from_arc(straight[:, 2])
+    straight += origin
     straight[space.straight_from_native(centres_world(native_grid))[:, 2] < -8] = np.nan
     write(folder / "warp_straight2curve.nii.gz", native_grid, field_of(native_grid, straight))
     return origin[0]
@@ -206,6 +216,35 @@ def test_sct_folder_and_analytic_space_agree_within_interpolation(tmp_path):
     np.testing.assert_allclose(
         warped.straight_from_native(warped.native_from_straight(straight)), straight, atol=0.03
     )
+
+
+def test_heights_that_are_not_arc_length_become_it(tmp_path):
+    space = bent_space()
+    arc = np.linspace(-60, 200, 1000)
+    # In proportion to the native height, as SCT's are: tighter at the ends of this arch than in its middle.
+    z = space.centerline.points_world(arc)[:, 2]
+    start, end = np.interp([0, space.centerline.length_mm], arc, z)
+    height = (z - start) * space.centerline.length_mm / (end - start)
+    assert np.abs(height - arc)[(arc > 0) & (arc < space.centerline.length_mm)].max() > 0.5
+    write_sct_folder(
+        tmp_path, space, lambda a: np.interp(a, arc, height), lambda h: np.interp(h, height, arc)
+    )
+    warped = WarpedStraightSpace.from_sct_folder(tmp_path)
+    straight = np.random.default_rng(11).uniform([-20, -20, 2], [20, 20, 90], (500, 3))
+    native = space.native_from_straight(straight)
+
+    np.testing.assert_allclose(warped.straight_from_native(native), straight, atol=0.15)
+    np.testing.assert_allclose(
+        warped.straight_from_native(warped.native_from_straight(straight)), straight, atol=0.05
+    )
+
+
+def test_fields_that_map_no_axis_or_fold_it_are_refused(tmp_path):
+    write_sct_folder(tmp_path, bent_space(), arc_from_height=lambda h: np.full_like(h, np.nan))
+    with pytest.raises(GeometryError, match="map nothing along the straightened axis"):
+        WarpedStraightSpace.from_sct_folder(tmp_path)
+    with pytest.raises(GeometryError, match="fold the straightened axis"):
+        AxisLength(np.arange(4.0), np.array([0.0, 2, 1, 3]))
 
 
 def test_sct_folder_has_no_mapping_where_sct_wrote_none(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from sct_deepspine.artist import Artist
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.frames import FloatArray
-from sct_deepspine.sagittal import SLAB_MM, Sheet, flat_sheet, normalise, sample
+from sct_deepspine.sagittal import RIGHT, SLAB_MM, Sheet, flat_sheet, normalise, sample
 from sct_deepspine.volume import Volume
 
 __all__ = ["extend_centerline", "find_centerline", "middle_sheet"]
@@ -18,6 +20,12 @@ PLANE_STEP_MM = 8.0
 PLANE_SLAB_MM = 6.0
 WIDEST_MM = 200.0
 """Planes are laid over this width at most, about the middle of the image."""
+
+SIDE_STEPS_MM = -6.0, 0.0, 6.0
+"""Once the canal is found, it is looked at in its own sheet and in one on either side."""
+
+SHARPNESS, SIDE_SHARPNESS = 2, 4
+"""Powers of the canal map that weigh planes across the whole volume, and the three about the canal."""
 
 SEEN = 0.3
 """The canal map counts from here on."""
@@ -31,7 +39,10 @@ CENTERLINE_SMOOTHING_MM = 15.0
 
 
 def find_centerline(volume: Volume, artist: Artist) -> Centerline:
-    """Follow the canal map through sagittal planes laid across the whole volume.
+    """Follow the canal map through sagittal planes laid across the whole volume, then about the canal.
+
+    A plane well beside the canal still shows it faintly, which draws a leaning canal towards the middle of
+    the volume. The second look, in three sheets that follow the first line, undoes most of that.
 
     Parameters
     ----------
@@ -46,9 +57,23 @@ def find_centerline(volume: Volume, artist: Artist) -> Centerline:
         If no canal of at least 40 mm is seen.
     """
     sheets = _sheets_across(volume, artist.pixel_mm)
-    planes = [normalise(*sample(volume, sheet, slab_mm=_slab_mm(sheets))) for sheet in sheets]
+    line = _follow_canal(volume, sheets, artist, _slab_mm(sheets), SHARPNESS)
+    if len(sheets) == 1:
+        return line
+    middle = middle_sheet(volume, line, artist.pixel_mm)
+    beside = [replace(middle, points_world=middle.points_world + x * RIGHT) for x in SIDE_STEPS_MM]
+    try:
+        return _follow_canal(volume, beside, artist, SLAB_MM, SIDE_SHARPNESS)
+    except NoDiscsError:
+        return line
+
+
+def _follow_canal(
+    volume: Volume, sheets: list[Sheet], artist: Artist, slab_mm: float, sharpness: int
+) -> Centerline:
+    planes = [normalise(*sample(volume, sheet, slab_mm=slab_mm)) for sheet in sheets]
     canal = np.stack([maps.canal for maps in artist.draw(planes)])
-    points = _trace(canal, sheets, artist)
+    points = _trace(canal, sheets, artist, sharpness)
     if len(points) < 2 or np.ptp(points[:, 2]) < SHORTEST_MM:
         raise NoDiscsError("no spine was found in the image; is it a sagittal view of a spine?")
     try:
@@ -127,7 +152,7 @@ def _slab_mm(sheets: list[Sheet]) -> float:
     return float(min(PLANE_SLAB_MM, step))
 
 
-def _trace(canal: NDArray[np.float32], sheets: list[Sheet], artist: Artist) -> FloatArray:
+def _trace(canal: NDArray[np.float32], sheets: list[Sheet], artist: Artist, sharpness: int) -> FloatArray:
     """Turn canal maps, ``(planes, rows, columns)``, into ``(N, 3)`` world points, one a row."""
     best = canal.max(axis=0)
     columns = _best_path(np.log(best + 0.02))
@@ -136,17 +161,14 @@ def _trace(canal: NDArray[np.float32], sheets: list[Sheet], artist: Artist) -> F
     if seen is None:
         return np.empty((0, 3))
     rows, columns = rows[seen], columns[seen]
-    across = canal[:, rows, columns] ** 2
-    lateral = np.array([sheet.points_world[0, 0, 0] for sheet in sheets])
-    x = (across * lateral[:, None]).sum(axis=0) / across.sum(axis=0)
     window = columns[:, None] + np.arange(-2, 3)
     inside = (window >= 0) & (window < best.shape[1])
     weight = np.where(inside, best[rows[:, None], np.clip(window, 0, best.shape[1] - 1)], 0) ** 2
     centre = (weight * window).sum(axis=1) / weight.sum(axis=1)
     pixels = artist.codec.pixel_from_cell(np.stack([rows, centre], axis=1))
-    points = sheets[0].world_from_pixel(pixels)
-    points[:, 0] = x
-    return points
+    points = np.stack([sheet.world_from_pixel(pixels) for sheet in sheets])
+    across = canal[:, rows, columns] ** sharpness
+    return (across[..., None] * points).sum(axis=0) / across.sum(axis=0)[:, None]
 
 
 def _best_path(score: NDArray[np.floating]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.volume import Volume
 
-__all__ = ["SLAB_MM", "Sheet", "flat_sheet", "normalise", "sample"]
+__all__ = ["RIGHT", "SLAB_MM", "Sheet", "flat_sheet", "normalise", "sample"]
 
 SLAB_MM = 4.0
 """Thickness averaged across the mid-sagittal sheet, wherever a network looks at one."""

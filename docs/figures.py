@@ -2,7 +2,7 @@
 
     python docs/figures.py TRAIN VAL
 
-writes frames.png, synthesis.png, joined.png and regions.png beside this file. TRAIN and VAL are folders of
+writes frames.png, synthesis.png, joined.png, regions.png and failures.png beside this file. TRAIN and VAL are folders of
 labelled scans.
 """
 
@@ -12,21 +12,30 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from nibabel.affines import apply_affine
 
 from sct_deepspine import label_discs
+from sct_deepspine.cards import label_cards
 from sct_deepspine.centerline import Centerline
+from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.evaluation import RIGHT_MM
 from sct_deepspine.locate import middle_sheet
 from sct_deepspine.qc import draw_sheet
 from sct_deepspine.refine import straight_sheet
 from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.stress import LabelledScan, stressed
 from sct_deepspine.training.dataset import RandomPlanes, canal_points, read_folder
 from sct_deepspine.training.loop import ROLES
 from sct_deepspine.training.phantom import make_phantom, make_varied_phantom
 from sct_deepspine.training.synthesis import make_joined_scan
+from sct_deepspine.volume import read_volume
 from sct_deepspine.weights import load_weights
 
 HERE = Path(__file__).parent
+COUNT = 6
+"""Of failures shown."""
+
 GREY = {"cmap": "gray", "vmin": -2, "vmax": 3}
 
 
@@ -126,6 +135,44 @@ def draw_regions(path, scans):
     figure.savefig(path, dpi=75, facecolor="white")
 
 
+def draw_failures(path, folder):
+    """Draw cases of the stress suite that are read wrongly, with the truth beside."""
+    wrong = []
+    for index, (image, card) in enumerate(label_cards(folder)):
+        truth = {int(v): np.array(p, dtype=float) for v, p in card["discs"].items() if int(v) >= 3}
+        scan = LabelledScan(read_volume(image.parent / card["image"]), truth, tuple(card["labelled_span_mm"]))
+        for case in stressed(scan, np.random.default_rng((0, index))):
+            labels = try_to_label(case)
+            if labels is None:
+                continue
+            found = dict(zip(labels.values.tolist(), labels.points_world, strict=True))
+            true = apply_affine(np.linalg.inv(case.original_from_stressed), np.array(list(case.truth.values())))
+            missed = [v for v, p in zip(case.truth, true, strict=True) if not is_near(found.get(v), p)]
+            if len(missed) == len(case.truth):
+                wrong.append((f"{image.name.split('_T')[0]}\n{case.stress}", labels, case, true))
+    figure = new_figure((12, 10))
+    panels = figure.subplots(2, COUNT // 2).ravel()
+    for axes, (title, labels, case, true) in zip(panels, wrong[:COUNT], strict=False):
+        draw_sheet(axes, labels.drawn, labels)
+        for value, (row, column) in zip(case.truth, labels.drawn.sheet.pixel_from_world(true), strict=True):
+            axes.text(column - 4, row, str(value), color="red", fontsize=7, ha="right", va="center")
+        axes.set_title(f"{title}\nconfidence {labels.level_confidence:.2f}", fontsize=8)
+    figure.savefig(path, dpi=75, facecolor="white")
+
+
+def try_to_label(case):
+    """Return the discs of a case that has no anchor, or None."""
+    try:
+        return None if case.anchor else label_discs(case.image, return_maps=True)
+    except DeepSpineError:
+        return None
+
+
+def is_near(found, true):
+    """Tell whether a disc was found where it is."""
+    return found is not None and np.linalg.norm(found - true) <= RIGHT_MM
+
+
 def main():
     """Draw all figures."""
     scans = read_folder(sys.argv[1])
@@ -134,6 +181,7 @@ def main():
     draw_planes(HERE / "synthesis.png", scans + joined)
     draw_joined(HERE / "joined.png", scans)
     draw_regions(HERE / "regions.png", read_folder(sys.argv[2]))
+    draw_failures(HERE / "failures.png", sys.argv[2])
 
 
 if __name__ == "__main__":

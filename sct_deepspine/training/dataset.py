@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ TISSUE_KEYS = ("tissue_seg", "vertebra_seg")
 CANAL_TISSUE = 3
 CANAL_SIGMA_MM = 5.0
 CANAL_BEHIND_TIP_MM = 9.0
+NO_LEVEL = -100
+"""What the loss (torch's cross-entropy) takes for a class that is not known."""
+
+AWAY_MM = 80.0
+"""A plane away from the spine begins up to this far from the tips."""
+
 FAR_MM = 1e6
 LATERAL_WEIGHT = 0.6
 """A disc's peak fades across the plane more slowly than within it: a disc is wide, its tip is not."""
@@ -80,6 +86,8 @@ class Scan:
         ``(N, 3)`` cord or canal centres, one per slice, or None.
     tissue
         Labels on the volume's grid, or None.
+    unnamed
+        ``(N, 3)`` tips of discs of which no one can tell the value, world.
     """
 
     name: str
@@ -90,6 +98,7 @@ class Scan:
     span_z_mm: tuple[float, float]
     centerline_world: FloatArray | None = None
     tissue: Volume | None = None
+    unnamed: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
 
     @property
     def known_z_mm(self) -> tuple[float, float]:
@@ -172,6 +181,8 @@ class PlaneSettings:
         Edge of a pixel.
     lateral_share
         Share of planes put anywhere across the volume instead of near the spine's middle.
+    away_share
+        Share of native planes laid in front of the spine or behind it.
     empty_share
         Share of planes that show a random texture and no spine.
     straight
@@ -192,6 +203,7 @@ class PlaneSettings:
     shape: tuple[int, int] = (192, 96)
     pixel_mm: float = 2.0
     lateral_share: float = 0.25
+    away_share: float = 0.06
     empty_share: float = 0.04
     straight: bool = False
     turn_degrees: float = 22.0
@@ -266,7 +278,10 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
             plane = recolour_tissues(rng, plane, _read_labels(scan.tissue, sheet))
         plane = randomise_grey_values(rng, plane, pixel_mm=self.settings.pixel_mm)
         if rng.random() < self.settings.empty_share:
-            plane, scan = random_texture(rng, plane.shape), replace(scan, discs={}, centerline_world=None)
+            plane, scan = (
+                random_texture(rng, plane.shape),
+                replace(scan, discs={}, unnamed=np.empty((0, 3)), centerline_world=None),
+            )
         inside = crop_field_of_view(rng, inside, self.settings.pixel_mm)
         targets = _draw_targets(scan, sheet, inside, self.codec, scale)
         return {"image": torch.from_numpy(normalise(plane, inside)[None]), **targets}
@@ -300,7 +315,10 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         half_width_mm = settings.pixel_mm * settings.shape[1] / 2
         z_centre = rng.uniform(tips[:, 2].min() - 40, tips[:, 2].max() + 40)
         near = tips[np.argmin(np.abs(tips[:, 2] - z_centre))]
-        centre = np.array([near[1] + rng.uniform(-0.5, 0.5) * half_width_mm, z_centre])
+        forwards = rng.uniform(-0.5, 0.5) * half_width_mm
+        if rng.random() < settings.away_share:
+            forwards = rng.choice((-1, 1)) * (half_width_mm + rng.uniform(0, AWAY_MM))
+        centre = np.array([near[1] + forwards, z_centre])
         turn, tilt = np.radians(rng.uniform(-25, 25)), np.radians(rng.uniform(-12, 12))
         y, z = centre[0] + grid[..., 0] * np.cos(turn), centre[1] + grid[..., 1]
         x = (
@@ -381,7 +399,8 @@ def _draw_targets(
     cells = np.nan_to_num(blocks.mean(axis=(1, 3)), nan=FAR_MM)
     visible = inside.reshape(rows, stride, columns, stride).mean(axis=(1, 3)) > 0.5
     values = [value for value in scan.discs if codec.first_value <= value < codec.first_value + codec.levels]
-    tips = np.array([scan.discs[value] for value in values]).reshape(-1, 3)
+    tips = np.array([*(scan.discs[value] for value in values), *scan.unnamed]).reshape(-1, 3)
+    classes = np.array([*(value - codec.first_value for value in values), *[NO_LEVEL] * len(scan.unnamed)])
     offset = cells[None] - tips[:, None, None]
     offset[..., 0] *= LATERAL_WEIGHT
     sigma_mm = codec.sigma_cells * stride * sheet.pixel_mm * scale
@@ -389,7 +408,7 @@ def _draw_targets(
     low, high = scan.known_z_mm
     known = ~visible | ((cells[..., 2] > low) & (cells[..., 2] < high))
     empty = np.zeros((rows, columns), dtype=np.int64)
-    level = np.array(values)[heat.argmax(axis=0)] - codec.first_value if values else empty
+    level = classes[heat.argmax(axis=0)] if len(tips) else empty
     canal, canal_known = np.zeros((rows, columns), np.float32), ~visible | (not scan.discs)
     if scan.centerline_world is not None:
         line = scan.centerline_world

@@ -45,6 +45,12 @@ SPINELESS_SHARE = 0.15
 FUSED_SHARE = 0.02
 """Of the discs of a varied phantom."""
 
+UNCOMMON_SHARE = 0.1
+"""Of the varied phantoms, with a vertebra more or less than 7, 12 and 5."""
+
+UNCOMMON_VALUES = 10, 20
+"""Where a vertebra is more or less; discs above count from the head, those below from the sacrum."""
+
 SLOPE_LEVELS = (1, 4, 8, 11, 14, 18, 21, 23, 25, 27)
 SLOPE_DEGREES = (5, 6, -20, -16, 0, 12, 10, 0, -25, -45)
 """Forward lean of the spine, going down, by level: lordosis, kyphosis, lordosis, sacrum."""
@@ -82,7 +88,8 @@ class Spine:
     Parameters
     ----------
     values
-        Disc values, from the top of C1 (1) down to the remnants in the sacrum (26 and more).
+        Disc values, from the top of C1 (1) down to the remnants in the sacrum (26 and more). The disc
+        below an extra vertebra has a value between its neighbours', that of a missing one is left out.
     depth_mm
         Distance of each from the superior end of the centreline, along it.
     length_mm
@@ -95,21 +102,26 @@ class Spine:
         Disc value → height of the disc as a share of a healthy one's; 0 is fused, no disc to be seen.
     """
 
-    values: NDArray[np.int64]
+    values: FloatArray
     depth_mm: FloatArray
     length_mm: float
     space: StraightSpace
     size: float
     worn: Mapping[int, float] = field(default_factory=dict)
 
-    def tip_straight(self, value: ArrayLikeInt) -> FloatArray:
+    @property
+    def named(self) -> NDArray[np.bool_]:
+        """Which discs have a value that everyone would give them, ``(N,)``."""
+        first, last = UNCOMMON_VALUES
+        common = np.array_equal(self.values, np.arange(1, len(self.values) + 1))
+        apart = (self.values < first) | ((self.values > last) & (self.values % 1 == 0))
+        return apart | common
+
+    def tip_straight(self, value: FloatArray | NDArray[np.int64]) -> FloatArray:
         """Posterior tip of discs, ``(K, 3)``."""
         index = np.searchsorted(self.values, value)
         forward = _canal_radius(np.asarray(value, dtype=float), self.size) + 1.0
         return np.stack([np.zeros(len(index)), forward, self.length_mm - self.depth_mm[index]], axis=1)
-
-
-ArrayLikeInt = NDArray[np.int64]
 
 
 def make_phantom(
@@ -123,6 +135,8 @@ def make_phantom(
     noise: float = 0.03,
     worn: Mapping[int, float] | None = None,
     sway_degrees: float = 4.0,
+    extra: int | None = None,
+    missing: int | None = None,
 ) -> Scan:
     """Make a scan of a spine that never was.
 
@@ -144,16 +158,20 @@ def make_phantom(
         Disc value → height of the disc as a share of a healthy one's; 0 is fused.
     sway_degrees
         Spread of the sideways lean of a scoliosis.
+    extra, missing
+        Disc value, 10 to 20, below which there is a vertebra too many, or which is gone with its vertebra.
 
     Returns
     -------
     Scan
-        With every disc in view labelled, the cord's centreline and the tissues.
+        With every disc in view labelled (those from 10 to 20 without a value if a vertebra is extra or
+        missing), the cord's centreline and the tissues.
     """
     if not 3 <= first < last <= 25:
         raise ValueError(f"expected 3 <= first < last <= 25, got {first} and {last}")
-    body = grow_spine(rng, worn=worn, sway_degrees=sway_degrees)
-    visible = np.arange(first, last + 1)
+    body = grow_spine(rng, worn=worn, sway_degrees=sway_degrees, extra=extra, missing=missing)
+    in_view = (body.values >= first) & (body.values <= last)
+    visible, named = body.values[in_view], body.named[in_view]
     tips = body.space.native_from_straight(body.tip_straight(visible))
     grid = frame_scan(rng, tips, voxel_mm)
     drawn = draw_spine(rng, body, grid, contrast, spine=spine)
@@ -164,13 +182,15 @@ def make_phantom(
     grey = grey * np.exp(0.12 * shade) + noise * rng.standard_normal(grid.shape)
     volume = Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid)
     inside = grid.contains_voxel(grid.voxel_from_world(tips))
+    shown = inside & spine
     span = tips[:, 2].min() - 12, tips[:, 2].max() + 12
     return Scan(
         name="phantom",
         subject="phantom",
         group=SYNTHETIC_GROUP,
         volume=volume,
-        discs={int(v): tip for v, tip, seen in zip(visible, tips, inside, strict=True) if seen and spine},
+        discs={int(v): tip for v, tip in zip(visible[shown & named], tips[shown & named], strict=True)},
+        unnamed=tips[shown & ~named],
         span_z_mm=(-np.inf if last == 25 else float(span[0]), np.inf if first == 3 else float(span[1])),
         centerline_world=canal_line(body, grid) if spine else None,
         tissue=Volume(drawn.tissue, grid),
@@ -191,6 +211,12 @@ def make_varied_phantom(rng: np.random.Generator, *, spineless_share: float = SP
     contrast = T2W if rng.random() < 0.5 else random_contrast(rng)
     noise, spine = rng.uniform(0.01, 0.06), rng.random() >= spineless_share
     height = np.clip(rng.normal(1.0, 0.3, 26), 0.3, 1.2) * (rng.random(26) > FUSED_SHARE)
+    uncommon = (
+        int(rng.integers(UNCOMMON_VALUES[0], UNCOMMON_VALUES[1] + 1))
+        if rng.random() < UNCOMMON_SHARE
+        else None
+    )
+    is_extra = rng.random() < 0.5
     return make_phantom(
         rng,
         first=first,
@@ -201,6 +227,8 @@ def make_varied_phantom(rng: np.random.Generator, *, spineless_share: float = SP
         spine=spine,
         worn=dict(enumerate(height.tolist())),
         sway_degrees=12.0 if rng.random() < 0.3 else 4.0,
+        extra=uncommon if is_extra else None,
+        missing=None if is_extra else uncommon,
     )
 
 
@@ -211,6 +239,8 @@ def grow_spine(
     steps_mm: Mapping[int, float] | None = None,
     worn: Mapping[int, float] | None = None,
     sway_degrees: float = 4.0,
+    extra: int | None = None,
+    missing: int | None = None,
 ) -> Spine:
     """Grow a spine of random proportions and curvature.
 
@@ -222,7 +252,7 @@ def grow_spine(
         1 is the template's; drawn about it by default.
     steps_mm
         Disc value → distance to the next disc, where it is known; drawn elsewhere.
-    worn, sway_degrees
+    worn, sway_degrees, extra, missing
         As in :func:`make_phantom`.
     """
     if size is None:
@@ -232,8 +262,13 @@ def grow_spine(
         steps[value - 1] = known
     sacrum = np.array(SACRUM_STEPS_MM) * size
     above = 110.0  # of brain stem
-    depth = above + np.concatenate([[0], np.cumsum(np.concatenate([steps, sacrum]))])
-    values = np.arange(1, len(depth) + 1)
+    steps = np.concatenate([steps, sacrum])
+    values = np.arange(1.0, len(steps) + 2)
+    if extra is not None:
+        steps, values = np.insert(steps, extra, steps[extra - 1]), np.insert(values, extra, extra + 0.5)
+    if missing is not None:
+        steps, values = np.delete(steps, missing - 1), np.delete(values, missing - 1)
+    depth = above + np.concatenate([[0], np.cumsum(steps)])
     down = np.arange(0, depth[-1] + 40, 2.0)
     level = np.interp(down, depth, values)
     bend = rng.uniform(0.6, 1.3)
@@ -310,18 +345,21 @@ def _paint_spine(
 ) -> None:
     x, y, down, level = where
     size = body.size
-    nearest = np.clip(np.round(level), 2, body.values[-1]).astype(int)
+    # Discs lie at whole numbers of the ordinal, whatever their values are.
+    ordinal = 1 + np.interp(down, body.depth_mm, np.arange(len(body.values)), left=-1.0)
+    nearest = np.clip(np.round(ordinal), 2, len(body.values)).astype(int)
     offset = down - body.depth_mm[nearest - 1]
+    value = body.values[nearest - 1]
     spacing = np.interp(level, body.values[:-1], np.diff(body.depth_mm))
     thickness = spacing * np.where(
-        nearest >= 26, 0.06, np.interp(level, (3, 8, 13, 20, 25), (0.26, 0.26, 0.17, 0.24, 0.3))
+        value >= 26, 0.06, np.interp(level, (3, 8, 13, 20, 25), (0.26, 0.26, 0.17, 0.24, 0.3))
     )
     canal = _canal_radius(level, size)
     tip = canal + 1.0
     body_depth = size * np.interp(level, (2, 3, 8, 14, 20, 24, 25.5, 28), (10, 15, 17, 26, 32, 35, 30, 14))
     half_width = size * np.interp(level, (2, 8, 14, 20, 25, 28), (9, 13, 15, 21, 25, 14))
 
-    ring = np.abs((level % 1) - 0.5)  # 0.5 at a disc, 0 in mid-vertebra
+    ring = np.abs((ordinal % 1) - 0.5)  # 0.5 at a disc, 0 in mid-vertebra
     waist = 1.5 * (1 - 4 * ring**2)
     column = (y > tip + waist) & (y < tip + body_depth - waist) & (np.abs(x) < half_width) & (level >= 2.0)
     rim = (
@@ -330,15 +368,15 @@ def _paint_spine(
         & (np.abs(x) < half_width + 1.5)
         & (level >= 2)
     )
-    height = np.array([body.worn.get(value, 1.0) for value in range(body.values[-1] + 1)])[nearest]
-    is_disc = (np.abs(offset) < height * thickness / 2) & (nearest >= 3)
-    end_plate = (np.abs(offset) < height * thickness / 2 + 1.2) & (nearest >= 3) & (height > 0)
+    height = np.array([body.worn.get(int(v), 1.0) for v in body.values])[nearest - 1]
+    is_disc = (np.abs(offset) < height * thickness / 2) & (value >= 3)
+    end_plate = (np.abs(offset) < height * thickness / 2 + 1.2) & (value >= 3) & (height > 0)
     dens = (level > 0.9) & (level < 2.1) & (np.hypot(x, y - tip - 6) < 5.5 * size)
     arch = (np.abs(level - 1.4) < 0.25) & (np.hypot(x / 2, y - tip - 15) < 3.5 * size)
     # Spinous processes slope down and backwards, long in the neck's end and in the thorax.
     reach = np.interp(level, (2, 3, 5, 8, 14, 20, 25, 26), (22, 24, 18, 32, 28, 32, 26, 5))
     slope = np.interp(level, (3, 8, 14, 20, 25), (0.3, 0.4, 1.1, 0.35, 0.2))
-    shifted = np.interp(down + slope * (y + canal), body.depth_mm, body.values)
+    shifted = np.interp(down + slope * (y + canal), body.depth_mm, np.arange(len(body.values)))
     process = (
         (np.abs((shifted % 1) - 0.55) < 0.27)
         & (y < -canal - 2)
@@ -350,7 +388,7 @@ def _paint_spine(
     grey[(y < -canal) & (y > -canal - 5) & (np.abs(x) < 8) & (level > 2)] = contrast.fat
     grey[process] = contrast.bone
     grey[rim | arch] = contrast.cortex
-    bright = contrast.bone + 0.04 * rng.standard_normal(40)[np.clip(np.floor(level), 0, 39).astype(int)]
+    bright = contrast.bone + 0.04 * rng.standard_normal(40)[np.clip(np.floor(ordinal), 0, 39).astype(int)]
     grey[column] = bright[column]
     grey[dens] = contrast.bone
     grey[column & end_plate] = contrast.cortex
@@ -359,7 +397,7 @@ def _paint_spine(
     disc_grey = contrast.disc * np.where(core, wear, 0.5 * wear)
     grey[column & is_disc] = disc_grey[column & is_disc]
     tissue[(column | dens) & ~is_disc] = VERTEBRA_TISSUE
-    tissue[column & is_disc & (nearest <= 25)] = DISC_TISSUE
+    tissue[column & is_disc & (value <= 25)] = DISC_TISSUE
 
     radius = np.hypot(x, y)
     in_canal = (radius < canal) & (level > 0.8)

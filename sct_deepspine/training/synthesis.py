@@ -81,7 +81,7 @@ class _Piece:
     ) -> tuple[FloatArray, FloatArray]:
         """Return the grey values at the joined body's straight points, and how much they count, 0…1."""
         # Between discs the two bodies' lengths are matched piece by piece, beyond them by the scale.
-        depth = body.depth_mm[self.values - 1]
+        depth = body.depth_mm[np.searchsorted(body.values, self.values)]
         reach = 1e3
         knots = np.concatenate([[depth[0] - reach], depth, [depth[-1] + reach]])
         heights = self.tips_straight[:, 2]

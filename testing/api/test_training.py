@@ -25,6 +25,7 @@ from sct_deepspine.training.augment import (
 )
 from sct_deepspine.training.dataset import (
     LATERAL_WEIGHT,
+    NO_LEVEL,
     PlaneSettings,
     RandomPlanes,
     canal_points,
@@ -122,6 +123,50 @@ def test_contrasts_differ_and_stay_in_range():
     values = np.array([[*vars(c).values()] for c in contrasts])
     assert 0 <= values.min() < values.max() <= 1
     assert len(np.unique(values[:, 0])) == 20
+
+
+@pytest.mark.parametrize(("odd", "count"), [({"extra": 12}, 9), ({"extra": 20}, 9), ({"missing": 12}, 7)])
+def test_discs_beside_an_extra_or_missing_vertebra_are_drawn_and_have_no_level(odd, count):
+    scan = make_phantom(rng(3), first=8, last=22, voxel_mm=(5.0, 2.5, 2.5), **odd)
+    usual = make_phantom(rng(3), first=8, last=22, voxel_mm=(5.0, 2.5, 2.5))
+    difference = 1 if "extra" in odd else -1
+    assert sorted(scan.discs) == [8, 9, 21, 22]
+    assert len(scan.unnamed) == len(usual.discs) - 4 + difference
+
+    within = np.round(scan.volume.grid.voxel_from_world(scan.unnamed + np.array([0, 4.0, 0]))).astype(int)
+    assert (scan.tissue.data[tuple(within.T)] == DISC).mean() > 0.8
+    settings = replace(PLANES, empty_share=0, away_share=0)
+    planes = planes_of(scan, settings, length=12)
+    drawn = [item for item in planes if (item["any_disc"] > 0.5).any()]
+    assert drawn
+    levels = np.concatenate([item["level"][item["any_disc"] > 0.5].numpy() for item in drawn])
+    assert (levels == NO_LEVEL).any()
+    assert set(levels[levels != NO_LEVEL] + CODEC.first_value) <= {8, 9, 21, 22}
+
+
+def test_a_level_that_is_not_known_costs_nothing():
+    shape = (1, 4, 4)
+    batch = {
+        "any_disc": torch.ones(shape),
+        "any_known": torch.ones(shape),
+        "level": torch.full(shape, NO_LEVEL),
+        "canal": torch.zeros(shape),
+        "canal_known": torch.zeros(shape),
+    }
+    maps = torch.zeros(1, 25, 4, 4)
+    other = maps.clone()
+    other[:, :23] = torch.arange(23.0)[None, :, None, None]
+    assert map_loss([maps], batch) == map_loss([other], batch)
+    batch["level"] = torch.full(shape, 3)
+    assert map_loss([maps], batch) != map_loss([other], batch)
+
+
+def test_planes_beside_the_spine_show_no_disc(phantom):
+    near = list(planes_of(phantom, replace(PLANES, empty_share=0, away_share=0), length=20))
+    beside = list(planes_of(phantom, replace(PLANES, empty_share=0, away_share=1), length=20))
+    assert np.mean([float(item["any_disc"].max()) > 0.5 for item in near]) > 0.5
+    assert np.mean([float(item["any_disc"].max()) > 0.5 for item in beside]) < 0.2
+    assert np.mean([float(item["image"].abs().max()) > 0 for item in beside]) > 0.5
 
 
 def test_a_varied_phantom_shows_a_stretch_of_spine_and_is_the_same_for_the_same_seed(monkeypatch):

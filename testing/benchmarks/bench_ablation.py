@@ -1,9 +1,10 @@
 """What each part of the labelling is worth, and what it costs: parts left out one at a time.
 
-    python testing/benchmarks/bench_ablation.py FOLDER [-every N]
+    python testing/benchmarks/bench_ablation.py FOLDER [-every N] [-weights FILE [FILE ...]]
 
 FOLDER holds labelled scans. Each is labelled under every stress that has no anchor, by the whole method and
-with a part replaced. ``-every N`` takes every Nth case. The shipped networks are the same throughout.
+with a part replaced, the shipped networks being the same throughout; or, with ``-weights``, by the whole
+method with the networks of each file, named after its folder. ``-every N`` takes every Nth case.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine
 
-from sct_deepspine import labeling
+from sct_deepspine import labeling, locate
+from sct_deepspine.artist import Artist
 from sct_deepspine.cards import label_cards
+from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.evaluation import RIGHT_MM
 from sct_deepspine.metrics import score_scan
 from sct_deepspine.sequence import Candidates, Sequence
 from sct_deepspine.stress import Case, LabelledScan, stressed
-from sct_deepspine.volume import read_volume
+from sct_deepspine.volume import Volume, read_volume
 from sct_deepspine.weights import Weights, load_weights
 
 SEEN = 0.15
@@ -36,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
     parser.add_argument("-every", type=int, default=1, metavar="N")
+    parser.add_argument("-weights", nargs="+", default=[], metavar="FILE")
     arguments = parser.parse_args()
     logging.disable()
     cases = list(all_cases(arguments.folder))[:: arguments.every]
@@ -44,9 +49,12 @@ def main() -> None:
         "the whole method": {},
         "native plane instead of the straightened": {"straight": "off"},
         "one look: the coarse network alone": {"weights": replace(trained, refine=None)},
+        "the canal looked for once": {"find": follow_once},
         "arg-max of each level instead of the sequence": {"read": read_by_maximum},
         "decoding without spacing": {"read": read_without_spacing},
     }
+    if arguments.weights:
+        ways = {Path(path).parent.name: {"weights": load_weights(path)} for path in arguments.weights}
     print(f"{len(cases)} cases")
     print(f"{'':<46} {'discs right %':>13} {'levels right %':>14} {'mean mm':>8} {'ms':>6}")
     for name, way in ways.items():
@@ -70,9 +78,11 @@ def figures(
     weights: Weights | None = None,
     straight: str = "auto",
     read: Callable[..., Sequence] | None = None,
+    find: Callable[..., Centerline] = locate.find_centerline,
 ) -> str:
     """Return a line of the table."""
     whole, load = labeling._read_levels, labeling.load_weights
+    labeling.find_centerline = find
     labeling.load_weights = lambda *_, **__: weights or trained  # type: ignore[assignment]
     labeling._read_levels = read or whole
     right = total = levels = 0
@@ -95,8 +105,15 @@ def figures(
             levels += score.levels_right
     finally:
         labeling._read_levels, labeling.load_weights = whole, load
+        labeling.find_centerline = locate.find_centerline
     mean, ms = np.mean(errors), 1e3 * spent / len(cases)
     return f"{100 * right / total:13.1f} {100 * levels / len(cases):14.1f} {mean:8.2f} {ms:6.0f}"
+
+
+def follow_once(volume: Volume, artist: Artist) -> Centerline:
+    """Follow the canal through planes across the whole volume only."""
+    sheets = locate._sheets_across(volume, artist.pixel_mm)
+    return locate._follow_canal(volume, sheets, artist, locate._slab_mm(sheets), locate.SHARPNESS)
 
 
 def read_by_maximum(found: Candidates, _clamped: dict[int, int], _trained: Weights) -> Sequence:

@@ -257,7 +257,7 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
 
     from sct_deepspine.training.dataset import read_folder
     from sct_deepspine.training.phantom import make_varied_phantom
-    from sct_deepspine.training.synthesis import can_join, make_joined_scan
+    from sct_deepspine.training.synthesis import can_join, fit_tissues, make_joined_scan
 
     def made(make: Callable[[np.random.Generator], Scan], count: int, title: str) -> list[Scan]:
         numbers = tqdm(range(count), desc=title, disable=None if arguments.v else True)
@@ -270,6 +270,7 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
         chosen, held = _split(arguments, sorted({scan.subject for scan in training}))
         validation = [scan for scan in training if scan.subject in held]
         training = [scan for scan in training if scan.subject in chosen]
+    training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
     joined: list[Scan] = []
     if arguments.joined and can_join(training):
         joined = made(lambda rng: make_joined_scan(rng, training), arguments.joined, "joined spines")

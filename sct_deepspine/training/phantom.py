@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.frames import FloatArray, Grid
+from sct_deepspine.refine import PointMap
 from sct_deepspine.spacing import EXPECTED_SPACING_MM
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.dataset import CANAL_TISSUE, SYNTHETIC_GROUP, Scan
@@ -105,7 +106,7 @@ class Spine:
     values: FloatArray
     depth_mm: FloatArray
     length_mm: float
-    space: StraightSpace
+    space: PointMap
     size: float
     worn: Mapping[int, float] = field(default_factory=dict)
 

@@ -1,25 +1,26 @@
-"""Spines that no one has, made of the scans of several people, with exact truth.
+"""Spines that no one has, made of the scans of several people; tissues for scans that have no labels of them.
 
 The neck of one person, the thorax of the template or of a drawn spine, and the lumbar spine of another
 person are straightened, set into one procedural body (:mod:`sct_deepspine.training.phantom`) and bent
-with it like a living spine.
+with it like a living spine. Their truth is exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sct_deepspine.centerline import Centerline
-from sct_deepspine.frames import FloatArray
+from sct_deepspine.frames import FloatArray, as_points
 from sct_deepspine.spacing import EXPECTED_SPACING_MM
 from sct_deepspine.straighten import StraightSpace
 from sct_deepspine.training.dataset import JOINED_GROUP, Scan, canal_points, unit_range
 from sct_deepspine.training.phantom import (
+    SACRUM_STEPS_MM,
     T2W,
     Spine,
     canal_line,
@@ -30,7 +31,7 @@ from sct_deepspine.training.phantom import (
 )
 from sct_deepspine.volume import Volume
 
-__all__ = ["can_join", "join_scans", "make_joined_scan"]
+__all__ = ["can_join", "fit_tissues", "join_scans", "make_joined_scan"]
 
 SEAM_LEVELS = 0.15
 """Two pieces melt into each other over this share of a vertebra on either side of its middle."""
@@ -181,6 +182,7 @@ def join_scans(
         discs={v: tip for v, tip, seen in zip(tips, tips_world, inside, strict=True) if seen},
         span_z_mm=(-np.inf, np.inf),
         centerline_world=canal_line(body, grid),
+        tissue=Volume(drawn.tissue, grid),
     )
 
 
@@ -207,3 +209,58 @@ def make_joined_scan(rng: np.random.Generator, scans: Sequence[Scan], *, drawn_s
     neck, loin = necks[rng.integers(len(necks))], loins[rng.integers(len(loins))]
     draw = not thoraxes or rng.random() < drawn_share
     return join_scans(rng, neck, loin, None if draw else thoraxes[rng.integers(len(thoraxes))])
+
+
+@dataclass(frozen=True, eq=False)
+class _ShiftedSpace:
+    """A scan's straight space, moved across at each height so that tips are where a drawn body has them."""
+
+    space: StraightSpace
+    heights: FloatArray
+    shift: FloatArray
+
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        return self.space.z_mm
+
+    def native_from_straight(self, points: ArrayLike) -> FloatArray:
+        straight = as_points(points)
+        return self.space.native_from_straight(straight + self._shift_at(straight[:, 2]))
+
+    def straight_from_native(self, points: ArrayLike) -> FloatArray:
+        straight = self.space.straight_from_native(points)
+        return straight - self._shift_at(straight[:, 2])
+
+    def _shift_at(self, z: FloatArray) -> FloatArray:
+        across = [np.interp(z, self.heights, self.shift[:, axis]) for axis in (0, 1)]
+        return np.stack([*across, np.zeros_like(z)], axis=1)
+
+
+def fit_tissues(scan: Scan) -> Scan:
+    """Give a scan without tissue labels those of a procedural body laid over its discs.
+
+    Vertebrae, discs and canal lie where they are in the scan, to a millimetre or two, which is
+    enough to give them grey values of their own.
+
+    Parameters
+    ----------
+    scan
+        With at least two neighbouring discs.
+    """
+    values = np.array(sorted(scan.discs))
+    space = StraightSpace(Centerline.from_points(canal_points(scan)))
+    tips = space.straight_from_native(np.array([scan.discs[int(v)] for v in values]))
+    template = np.array([EXPECTED_SPACING_MM[v] for v in range(1, 25)])
+    first, last = int(values[0]), int(values[-1])
+    size = float((tips[0, 2] - tips[-1, 2]) / template[first - 1 : last - 1].sum())
+    above = np.cumsum(size * template[: first - 1][::-1])[::-1]
+    below = np.cumsum(size * np.array([*template[last - 1 :], *SACRUM_STEPS_MM]))
+    within = np.interp(np.arange(first, last + 1), values, tips[:, 2])
+    heights = np.concatenate([tips[0, 2] + above, within, tips[-1, 2] - below])
+    length = space.centerline.length_mm
+    body = Spine(np.arange(1.0, len(heights) + 1), length - heights, length, space, size)
+    shift = tips - body.tip_straight(values)
+    upwards = np.argsort(tips[:, 2])
+    fitted = _ShiftedSpace(space, tips[upwards, 2], shift[upwards])
+    drawn = draw_spine(np.random.default_rng(0), replace(body, space=fitted), scan.volume.grid, T2W)
+    return replace(scan, tissue=Volume(drawn.tissue, scan.volume.grid))

@@ -6,7 +6,7 @@ from scipy.ndimage import map_coordinates
 
 from sct_deepspine.spacing import EXPECTED_SPACING_MM
 from sct_deepspine.training.phantom import make_phantom
-from sct_deepspine.training.synthesis import can_join, join_scans, make_joined_scan
+from sct_deepspine.training.synthesis import can_join, fit_tissues, join_scans, make_joined_scan
 
 VOXEL_MM = (5.0, 2.5, 2.5)
 
@@ -89,3 +89,24 @@ def test_a_fused_level_shows_no_disc():
     assert disc_voxels(sound, 20) > 5
     assert disc_voxels(fused, 20) == 0
     assert disc_voxels(fused, 21) == disc_voxels(sound, 21)
+
+
+@pytest.mark.parametrize(("first", "last"), [(3, 12), (18, 25)])
+def test_tissues_fitted_to_the_discs_lie_where_the_tissues_are(first, last):
+    scan = make_phantom(rng(6), first=first, last=last, voxel_mm=VOXEL_MM)
+    fitted = fit_tissues(replace(scan, tissue=None)).tissue.data
+    z = scan.volume.grid.world_from_voxel(np.indices(fitted.shape).reshape(3, -1).T)[:, 2].reshape(
+        fitted.shape
+    )
+    tips = np.array(list(scan.discs.values()))
+    within = (z > tips[:, 2].min()) & (z < tips[:, 2].max())
+    for label, least in ((1, 0.85), (2, 0.6), (3, 0.85)):
+        true, found = (scan.tissue.data == label) & within, (fitted == label) & within
+        assert 2 * (true & found).sum() / (true.sum() + found.sum()) > least
+
+
+def test_a_joined_spine_has_tissues_at_its_discs(people):
+    scan = make_joined_scan(rng(), list(people.values()))
+    tips = np.array(list(scan.discs.values()))
+    within = np.round(scan.volume.grid.voxel_from_world(tips + np.array([0, 5.0, 0]))).astype(int)
+    assert (scan.tissue.data[tuple(within.T)] == 2).mean() > 0.8

@@ -47,6 +47,9 @@ CORE_MM = 15.0
 CORE_GREY = 0.38, 0.24
 """Mean and spread to which each piece is brought about its canal, so that a seam is no step."""
 
+LAST_DISC = 25
+"""L5/S1: what is labelled below it is no disc."""
+
 JOINED_VOXEL_MM = (3.0, 1.5, 1.5)
 
 
@@ -240,14 +243,11 @@ def fit_tissues(scan: Scan) -> Scan:
     """Give a scan without tissue labels those of a procedural body laid over its discs.
 
     Vertebrae, discs and canal lie where they are in the scan, to a millimetre or two, which is
-    enough to give them grey values of their own.
-
-    Parameters
-    ----------
-    scan
-        With at least two neighbouring discs.
+    enough to give them grey values of their own. A scan with fewer than two discs gets none.
     """
-    values = np.array(sorted(scan.discs))
+    values = np.array([v for v in sorted(scan.discs) if v <= LAST_DISC])
+    if len(values) < 2:
+        return scan
     space = StraightSpace(Centerline.from_points(canal_points(scan)))
     tips = space.straight_from_native(np.array([scan.discs[int(v)] for v in values]))
     template = np.array([EXPECTED_SPACING_MM[v] for v in range(1, 25)])

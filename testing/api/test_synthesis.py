@@ -105,6 +105,12 @@ def test_tissues_fitted_to_the_discs_lie_where_the_tissues_are(first, last):
         assert 2 * (true & found).sum() / (true.sum() + found.sum()) > least
 
 
+def test_a_scan_with_one_disc_gets_no_tissues():
+    scan = replace(make_phantom(rng(6), first=3, last=6, voxel_mm=VOXEL_MM), tissue=None)
+    assert fit_tissues(replace(scan, discs={3: scan.discs[3], 26: scan.discs[6]})).tissue is None
+    assert fit_tissues(replace(scan, discs={})).tissue is None
+
+
 def test_a_joined_spine_has_tissues_at_its_discs(people):
     scan = make_joined_scan(rng(), list(people.values()))
     tips = np.array(list(scan.discs.values()))

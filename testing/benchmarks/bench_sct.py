@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,14 @@ PARAM = (
     "step=2,type=seg,algo=bsplinesyn,iter=0,metric=MeanSquares"
 )
 RIGHT_MM = 3.0
+
+# A process of its own, for Linux counts the memory of the process that starts another to that other.
+MEASURE = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
 
 
 def main() -> None:
@@ -85,16 +92,15 @@ def timed(line: list[str], place: Path) -> float | None:
     """Run a command; print its wall time and peak memory."""
     place.mkdir()
     started = time.perf_counter()
-    running = subprocess.Popen(line, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert running.stderr is not None
-    said = running.stderr.read()
-    _, status, usage = os.wait4(running.pid, 0)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *line], cwd=place, capture_output=True, text=True, check=False
+    )
     seconds = time.perf_counter() - started
     name = Path(line[2] if line[1] == "-m" else line[1]).name.rsplit(".", 1)[-1]
-    if status:
-        print(f"  {name:<20} failed: {' '.join(said.split())[-200:]}")
+    if done.returncode:
+        print(f"  {name:<20} failed: {' '.join(done.stderr.split())[-200:]}")
         return None
-    print(f"  {name:<20} {seconds:.1f} s, {usage.ru_maxrss / 1024:.0f} MiB")
+    print(f"  {name:<20} {seconds:.1f} s, {int(done.stdout) / 1024:.0f} MiB")
     return seconds
 
 

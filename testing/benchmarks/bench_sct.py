@@ -52,11 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("template", type=Path)
     parser.add_argument("-chain", type=int, choices=(0, 1), default=1, help="register as well")
     arguments = parser.parse_args()
-    for path, card in label_cards(arguments.folder):
+    for path, card in label_cards(arguments.folder.resolve()):
         if "cord_seg" in card and "3" in card["discs"]:
             with tempfile.TemporaryDirectory() as place:
                 compare(path.parent, card, arguments.template.resolve(), Path(place), bool(arguments.chain))

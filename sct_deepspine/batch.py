@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -277,10 +278,14 @@ def _pool(workers: int, jobs: int) -> ProcessPoolExecutor:
 
 
 def _start_worker(threads: int) -> None:
-    """Keep a worker to its share of the cores; it is ended by its parent, not by the terminal."""
+    """Keep a worker to its share of the cores; it is ended by its parent, not by the terminal.
+
+    It ends by an exception, so that what it has half-written is removed.
+    """
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
 

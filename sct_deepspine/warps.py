@@ -181,13 +181,7 @@ class AxisLength:
         GeometryError
             If the space maps less than 10 mm of its axis, or folds it over itself.
         """
-        low, high = space.z_mm
-        height = np.arange(low, high, AXIS_STEP_MM)
-        axis = space.native_from_straight(height[:, None] * [0.0, 0.0, 1.0])
-        mapped = np.isfinite(axis).all(axis=1)
-        if mapped.sum() < MIN_AXIS_POINTS:
-            raise GeometryError("the displacement fields map nothing along the straightened axis")
-        height, axis = height[mapped], axis[mapped]
+        height, axis = space.axis_points()
         length = StraightSpace(Centerline.from_points(axis)).straight_from_native(axis)[:, 2]
         smooth = smoothing_spline(height, length[:, None], np.ones(len(height)), SMOOTHING_MM)(height)[:, 0]
         origin = interp1d(height, smooth, fill_value="extrapolate")(0.0)
@@ -274,6 +268,34 @@ class WarpedStraightSpace:
         ends = grid.world_from_voxel([[0, 0, 0], [0, 0, grid.shape[2] - 1]])[:, 2] - self.origin_world[2]
         low, high = ends if self.axis is None else self.axis.length_from_height(ends)
         return float(min(low, high)), float(max(low, high))
+
+    def axis_points(self) -> tuple[FloatArray, FloatArray]:
+        """Return straight heights ``(N,)`` and the world points ``(N, 3)`` of the axis there.
+
+        Raises
+        ------
+        GeometryError
+            If the space maps less than 10 mm of its axis.
+        """
+        height = np.arange(*self.z_mm, AXIS_STEP_MM)
+        axis = self.native_from_straight(height[:, None] * [0.0, 0.0, 1.0])
+        mapped = np.isfinite(axis).all(axis=1)
+        if mapped.sum() < MIN_AXIS_POINTS:
+            raise GeometryError("the displacement fields map nothing along the straightened axis")
+        return height[mapped], axis[mapped]
+
+    def around_axis(self) -> StraightSpace:
+        """Return the analytic space around the axis that the fields straighten.
+
+        A plane read through the fields is stretched and squeezed as they are rough; around their axis
+        the maps are exact, and each other's inverse.
+
+        Raises
+        ------
+        GeometryError
+            If the space maps less than 10 mm of its axis.
+        """
+        return StraightSpace(Centerline.from_points(self.axis_points()[1]))
 
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` straight points (mm) to the world; NaN where the field has no mapping.

@@ -197,13 +197,13 @@ def _straight(arguments: argparse.Namespace) -> Any:
     from sct_deepspine.warps import WarpedStraightSpace
 
     if arguments.warps:
-        return WarpedStraightSpace.from_sct_folder(arguments.warps)
+        return WarpedStraightSpace.from_sct_folder(arguments.warps).around_axis()
     if arguments.straight != "sct":
         return arguments.straight
     from sct_deepspine.sct import straighten, temporary_folder
 
     with temporary_folder(keep=not arguments.r) as folder:
-        return straighten(arguments.i, arguments.s, folder)
+        return straighten(arguments.i, arguments.s, folder).around_axis()
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -239,6 +239,21 @@ def test_heights_that_are_not_arc_length_become_it(tmp_path):
     )
 
 
+def test_around_the_axis_of_rough_fields_the_maps_are_exact(tmp_path):
+    space = bent_space()
+    write_sct_folder(tmp_path, space)
+    around = WarpedStraightSpace.from_sct_folder(tmp_path).around_axis()
+    straight = np.random.default_rng(12).uniform([-20, -20, 5], [20, 20, 90], (500, 3))
+    native = space.native_from_straight(straight)
+    found = around.straight_from_native(native)
+
+    np.testing.assert_allclose(around.native_from_straight(found), native, atol=1e-6)
+    np.testing.assert_allclose(found[:, :2], straight[:, :2], atol=0.1)
+    np.testing.assert_allclose(
+        found[:, 2] - straight[:, 2], np.median(found[:, 2] - straight[:, 2]), atol=0.1
+    )
+
+
 def test_fields_that_map_no_axis_or_fold_it_are_refused(tmp_path):
     write_sct_folder(tmp_path, bent_space(), arc_from_height=lambda h: np.full_like(h, np.nan))
     with pytest.raises(GeometryError, match="map nothing along the straightened axis"):

@@ -15,21 +15,18 @@ from matplotlib.figure import Figure
 from nibabel.affines import apply_affine
 
 from sct_deepspine import label_discs
-from sct_deepspine.cards import label_cards
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.evaluation import RIGHT_MM
+from sct_deepspine.evaluation import RIGHT_MM, stress_cases
 from sct_deepspine.locate import middle_sheet
 from sct_deepspine.qc import draw_sheet
 from sct_deepspine.refine import straight_sheet
 from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.straighten import StraightSpace
-from sct_deepspine.stress import LabelledScan, stressed
 from sct_deepspine.training.dataset import RandomPlanes, canal_points, read_folder
 from sct_deepspine.training.loop import ROLES
 from sct_deepspine.training.phantom import make_phantom, make_varied_phantom
 from sct_deepspine.training.synthesis import make_joined_scan
-from sct_deepspine.volume import read_volume
 from sct_deepspine.weights import load_weights
 
 HERE = Path(__file__).parent
@@ -138,18 +135,14 @@ def draw_regions(path, scans):
 def draw_failures(path, folder):
     """Draw cases of the stress suite that are read wrongly, with the truth beside."""
     wrong = []
-    for index, (image, card) in enumerate(label_cards(folder)):
-        truth = {int(v): np.array(p, dtype=float) for v, p in card["discs"].items() if int(v) >= 3}
-        scan = LabelledScan(read_volume(image.parent / card["image"]), truth, tuple(card["labelled_span_mm"]))
-        for case in stressed(scan, np.random.default_rng((0, index))):
-            labels = try_to_label(case)
-            if labels is None:
-                continue
-            found = dict(zip(labels.values.tolist(), labels.points_world, strict=True))
-            true = apply_affine(np.linalg.inv(case.original_from_stressed), np.array(list(case.truth.values())))
-            missed = [v for v, p in zip(case.truth, true, strict=True) if not is_near(found.get(v), p)]
-            if len(missed) == len(case.truth):
-                wrong.append((f"{image.name.split('_T')[0]}\n{case.stress}", labels, case, true))
+    for card, case in stress_cases(folder):
+        labels = try_to_label(case)
+        if labels is None:
+            continue
+        found = dict(zip(labels.values.tolist(), labels.points_world, strict=True))
+        true = apply_affine(np.linalg.inv(case.original_from_stressed), np.array(list(case.truth.values())))
+        if not any(is_near(found.get(v), p) for v, p in zip(case.truth, true, strict=True)):
+            wrong.append((f"{card['image'].split('_T')[0]}\n{case.stress}", labels, case, true))
     figure = new_figure((12, 10))
     panels = figure.subplots(2, COUNT // 2).ravel()
     for axes, (title, labels, case, true) in zip(panels, wrong[:COUNT], strict=False):

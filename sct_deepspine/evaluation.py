@@ -33,6 +33,8 @@ __all__ = [
     "read_judgements",
     "report",
     "results_csv",
+    "scored_discs",
+    "stress_cases",
     "stress_report",
 ]
 
@@ -75,17 +77,23 @@ def evaluate_folder(folder: str | Path, **options: Any) -> Iterator[Result]:
     """Label the scans of a folder, one after the other, with the options of ``label_discs``."""
     for path, card in label_cards(folder):
         image = path.parent / card["image"]
-        case = Case("plain", image, _truth(card), tuple(card["labelled_span_mm"]))
+        case = Case("plain", image, scored_discs(card), tuple(card["labelled_span_mm"]))
         yield _label_and_score(card, case, options)
 
 
 def evaluate_stress(folder: str | Path, *, seed: int = 0, **options: Any) -> Iterator[tuple[str, Result]]:
     """Label the scans of a folder under every stress; yields the stress's name with each result."""
+    for card, case in stress_cases(folder, seed=seed):
+        yield case.stress, _label_and_score(card, case, options)
+
+
+def stress_cases(folder: str | Path, *, seed: int = 0) -> Iterator[tuple[dict[str, Any], Case]]:
+    """Yield the card of each scan of a folder with each stressed version of it."""
     for index, (path, card) in enumerate(label_cards(folder)):
         volume = read_volume(path.parent / card["image"])
-        scan = LabelledScan(volume, _truth(card), tuple(card["labelled_span_mm"]))
+        scan = LabelledScan(volume, scored_discs(card), tuple(card["labelled_span_mm"]))
         for case in stressed(scan, np.random.default_rng((seed, index))):
-            yield case.stress, _label_and_score(card, case, options)
+            yield card, case
 
 
 def evaluate_whole_spines(
@@ -98,8 +106,8 @@ def evaluate_whole_spines(
             yield case.stress, _label_and_score(card, case, options)
 
 
-def _truth(card: dict[str, Any]) -> dict[int, FloatArray]:
-    """Return the discs that are scored."""
+def scored_discs(card: dict[str, Any]) -> dict[int, FloatArray]:
+    """Return the true discs of a card that are scored, value to ``(3,)`` world."""
     discs = {int(value): np.array(point, dtype=float) for value, point in card["discs"].items()}
     return {value: point for value, point in discs.items() if value >= FIRST_SCORED}
 

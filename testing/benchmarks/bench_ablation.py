@@ -22,14 +22,13 @@ from nibabel.affines import apply_affine
 
 from sct_deepspine import labeling, locate
 from sct_deepspine.artist import Artist
-from sct_deepspine.cards import label_cards
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.evaluation import RIGHT_MM
+from sct_deepspine.evaluation import RIGHT_MM, stress_cases
 from sct_deepspine.metrics import score_scan
 from sct_deepspine.sequence import Candidates, Sequence
-from sct_deepspine.stress import Case, LabelledScan, stressed
-from sct_deepspine.volume import Volume, read_volume
+from sct_deepspine.stress import Case
+from sct_deepspine.volume import Volume
 from sct_deepspine.weights import Weights, load_weights
 
 SEEN = 0.15
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("-weights", nargs="+", default=[], metavar="FILE")
     arguments = parser.parse_args()
     logging.disable()
-    cases = list(all_cases(arguments.folder))[:: arguments.every]
+    cases = [case for _, case in stress_cases(arguments.folder) if case.anchor is None][:: arguments.every]
     trained = load_weights()
     ways: dict[str, dict[str, Any]] = {
         "the whole method": {},
@@ -59,16 +58,6 @@ def main() -> None:
     print(f"{'':<46} {'discs right %':>13} {'levels right %':>14} {'mean mm':>8} {'ms':>6}")
     for name, way in ways.items():
         print(f"{name:<46} {figures(cases, trained, **way)}", flush=True)
-
-
-def all_cases(folder: str) -> Any:
-    for index, (path, card) in enumerate(label_cards(folder)):
-        truth = {int(v): np.array(p, dtype=float) for v, p in card["discs"].items() if int(v) >= 3}
-        span = card["labelled_span_mm"][0], card["labelled_span_mm"][1]
-        scan = LabelledScan(read_volume(path.parent / card["image"]), truth, span)
-        for case in stressed(scan, np.random.default_rng((0, index))):
-            if case.anchor is None:
-                yield case
 
 
 def figures(

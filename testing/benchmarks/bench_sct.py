@@ -29,6 +29,7 @@ from sct_deepspine.cards import label_cards
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.discs import Disc, DiscLabels
 from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.evaluation import scored_discs
 from sct_deepspine.sct import register_to_template
 from sct_deepspine.volume import read_mask, read_volume
 from sct_deepspine.warps import DisplacementField
@@ -64,7 +65,7 @@ def main() -> None:
 
 def compare(folder: Path, card: dict, template: Path, place: Path, chain: bool) -> None:
     image, seg = folder / card["image"], folder / card["cord_seg"]
-    truth = {int(v): np.array(p) for v, p in card["discs"].items() if int(v) >= 3}
+    truth = scored_discs(card)
     print(f"\n{card['image']}")
     ours = run_ours(image, place / "ours")
     sets = {

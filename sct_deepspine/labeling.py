@@ -37,6 +37,9 @@ BEYOND_MM = 60.0
 BESIDE_CANAL_MM = 30.0
 """A tip is no farther than this from the canal, which is followed straight on beyond its ends."""
 
+LENGTH_POWER = 0.75
+"""A sequence's score is weighed against its number of discs to this power: chance makes short ones."""
+
 UNCERTAIN = 0.5
 ODD_SPACING = 1.5
 
@@ -180,10 +183,10 @@ def _read_levels(found: Candidates, clamped: dict[int, int], trained: Weights) -
     if not len(found.strength):
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
     sequence = decode(found, anchors=clamped, parameters=trained.decoding)
-    score = sequence.score / len(sequence.values)
+    score = sequence.score / len(sequence.values) ** LENGTH_POWER
     if score < trained.least_score and not clamped:
         raise NoDiscsError(
-            f"no sequence of discs was found in the image (score {score:.1f} a disc, "
+            f"no sequence of discs was found in the image (score {score:.1f}, "
             f"{trained.least_score:.1f} needed); is it a sagittal view of a spine?"
         )
     return sequence

@@ -66,7 +66,7 @@ class Weights:
 
     @property
     def least_score(self) -> float:
-        """Mean score of a disc below which a reading is not taken for a spine."""
+        """Score, weighed against length, below which a reading is not taken for a spine."""
         return float(self.card.get("least_score", 0.0))
 
     @property

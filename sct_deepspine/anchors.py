@@ -195,7 +195,7 @@ def match_anchors(
     Returns
     -------
     candidates
-        Superior to inferior, with the added ones.
+        In the order given, or superior to inferior where some were added.
     clamped
         Candidate index → value.
 
@@ -207,7 +207,7 @@ def match_anchors(
     """
     levels = candidates.level.shape[1]
     last = candidates.first_value + levels - 1
-    meant: dict[int, int] = {}
+    given, meant = len(candidates.strength), dict[int, int]()
     for value, point in anchors.items():
         if not candidates.first_value <= value <= last:
             raise AnchorError(
@@ -231,9 +231,9 @@ def match_anchors(
         if index in meant:
             raise AnchorError(f"anchors {meant[index]} and {value} mean the same disc")
         meant[index] = value
-    order = (
-        np.argsort(-candidates.points[:, 2], kind="stable") if len(candidates.strength) else np.array([], int)
-    )
+    if len(candidates.strength) == given:
+        return candidates, meant
+    order = np.argsort(-candidates.points[:, 2], kind="stable")
     ordered = replace(
         candidates,
         points=candidates.points[order],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import BSpline, CubicSpline
 
@@ -110,6 +111,10 @@ class Centerline:
         """
         centres, masses = _centres_of_mass(np.asarray(mask_array), grid)
         return _fit(centres, np.minimum(masses / np.median(masses), 1) ** 3, smoothing_mm)
+
+    def moved(self, affine: ArrayLike) -> Centerline:
+        """Return the centreline carried along by a ``(4, 4)`` rigid map of the world."""
+        return Centerline(apply_affine(np.asarray(affine), self.samples_world), self.length_mm)
 
     @property
     def samples_arc_mm(self) -> FloatArray:

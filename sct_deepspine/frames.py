@@ -2,6 +2,7 @@
 
 ==========  =====================================================================
 world       RAS+ millimetres; the only frame that crosses a module boundary
+slices      the world turned to lie along an image's sagittal slices (see :func:`slices_from_world`)
 voxel       continuous index ``(i, j, k)``; a voxel's centre is at the integer
 straight    millimetres of the straightened space (see :mod:`sct_deepspine.straighten`)
 pixel       continuous ``(row, column)`` of a sagittal plane
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.errors import GeometryError
 
-__all__ = ["FloatArray", "Grid", "as_points"]
+__all__ = ["FloatArray", "Grid", "as_points", "slices_from_world"]
 
 FloatArray = NDArray[np.float64]
 
@@ -91,6 +92,10 @@ class Grid:
         """Axis codes as nibabel writes them, such as ``"RAS"``. SCT writes the opposite letters."""
         return "".join(aff2axcodes(self.affine))
 
+    def moved(self, affine: ArrayLike) -> Grid:
+        """Return the grid carried along by a ``(4, 4)`` map of the world."""
+        return Grid(self.shape, np.asarray(affine, dtype=np.float64) @ self.affine)
+
     def world_from_voxel(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` voxel points to the world."""
         return apply_affine(self.affine, as_points(points))
@@ -109,3 +114,25 @@ class Grid:
         """Return the centres of the eight corner voxels, ``(8, 3)`` world."""
         upper = np.array(self.shape) - 1
         return self.world_from_voxel(np.indices((2, 2, 2)).reshape(3, 8).T * upper)
+
+
+def slices_from_world(grid: Grid) -> FloatArray:
+    """Return the turn after which sagittal slices lie along the world's axes, ``(4, 4)``.
+
+    Whoever took oblique sagittal slices laid them along the spine. Axial or coronal slices, more than twice
+    as thick as voxels are wide, are taken as they lie in the scanner: the turn is none.
+
+    Parameters
+    ----------
+    grid
+        Of an image whose voxel axes run right, anterior and superior.
+    """
+    turn = np.eye(4)
+    directions = grid.affine[:3, :3] / grid.spacing_mm
+    # The rotation nearest to the axes, which a header may have sheared by a trace.
+    left, _, right = np.linalg.svd(directions)
+    rotation = left @ right
+    is_sagittal = grid.shape[0] == 1 or grid.spacing_mm[0] >= 0.5 * grid.spacing_mm.max()
+    if is_sagittal and np.linalg.det(rotation) > 0 and not np.allclose(rotation, np.eye(3), atol=1e-4):
+        turn[:3, :3] = rotation.T
+    return turn

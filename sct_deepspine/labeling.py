@@ -1,7 +1,8 @@
 """label_discs(): from an image to its discs.
 
-The story: find the canal, lay a sheet along it, draw heat maps on it, find candidates, look again,
-finely, in the straightened spine, and read the candidates as an ordered sequence of levels.
+The story: turn to the image's slices, find the canal, lay a sheet along it, draw heat maps on it, find
+candidates, look again, finely, in the straightened spine, and read the candidates as an ordered sequence of
+levels.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike
 
 from sct_deepspine.anchors import Anchors, as_anchors, match_anchors
@@ -19,14 +21,14 @@ from sct_deepspine.centerline import Centerline
 from sct_deepspine.confidence import Calibration, view_kind
 from sct_deepspine.discs import Disc, DiscLabels, disc_name
 from sct_deepspine.errors import AnchorError, NoDiscsError
-from sct_deepspine.frames import FloatArray
+from sct_deepspine.frames import FloatArray, slices_from_world
 from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.locate import extend_centerline, find_centerline, middle_sheet
-from sct_deepspine.refine import PointMap, look_again
+from sct_deepspine.refine import look_again
 from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.sequence import Candidates, Sequence, decode
 from sct_deepspine.spacing import SpacingPrior, fill_skipped
-from sct_deepspine.straighten import SlidSpace, StraightSpace
+from sct_deepspine.straighten import MovedSpace, PointMap, SlidSpace, StraightSpace
 from sct_deepspine.volume import ImageLike, Volume, read_mask, read_volume
 from sct_deepspine.weights import Weights, load_weights
 
@@ -52,7 +54,7 @@ def label_discs(
     anchor: Anchors | None = None,
     weights: Any = None,
     device: str | None = None,
-    straight: str | PointMap = "auto",
+    straight: str | Centerline | PointMap = "auto",
     return_maps: bool = False,
 ) -> DiscLabels:
     """Label the intervertebral discs of a spine MRI.
@@ -76,8 +78,9 @@ def label_discs(
         Where torch runs the networks, as it names it. By default onnxruntime runs them if it is
         installed, else torch on the CPU.
     straight
-        ``"auto"`` to straighten along the centreline, ``"off"`` to follow it without straightening, or a
-        straight space, such as :class:`sct_deepspine.warps.WarpedStraightSpace`.
+        ``"auto"`` to straighten along the centreline, ``"off"`` to follow it without straightening, a
+        line to straighten along instead, or a straight space, such as
+        :class:`sct_deepspine.warps.WarpedStraightSpace`.
     return_maps
         Keep what the network saw and drew in ``DiscLabels.drawn``.
 
@@ -98,24 +101,30 @@ def label_discs(
         If the weights or the device can't be used.
     """
     volume = read_volume(image)
-    ras = volume.as_ras()
-    known = _inside_image(as_anchors(anchor), ras)
+    known = _inside_image(as_anchors(anchor), volume)
     trained = load_weights(weights, device=device)
-    coarse = ras.block_mean((SLAB_MM / 2, trained.locate.pixel_mm, trained.locate.pixel_mm))
+    ras = volume.as_ras()
+    turn = slices_from_world(ras.grid)
+    back = np.linalg.inv(turn)
+    slices = ras.moved(turn)
+    coarse = slices.block_mean((SLAB_MM / 2, trained.locate.pixel_mm, trained.locate.pixel_mm))
     given = _given_centerline(seg, centerline)
     line = (
-        extend_centerline(given, coarse, trained.locate) if given else find_centerline(coarse, trained.locate)
+        extend_centerline(given.moved(turn), coarse, trained.locate)
+        if given
+        else find_centerline(coarse, trained.locate)
     )
     drawn = _draw(coarse, line, trained.locate)
-    found = _find_candidates(drawn, line, ras)
+    found = _find_candidates(drawn, line, slices)
     if trained.refine is not None:
-        space = _space(straight, line)
-        found = look_again(ras, space, coarse=drawn, found=found, artist=trained.refine)
+        space = _space(straight, line, turn)
+        found = look_again(slices, space, coarse=drawn, found=found, artist=trained.refine)
+    found = replace(found, points=apply_affine(back, found.points))
     found, clamped = match_anchors(found, known)
     sequence = _read_levels(found, clamped, trained)
     if not clamped:
         sequence = _calibrated(sequence, trained.calibration)
-    discs = _assemble(found.points[sequence.indices], sequence, ras)
+    discs = _assemble(found.points[sequence.indices], sequence, volume)
     return DiscLabels(
         discs=discs,
         grid=volume.grid,
@@ -123,7 +132,9 @@ def label_discs(
         weights=trained.identity,
         warnings=_warnings(discs, sequence),
         source=image,
-        drawn=replace(drawn, attention=trained.locate.attention(drawn.plane)) if return_maps else None,
+        drawn=replace(drawn, sheet=drawn.sheet.moved(back), attention=trained.locate.attention(drawn.plane))
+        if return_maps
+        else None,
     )
 
 
@@ -152,13 +163,15 @@ def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike 
     return None
 
 
-def _space(straight: str | PointMap, line: Centerline) -> PointMap:
-    if not isinstance(straight, str):
-        return straight
+def _space(straight: str | Centerline | PointMap, line: Centerline, turn: FloatArray) -> PointMap:
     if straight == "auto":
         return StraightSpace(line)
     if straight == "off":
         return SlidSpace(line)
+    if isinstance(straight, Centerline):
+        return StraightSpace(straight.moved(turn))
+    if not isinstance(straight, str):
+        return MovedSpace(straight, turn)
     raise ValueError(f"expected straight to be 'auto', 'off' or a straight space, got {straight!r}")
 
 

@@ -101,9 +101,10 @@ def _affine(drawn: DrawnSheet) -> FloatArray:
     cell_mm = drawn.sheet.pixel_mm * drawn.codec.stride
     rows = drawn.maps.any_disc.shape[0]
     lowest = drawn.codec.pixel_from_cell([[rows - 1, 0]])[0]
-    first, pixel_mm = drawn.sheet.points_world[0, 0], drawn.sheet.pixel_mm
-    affine = np.diag([cell_mm, cell_mm, cell_mm, 1.0])
-    affine[0, 3] = drawn.sheet.points_world[..., 0].mean()
-    affine[1, 3] = first[1] + pixel_mm * lowest[1]
-    affine[2, 3] = first[2] - pixel_mm * lowest[0]
+    sheet, axes = drawn.sheet, drawn.sheet.axes
+    along = sheet.points_world[0, 0] @ axes
+    along[0] = (sheet.points_world @ axes)[..., 0].mean()
+    along += sheet.pixel_mm * np.array([0, lowest[1], -lowest[0]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = cell_mm * axes, axes @ along
     return affine

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
-from numpy.typing import ArrayLike
 
 from sct_deepspine.artist import Artist
-from sct_deepspine.frames import FloatArray
 from sct_deepspine.heatmaps import DrawnSheet
 from sct_deepspine.sagittal import SLAB_MM, Sheet, normalise, sample
 from sct_deepspine.sequence import Candidates
+from sct_deepspine.straighten import PointMap
 from sct_deepspine.volume import Volume
 
-__all__ = ["PointMap", "look_again", "straight_sheet"]
+__all__ = ["look_again", "straight_sheet"]
 
 POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
 """Columns of the straight sheet, from the centreline."""
@@ -30,23 +27,6 @@ FINE_LEVEL_POWER = 0.5
 """Weight of the fine look's levels: it is drawn on less context than the coarse one's."""
 
 LEVEL_FLOOR = 1e-4
-
-
-class PointMap(Protocol):
-    """The two maps of a straight space, whatever made it."""
-
-    @property
-    def z_mm(self) -> tuple[float, float]:
-        """Lowest and highest straight z of the spine."""
-        ...
-
-    def native_from_straight(self, points: ArrayLike) -> FloatArray:
-        """Take ``(K, 3)`` straight points to the world."""
-        ...
-
-    def straight_from_native(self, points: ArrayLike) -> FloatArray:
-        """Take ``(K, 3)`` world points to the straight space."""
-        ...
 
 
 def straight_sheet(space: PointMap, z_mm: tuple[float, float], pixel_mm: float) -> Sheet:

@@ -17,7 +17,7 @@ import numpy as np
 from sct_deepspine.discs import DiscLabels
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.files import write_text
-from sct_deepspine.sagittal import SLAB_MM, Sheet, normalise, sample
+from sct_deepspine.sagittal import SLAB_MM, normalise, sample
 from sct_deepspine.volume import Volume
 
 __all__ = ["Entry", "failed_entry", "make_entry", "read_entries", "write_page"]
@@ -89,7 +89,7 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
     if labels.drawn is None:
         raise DeepSpineError("a picture needs the maps; call label_discs with return_maps=True")
     factor = max(1, round(labels.drawn.sheet.pixel_mm / PIXEL_MM))
-    sheet = Sheet(labels.drawn.sheet.refined(factor), labels.drawn.sheet.pixel_mm / factor)
+    sheet = labels.drawn.sheet.refined(factor)
     plane = normalise(*sample(volume.as_ras(), sheet, slab_mm=SLAB_MM))
     low, high = GREY_RANGE
     grey = np.clip(255 * (plane - low) / (high - low), 0, 255).astype(np.uint8)

@@ -6,9 +6,10 @@ Rows run from superior to inferior, columns from posterior to anterior, both in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
@@ -35,10 +36,13 @@ class Sheet:
         ``(rows, columns, 3)`` world position of each pixel's centre; NaN where there is none.
     pixel_mm
         Edge of a pixel.
+    axes
+        ``(3, 3)``; its columns are the world directions right, anterior and superior of a native sheet.
     """
 
     points_world: FloatArray
     pixel_mm: float
+    axes: FloatArray = field(default_factory=lambda: np.eye(3))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -61,22 +65,31 @@ class Sheet:
         return upper * (1 - down) + lower * down
 
     def pixel_from_world(self, points: ArrayLike) -> FloatArray:
-        """Project ``(K, 3)`` world points along x on a native sheet, ``(K, 2)`` pixels.
+        """Project ``(K, 3)`` world points along its first axis on a native sheet, ``(K, 2)`` pixels.
 
-        Native sheets step along y and z only, however they bend sideways.
+        Native sheets step along the two other axes only, however they bend sideways.
         """
         offset = np.asarray(points, dtype=np.float64).reshape(-1, 3) - self.points_world[0, 0]
-        return np.stack([-offset[:, 2], offset[:, 1]], axis=1) / self.pixel_mm
+        _, anterior, superior = (offset @ self.axes).T
+        return np.stack([-superior, anterior], axis=1) / self.pixel_mm
 
-    def refined(self, factor: int) -> FloatArray:
-        """Return the ``(rows·factor, columns·factor, 3)`` centres of the pixels' sub-pixels."""
+    def moved(self, affine: ArrayLike) -> Sheet:
+        """Return the sheet carried along by a ``(4, 4)`` rigid map of the world."""
+        rigid = np.asarray(affine, dtype=np.float64)
+        return replace(
+            self, points_world=apply_affine(rigid, self.points_world), axes=rigid[:3, :3] @ self.axes
+        )
+
+    def refined(self, factor: int) -> Sheet:
+        """Return the sheet of ``factor`` × ``factor`` sub-pixels of each pixel."""
         if factor == 1:
-            return self.points_world
+            return self
         inside = (np.arange(factor) + 0.5) / factor - 0.5
         row = (np.arange(self.shape[0])[:, None] + inside).ravel()
         column = (np.arange(self.shape[1])[:, None] + inside).ravel()
         pixels = np.stack(np.meshgrid(row, column, indexing="ij"), axis=-1)
-        return self.world_from_pixel(pixels).reshape(len(row), len(column), 3)
+        points = self.world_from_pixel(pixels).reshape(len(row), len(column), 3)
+        return replace(self, points_world=points, pixel_mm=self.pixel_mm / factor)
 
 
 def flat_sheet(
@@ -111,7 +124,7 @@ def sample(
     sheet: Sheet,
     *,
     slab_mm: float = 0.0,
-    lateral: ArrayLike = RIGHT,
+    lateral: ArrayLike | None = None,
     oversample: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read a volume on a sheet: the mean over each pixel's area and over a slab.
@@ -125,7 +138,7 @@ def sample(
     slab_mm
         Thickness over which the volume is averaged, across the sheet.
     lateral
-        Unit vector(s) across the sheet, broadcastable to ``(rows, columns, 3)``.
+        Unit vector(s) across the sheet, broadcastable to ``(rows, columns, 3)``; its first axis by default.
     oversample
         Sub-pixels per pixel edge; by default as many as the volume resolves.
 
@@ -138,9 +151,10 @@ def sample(
     """
     if oversample is None:
         oversample = max(1, round(sheet.pixel_mm / max(float(np.sort(volume.grid.spacing_mm)[1]), 0.25)))
-    fine = sheet.refined(oversample)
+    fine = sheet.refined(oversample).points_world
     offsets = _slab_offsets(volume, slab_mm)
-    vectors = np.broadcast_to(np.asarray(lateral, dtype=np.float64), sheet.points_world.shape)
+    across = sheet.axes[:, 0] if lateral is None else np.asarray(lateral, dtype=np.float64)
+    vectors = np.broadcast_to(across, sheet.points_world.shape)
     vectors = vectors.repeat(oversample, axis=0).repeat(oversample, axis=1) if oversample > 1 else vectors
     total = np.zeros(fine.shape[:2], dtype=np.float32)
     count = np.zeros(fine.shape[:2], dtype=np.float32)

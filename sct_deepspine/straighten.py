@@ -8,8 +8,10 @@ plane normal to the centreline, undistorted. Nothing is resampled.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.spatial import cKDTree
@@ -17,7 +19,7 @@ from scipy.spatial import cKDTree
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.frames import FloatArray, as_points
 
-__all__ = ["SlidSpace", "StraightSpace"]
+__all__ = ["MovedSpace", "PointMap", "SlidSpace", "StraightSpace"]
 
 MIN_STRETCH = 0.1
 """Least native length per straight length along z; towards the centre of curvature it falls to 0."""
@@ -29,6 +31,23 @@ MIN_ANTERIOR_ANGLE_DEG = 10.0
 MAX_STEP_MM = 1.0
 MAX_STEPS = 30
 TOLERANCE_MM = 1e-9
+
+
+class PointMap(Protocol):
+    """The two maps of a straight space, whatever made it."""
+
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        """Lowest and highest straight z of the spine."""
+        ...
+
+    def native_from_straight(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 3)`` straight points to the world."""
+        ...
+
+    def straight_from_native(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 3)`` world points to the straight space."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +205,37 @@ class SlidSpace:
         line = line[np.argsort(line[:, 2])]
         x, y = (np.interp(z, line[:, 2], line[:, axis]) for axis in (0, 1))
         return np.stack([x, y, np.zeros_like(x)], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class MovedSpace:
+    """A straight space as it is seen from a world that was moved.
+
+    Parameters
+    ----------
+    space
+        A straight space of the world.
+    moved_from_world
+        ``(4, 4)`` the map by which the world was moved.
+    """
+
+    space: PointMap
+    moved_from_world: FloatArray
+
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        """Lowest and highest straight z of the spine."""
+        return self.space.z_mm
+
+    def native_from_straight(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 3)`` straight points to the moved world."""
+        return apply_affine(self.moved_from_world, self.space.native_from_straight(points))
+
+    def straight_from_native(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 3)`` points of the moved world to the straight space."""
+        return self.space.straight_from_native(
+            apply_affine(np.linalg.inv(self.moved_from_world), as_points(points))
+        )
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:

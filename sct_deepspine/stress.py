@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates, zoom
 
 from sct_deepspine.frames import FloatArray, Grid
 from sct_deepspine.volume import ImageLike, Volume
@@ -105,7 +106,11 @@ def stressed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
         if axis and ras.data.shape[0] == 1:
             continue  # a single slice that is turned out of its plane shows no spine
         for degrees in (-ROTATION_DEGREES, ROTATION_DEGREES):
-            yield _rotated(f"{name} {degrees:+.0f}°", scan, ras, axis, degrees)
+            turn = _turn_about_middle(ras.grid, axis, degrees)
+            yield _oblique(f"{name} {degrees:+.0f}°", scan, ras, turn)
+            turned = _turned(f"{name} {degrees:+.0f}° in the slices", scan, ras.grid, grey, turn)
+            if turned.truth:
+                yield turned
     yield same_place("noise", grey + 0.1 * rng.standard_normal(grey.shape))
     yield same_place("bias", grey * _bias(grey.shape, rng))
     yield same_place("motion", _moved(grey, rng))
@@ -165,16 +170,29 @@ def _resampled(
     return data, Grid(shape, affine)  # type: ignore[arg-type]
 
 
-def _rotated(name: str, scan: LabelledScan, ras: Volume, axis: int, degrees: float) -> Case:
-    """Turn the person in the scanner: the voxels stay, the world turns about their middle."""
+def _turn_about_middle(grid: Grid, axis: int, degrees: float) -> FloatArray:
     angles = [0.0, 0.0, 0.0]
     angles[axis] = np.radians(degrees)
-    turn = np.eye(4)
-    turn[:3, :3] = euler2mat(x=angles[0], y=angles[1], z=angles[2])
-    middle = ras.grid.world_from_voxel((np.array(ras.grid.shape) - 1) / 2)[0]
-    turn[:3, 3] = middle - turn[:3, :3] @ middle
-    volume = Volume(ras.data, Grid(ras.grid.shape, turn @ ras.grid.affine))
-    return Case(name, volume, scan.discs, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64))
+    rotation = euler2mat(x=angles[0], y=angles[1], z=angles[2])
+    middle = grid.world_from_voxel((np.array(grid.shape) - 1) / 2)[0]
+    return from_matvec(rotation, middle - rotation @ middle)
+
+
+def _oblique(name: str, scan: LabelledScan, ras: Volume, turn: FloatArray) -> Case:
+    """Turn the person in the scanner and the slices with him: the voxels stay."""
+    return Case(name, ras.moved(turn), scan.discs, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64))
+
+
+def _turned(name: str, scan: LabelledScan, grid: Grid, grey: NDArray[np.float32], turn: FloatArray) -> Case:
+    """Turn the person and leave the slices where they are: black comes into view, discs may leave it."""
+    back = np.linalg.inv(grid.affine) @ np.linalg.inv(turn) @ grid.affine
+    data = affine_transform(grey, back[:3, :3], back[:3, 3], order=1)
+    truth = {
+        value: point
+        for value, point in scan.discs.items()
+        if grid.contains_voxel(grid.voxel_from_world(apply_affine(turn, point)))[0]
+    }
+    return Case(name, Volume(data, grid), truth, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64))
 
 
 def _bias(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating]:

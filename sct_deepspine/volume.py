@@ -14,7 +14,7 @@ from nibabel.openers import ImageOpener
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.errors import ImageError
 from sct_deepspine.frames import Grid
@@ -61,6 +61,10 @@ class Volume:
         data = apply_orientation(self.data, to_ras)
         affine = self.grid.affine @ inv_ornt_aff(to_ras, self.grid.shape)
         return Volume(data, Grid(data.shape, affine), self.source)
+
+    def moved(self, affine: ArrayLike) -> Volume:
+        """Return the volume carried along by a ``(4, 4)`` map of the world."""
+        return Volume(self.data, self.grid.moved(affine), self.source)
 
     def block_mean(self, block_mm: tuple[float, float, float]) -> Volume:
         """Average whole blocks of voxels of about a size; an axis that is as coarse already is kept.

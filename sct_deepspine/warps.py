@@ -284,18 +284,18 @@ class WarpedStraightSpace:
             raise GeometryError("the displacement fields map nothing along the straightened axis")
         return height[mapped], axis[mapped]
 
-    def around_axis(self) -> StraightSpace:
-        """Return the analytic space around the axis that the fields straighten.
+    def axis_centerline(self) -> Centerline:
+        """Return the axis that the fields straighten.
 
-        A plane read through the fields is stretched and squeezed as they are rough; around their axis
-        the maps are exact, and each other's inverse.
+        A plane read through the fields is stretched and squeezed as they are rough; in the analytic space
+        around their axis the maps are exact, and each other's inverse.
 
         Raises
         ------
         GeometryError
             If the space maps less than 10 mm of its axis.
         """
-        return StraightSpace(Centerline.from_points(self.axis_points()[1]))
+        return Centerline.from_points(self.axis_points()[1])
 
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` straight points (mm) to the world; NaN where the field has no mapping.

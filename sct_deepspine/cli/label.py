@@ -193,17 +193,17 @@ def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:
 
 
 def _straight(arguments: argparse.Namespace) -> Any:
-    """Return the straight space to use, or how to make it."""
+    """Return the line to straighten along, or how to straighten."""
     from sct_deepspine.warps import WarpedStraightSpace
 
     if arguments.warps:
-        return WarpedStraightSpace.from_sct_folder(arguments.warps).around_axis()
+        return WarpedStraightSpace.from_sct_folder(arguments.warps).axis_centerline()
     if arguments.straight != "sct":
         return arguments.straight
     from sct_deepspine.sct import straighten, temporary_folder
 
     with temporary_folder(keep=not arguments.r) as folder:
-        return straighten(arguments.i, arguments.s, folder).around_axis()
+        return straighten(arguments.i, arguments.s, folder).axis_centerline()
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -15,9 +15,8 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.frames import FloatArray, Grid
-from sct_deepspine.refine import PointMap
 from sct_deepspine.spacing import EXPECTED_SPACING_MM
-from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.straighten import PointMap, StraightSpace
 from sct_deepspine.training.dataset import CANAL_TISSUE, SYNTHETIC_GROUP, Scan
 from sct_deepspine.volume import Volume
 

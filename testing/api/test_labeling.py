@@ -4,6 +4,8 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine, from_matvec
+from nibabel.eulerangles import euler2mat
 
 from sct_deepspine import DiscLabels, label_discs
 from sct_deepspine.centerline import Centerline
@@ -12,6 +14,7 @@ from sct_deepspine.frames import Grid
 from sct_deepspine.heatmaps import Codec, DiscMaps
 from sct_deepspine.qc import write_png
 from sct_deepspine.spacing import fill_skipped
+from sct_deepspine.straighten import MovedSpace, StraightSpace
 from sct_deepspine.training.phantom import make_phantom
 from sct_deepspine.volume import Volume
 from sct_deepspine.weights import Weights
@@ -104,12 +107,47 @@ def test_the_same_discs_are_found_in_all_48_orientations(
     assert nearest.max() <= np.linalg.norm(painted.grid.spacing_mm) / 2 + 1e-6
 
 
-def test_a_tilted_anisotropic_image_has_the_same_discs(phantom, paint, use_weights):
-    # Turned by 8 degrees about each axis, with other voxels, about the same middle.
+def turned(degrees):
+    """Return a turn of the world about its vertical and its transverse axis, ``(4, 4)``."""
+    angle = np.radians(degrees)
+    return from_matvec(euler2mat(z=angle, x=-angle), [3, -20, 15])
+
+
+@pytest.mark.parametrize("degrees", [5, 20])
+def test_oblique_slices_have_the_discs_of_straight_ones(
+    degrees, painted, plain_points, use_weights, paint_reader
+):
+    use_weights(refine=paint_reader(1.0, FINE))
+    turn = turned(degrees)
+    labels = label_discs(painted.moved(turn), return_maps=True)
+    np.testing.assert_allclose(labels.points_world, apply_affine(turn, plain_points), atol=0.05)
+    # The sheet is where the discs are: tips lie near it, and the picture shows them where it drew them.
+    rows, columns = np.round(labels.drawn.sheet.pixel_from_world(labels.points_world)).astype(int).T
+    nearest = labels.drawn.sheet.points_world[rows, columns]
+    assert np.linalg.norm(nearest - labels.points_world, axis=1).max() < labels.drawn.sheet.pixel_mm
+
+
+def test_what_is_told_of_an_oblique_image_is_told_in_the_world(
+    phantom, painted, plain_points, use_weights, paint_reader
+):
+    use_weights(refine=paint_reader(1.0, FINE))
+    turn = turned(15)
+    image = painted.moved(turn)
+    line = Centerline.from_points(phantom.centerline_world)
+    space = MovedSpace(StraightSpace(line), turn)
+    there = apply_affine(turn, plain_points)
+    anchor = 5, there[2]
+    for told in ({"centerline": line.moved(turn)}, {"straight": line.moved(turn)}, {"straight": space}):
+        labels = label_discs(image, anchor=anchor, **told)
+        assert labels.values.tolist() == sorted(phantom.discs)
+        np.testing.assert_allclose(labels.points_world, there, atol=1.0)
+
+
+def test_tilted_axial_slices_have_the_same_discs(phantom, paint, use_weights):
+    # Turned by 8 degrees about two axes, with other voxels, about the same middle.
     grid = phantom.volume.grid
-    c, s = np.cos(np.radians(8)), np.sin(np.radians(8))
-    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-    spacing = np.array([3.0, 1.1, 1.7])
+    turn = turned(8)[:3, :3]
+    spacing = np.array([1.1, 1.7, 3.0])
     shape = tuple(int(n) for n in np.array(grid.shape) * grid.spacing_mm / spacing)
     affine = np.eye(4)
     affine[:3, :3] = turn * spacing

@@ -88,7 +88,7 @@ def test_a_sheet_one_pixel_wide_still_places_its_pixels(shape):
 @pytest.mark.parametrize("factor", [1, 2, 3, 5])
 def test_sub_pixels_have_their_pixels_centre_as_mean(factor):
     for sheet in (sheet_about(np.zeros(3)), flat_sheet([0, 0, 0], (4, 3), 2.0)):
-        fine = sheet.refined(factor)
+        fine = sheet.refined(factor).points_world
         assert fine.shape == (sheet.shape[0] * factor, sheet.shape[1] * factor, 3)
         blocks = fine.reshape(sheet.shape[0], factor, sheet.shape[1], factor, 3)
         np.testing.assert_allclose(blocks.mean(axis=(1, 3)), sheet.points_world, rtol=0, atol=1e-9)
@@ -109,7 +109,7 @@ def test_a_linear_ramp_is_read_exactly(lay, oversample, slab_mm):
     assert inside.all()
     assert plane.dtype == np.float32
     # A linear function has the same mean over a pixel's area as over its sub-pixels, bent or not.
-    fine = ramp_at(sheet.refined(oversample or 1))
+    fine = ramp_at(sheet.refined(oversample or 1).points_world)
     truth = fine.reshape(sheet.shape[0], oversample or 1, sheet.shape[1], oversample or 1).mean(axis=(1, 3))
     np.testing.assert_allclose(plane, truth, rtol=1e-5, atol=1e-3)
     if lay is sheet_about:

@@ -53,7 +53,17 @@ def brightest_world(case):
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "2 mm isotropic", "5 mm slices", "pitch +20°", "roll -20°", "yaw +20°"]
+    "name",
+    [
+        "plain",
+        "2 mm isotropic",
+        "5 mm slices",
+        "pitch +20°",
+        "roll -20°",
+        "yaw +20°",
+        "pitch -20° in the slices",
+        "yaw -20° in the slices",
+    ],
 )
 def test_the_brightest_voxel_is_at_a_disc_of_the_truth(cases, name):
     case = cases[name]

@@ -13,6 +13,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nibabel.affines import from_matvec
+from nibabel.eulerangles import euler2mat
 
 import sct_deepspine
 from sct_deepspine.architecture import NetworkConfig
@@ -125,8 +127,13 @@ def test_csv_and_slicer_say_the_same_as_json(label, here, painted_file, use_weig
         assert point["label"] == disc["name"]
 
 
-def test_each_heat_map_peaks_at_its_disc_in_the_world(label, here, painted_file, phantom, use_weights):
+@pytest.mark.parametrize("degrees", [0, 20])
+def test_each_heat_map_peaks_at_its_disc_in_the_world(
+    degrees, label, here, painted_file, painted, phantom, use_weights
+):
     use_weights()
+    turn = from_matvec(euler2mat(z=np.radians(degrees)), [5, -30, 20])
+    nib.save(nib.Nifti1Image(painted.data, turn @ painted.grid.affine), painted_file)
     code, _, _ = label("-i", painted_file, "-heatmaps", 1, "-attention", 1)
     assert code == 0
     assert {"t2_heatmaps.nii.gz", "t2_attention.nii.gz"} <= set(everything_below(here))
@@ -135,7 +142,7 @@ def test_each_heat_map_peaks_at_its_disc_in_the_world(label, here, painted_file,
     assert heat.shape[3] == 23
     for value, tip in phantom.discs.items():
         volume = np.asarray(heat.dataobj[..., value - 3])
-        peak = heat.affine @ [*np.unravel_index(volume.argmax(), volume.shape), 1]
+        peak = np.linalg.inv(turn) @ heat.affine @ [*np.unravel_index(volume.argmax(), volume.shape), 1]
         # Half a cell of 4 mm along y and z; along x the sheet is written flat.
         np.testing.assert_allclose(peak[1:3], tip[1:], atol=2.3)
         assert volume.max() > 0.5

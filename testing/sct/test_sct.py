@@ -136,7 +136,7 @@ def test_discs_labelled_through_either_space_agree(folder, straightened, use_wei
     use_weights(refine=paint_reader(pixel_mm=1.0))
     seg = str(folder / "t2_seg.nii.gz")
     ours = label_discs(str(folder / "t2.nii.gz"), seg=seg)
-    theirs = label_discs(str(folder / "t2.nii.gz"), seg=seg, straight=straightened.around_axis())
+    theirs = label_discs(str(folder / "t2.nii.gz"), seg=seg, straight=straightened.axis_centerline())
     assert ours.values.tolist() == theirs.values.tolist()
     assert np.linalg.norm(ours.points_world - theirs.points_world, axis=1).max() < 1.0
 

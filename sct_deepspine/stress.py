@@ -109,7 +109,7 @@ def stressed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
             turn = _turn_about_middle(ras.grid, axis, degrees)
             yield _oblique(f"{name} {degrees:+.0f}°", scan, ras, turn)
             turned = _turned(f"{name} {degrees:+.0f}° in the slices", scan, ras.grid, grey, turn)
-            if turned.truth:
+            if len(turned.truth) >= CROPS[0]:
                 yield turned
     yield same_place("noise", grey + 0.1 * rng.standard_normal(grey.shape))
     yield same_place("bias", grey * _bias(grey.shape, rng))

@@ -11,7 +11,7 @@ from scipy.ndimage import label
 
 from sct_deepspine.discs import Disc, DiscLabels, disc_name
 from sct_deepspine.errors import AnchorError
-from sct_deepspine.frames import FloatArray
+from sct_deepspine.frames import FloatArray, Grid
 from sct_deepspine.sequence import Candidates
 from sct_deepspine.volume import ImageLike, Volume, read_volume
 
@@ -80,9 +80,8 @@ def anchor_at_slice(value: int, slice_index: int, volume: Volume) -> dict[int, F
         raise AnchorError(
             f"slice {slice_index} does not exist; slices run from 0 (inferior) to {grid.shape[2] - 1}"
         )
-    middle = (np.array(grid.shape) - 1) / 2
-    z = grid.world_from_voxel([middle[0], middle[1], slice_index])[0, 2]
-    return {int(value): np.array([np.nan, np.nan, z])}
+    along = (slice_index - (grid.shape[2] - 1) / 2) * grid.affine[:3, 2]
+    return {int(value): np.array([np.nan, np.nan, (grid.middle_world + along)[2]])}
 
 
 def anchors_from_labels(image: ImageLike) -> dict[int, FloatArray]:
@@ -185,12 +184,30 @@ def _unique(entries: list[tuple[int, FloatArray]]) -> dict[int, FloatArray]:
     return dict(entries)
 
 
+def _distance_along_known(points: FloatArray, anchor: FloatArray, grid: Grid | None) -> FloatArray:
+    if grid is None or np.isfinite(anchor).all():
+        return np.linalg.norm(np.nan_to_num(points - anchor), axis=1)
+    known = np.isfinite(anchor)
+    offset = (points - np.where(known, anchor, grid.middle_world)) @ grid.axes
+    return np.linalg.norm(offset[:, known], axis=1)
+
+
 def match_anchors(
-    candidates: Candidates, anchors: dict[int, FloatArray]
+    candidates: Candidates, anchors: dict[int, FloatArray], grid: Grid | None = None
 ) -> tuple[Candidates, dict[int, int]]:
     """Find each anchor's candidate, or add one where nothing was seen.
 
-    Distance counts along the known coordinates only.
+    Distance counts along the known coordinates only. In an oblique image these are told at its middle and
+    count along its axes, so that a slice's height means the slice.
+
+    Parameters
+    ----------
+    candidates
+        Superior to inferior.
+    anchors
+        Value → ``(3,)`` world, NaN where not known.
+    grid
+        Of the image, its voxel axes running right, anterior and superior.
 
     Returns
     -------
@@ -214,7 +231,7 @@ def match_anchors(
                 f"anchor {value}: give a disc from {candidates.first_value} "
                 f"({disc_name(candidates.first_value)}) to {last} ({disc_name(last)})"
             )
-        distance = np.linalg.norm(np.nan_to_num(candidates.points - point), axis=1)
+        distance = _distance_along_known(candidates.points, point, grid)
         if len(distance) and distance.min() <= NEAR_MM:
             index = int(distance.argmin())
         elif np.isfinite(point).all():

@@ -88,6 +88,17 @@ class Grid:
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
     @property
+    def axes(self) -> FloatArray:
+        """World directions of the voxel axes, ``(3, 3)`` columns, made orthogonal to each other."""
+        left, _, right = np.linalg.svd(self.affine[:3, :3] / self.spacing_mm)
+        return left @ right
+
+    @property
+    def middle_world(self) -> FloatArray:
+        """The middle of the grid, ``(3,)`` world."""
+        return self.world_from_voxel((np.array(self.shape) - 1) / 2)[0]
+
+    @property
     def orientation(self) -> str:
         """Axis codes as nibabel writes them, such as ``"RAS"``. SCT writes the opposite letters."""
         return "".join(aff2axcodes(self.affine))
@@ -127,12 +138,8 @@ def slices_from_world(grid: Grid) -> FloatArray:
     grid
         Of an image whose voxel axes run right, anterior and superior.
     """
-    turn = np.eye(4)
-    directions = grid.affine[:3, :3] / grid.spacing_mm
-    # The rotation nearest to the axes, which a header may have sheared by a trace.
-    left, _, right = np.linalg.svd(directions)
-    rotation = left @ right
+    turn, axes = np.eye(4), grid.axes
     is_sagittal = grid.shape[0] == 1 or grid.spacing_mm[0] >= 0.5 * grid.spacing_mm.max()
-    if is_sagittal and np.linalg.det(rotation) > 0 and not np.allclose(rotation, np.eye(3), atol=1e-4):
-        turn[:3, :3] = rotation.T
+    if is_sagittal and np.linalg.det(axes) > 0 and not np.allclose(axes, np.eye(3), atol=1e-4):
+        turn[:3, :3] = axes.T
     return turn

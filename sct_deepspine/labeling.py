@@ -71,7 +71,8 @@ def label_discs(
         The centreline itself: a :class:`Centerline` or ``(N, 3)`` world points.
     anchor
         Discs whose level is known: ``{value: (x, y, z)}``, world mm, or one pair ``(value, (x, y, z))``.
-        A coordinate that is not known is NaN. The other discs follow.
+        A coordinate that is not known is NaN; in an oblique image the others are then those of the image's
+        middle. The other discs follow.
     weights
         A weights file instead of the shipped one.
     device
@@ -120,7 +121,7 @@ def label_discs(
         space = _space(straight, line, turn)
         found = look_again(slices, space, coarse=drawn, found=found, artist=trained.refine)
     found = replace(found, points=apply_affine(back, found.points))
-    found, clamped = match_anchors(found, known)
+    found, clamped = match_anchors(found, known, ras.grid)
     sequence = _read_levels(found, clamped, trained)
     if not clamped:
         sequence = _calibrated(sequence, trained.calibration)

@@ -8,6 +8,7 @@ from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 
 from sct_deepspine import DiscLabels, label_discs
+from sct_deepspine.anchors import anchor_at_slice
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDiscsError
 from sct_deepspine.frames import Grid
@@ -141,6 +142,17 @@ def test_what_is_told_of_an_oblique_image_is_told_in_the_world(
         labels = label_discs(image, anchor=anchor, **told)
         assert labels.values.tolist() == sorted(phantom.discs)
         np.testing.assert_allclose(labels.points_world, there, atol=1.0)
+
+
+@pytest.mark.parametrize("degrees", [0, 20])
+def test_a_slice_number_means_the_slice_however_it_is_tilted(degrees, phantom, painted, use_weights):
+    use_weights()
+    # The spine is far behind the middle, so that a tilted slice is much lower there than in the middle.
+    data = np.pad(painted.data, [(0, 0), (0, 80), (0, 0)])
+    image = Volume(data, Grid(data.shape, painted.grid.affine)).moved(turned(degrees))
+    slice_index = round(float(painted.grid.voxel_from_world(phantom.discs[6])[0, 2]))
+    labels = label_discs(image, anchor=anchor_at_slice(9, slice_index, image))
+    assert labels.values.tolist() == [value + 3 for value in sorted(phantom.discs)]
 
 
 def test_tilted_axial_slices_have_the_same_discs(phantom, paint, use_weights):

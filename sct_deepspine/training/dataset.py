@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from sct_deepspine.bids import image_stem
 from sct_deepspine.cards import label_cards
 from sct_deepspine.centerline import Centerline
-from sct_deepspine.frames import FloatArray
+from sct_deepspine.frames import FloatArray, slices_from_world
 from sct_deepspine.heatmaps import Codec, gaussian
 from sct_deepspine.refine import ANTERIOR_MM, POSTERIOR_MM
 from sct_deepspine.sagittal import Sheet, normalise, sample
@@ -77,9 +78,9 @@ class Scan:
     group
         Region and contrast, for tables and for drawing evenly.
     volume
-        In RAS order.
+        In RAS order, its slices along the axes (see :func:`sct_deepspine.frames.slices_from_world`).
     discs
-        Disc value → ``(3,)`` posterior tip, world.
+        Disc value → ``(3,)`` posterior tip, in the world the volume lies in.
     span_z_mm
         World z between which every visible disc is labelled.
     centerline_world
@@ -137,14 +138,16 @@ def read_folder(folder: str | Path) -> list[Scan]:
 
 
 def read_scan(path: Path, card: dict[str, Any]) -> Scan:
-    """Read one scan that a card describes."""
+    """Read one scan that a card describes, turned to its slices as for labelling."""
     folder = path.parent
     volume = read_volume(folder / card["image"]).as_ras()
+    turn = slices_from_world(volume.grid)
+    middle, volume = volume.grid.middle_world, volume.moved(turn)
     tissue_name = next((card[key] for key in TISSUE_KEYS if key in card), None)
-    tissue = read_volume(folder / tissue_name).as_ras() if tissue_name else None
+    tissue = read_volume(folder / tissue_name).as_ras().moved(turn) if tissue_name else None
     canal = None
     if "cord_seg" in card:
-        canal = read_mask(folder / card["cord_seg"]).as_ras()
+        canal = read_mask(folder / card["cord_seg"]).as_ras().moved(turn)
     elif "tissue_seg" in card and tissue is not None:
         canal = Volume(tissue.data == CANAL_TISSUE, tissue.grid)
     return Scan(
@@ -152,11 +155,19 @@ def read_scan(path: Path, card: dict[str, Any]) -> Scan:
         subject=card["subject"],
         group=f"{card['region'].split(' (')[0]} {card['contrast']}",
         volume=volume,
-        discs={int(value): np.array(point, dtype=float) for value, point in card["discs"].items()},
-        span_z_mm=(card["labelled_span_mm"][0], card["labelled_span_mm"][1]),
+        discs={int(value): apply_affine(turn, point) for value, point in card["discs"].items()},
+        span_z_mm=_turned_span(card["labelled_span_mm"], turn, middle),
         centerline_world=None if canal is None else slice_centres(canal),
         tissue=tissue,
     )
+
+
+def _turned_span(span_mm: Sequence[float], turn: FloatArray, middle: FloatArray) -> tuple[float, float]:
+    """Return the heights of a span after a turn, as they are in the middle of the image."""
+    low, high = (
+        float(apply_affine(turn, [middle[0], middle[1], z])[2]) if np.isfinite(z) else z for z in span_mm
+    )
+    return low, high
 
 
 def slice_centres(mask: Volume) -> FloatArray:

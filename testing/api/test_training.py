@@ -4,6 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from nibabel.affines import apply_affine, from_matvec
+from nibabel.eulerangles import euler2mat
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sct_deepspine.architecture import NetworkConfig
@@ -200,6 +202,20 @@ def test_scans_come_back_from_their_folder(phantom, lumbar, tmp_path, save_scan)
     for value, tip in phantom.discs.items():
         np.testing.assert_allclose(first.discs[value], tip)
     assert first.centerline_world is None
+
+
+def test_an_oblique_scan_is_read_along_its_slices(phantom, tmp_path, save_scan):
+    turn = from_matvec(euler2mat(z=0.3), [0, 0, 40])
+    there = {value: apply_affine(turn, tip) for value, tip in phantom.discs.items()}
+    save_scan(replace(phantom, discs=there, span_z_mm=(-10.0, 50.0)), phantom.volume.moved(turn), tmp_path)
+    (scan,) = read_folder(tmp_path)
+    np.testing.assert_allclose(scan.volume.grid.axes, np.eye(3), atol=1e-9)
+    for value, tip in phantom.discs.items():
+        here, before = (
+            v.grid.voxel_from_world(t) for v, t in ((scan.volume, scan.discs[value]), (phantom.volume, tip))
+        )
+        np.testing.assert_allclose(here, before, atol=1e-3)
+    assert scan.span_z_mm == pytest.approx((-10.0, 50.0))
 
 
 def test_a_folder_without_scans_is_refused(tmp_path):

@@ -30,7 +30,7 @@ from sct_deepspine.training.synthesis import make_joined_scan
 from sct_deepspine.weights import load_weights
 
 HERE = Path(__file__).parent
-COUNT = 6
+MOST = 6
 """Of failures shown."""
 
 GREY = {"cmap": "gray", "vmin": -2, "vmax": 3}
@@ -143,9 +143,10 @@ def draw_failures(path, folder):
         true = apply_affine(np.linalg.inv(case.original_from_stressed), np.array(list(case.truth.values())))
         if not any(is_near(found.get(v), p) for v, p in zip(case.truth, true, strict=True)):
             wrong.append((f"{card['image'].split('_T')[0]}\n{case.stress}", labels, case, true))
-    figure = new_figure((12, 10))
-    panels = figure.subplots(2, COUNT // 2).ravel()
-    for axes, (title, labels, case, true) in zip(panels, wrong[:COUNT], strict=False):
+    shown = wrong[:MOST]
+    figure = new_figure((3 * len(shown), 5))
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (title, labels, case, true) in zip(panels, shown, strict=True):
         draw_sheet(axes, labels.drawn, labels)
         for value, (row, column) in zip(case.truth, labels.drawn.sheet.pixel_from_world(true), strict=True):
             axes.text(column - 4, row, str(value), color="red", fontsize=7, ha="right", va="center")

@@ -174,8 +174,7 @@ def _turn_about_middle(grid: Grid, axis: int, degrees: float) -> FloatArray:
     angles = [0.0, 0.0, 0.0]
     angles[axis] = np.radians(degrees)
     rotation = euler2mat(x=angles[0], y=angles[1], z=angles[2])
-    middle = grid.world_from_voxel((np.array(grid.shape) - 1) / 2)[0]
-    return from_matvec(rotation, middle - rotation @ middle)
+    return from_matvec(rotation, grid.middle_world - rotation @ grid.middle_world)
 
 
 def _oblique(name: str, scan: LabelledScan, ras: Volume, turn: FloatArray) -> Case:

@@ -18,6 +18,9 @@ __all__ = ["extend_centerline", "find_centerline", "middle_sheet"]
 
 PLANE_STEP_MM = 8.0
 PLANE_SLAB_MM = 6.0
+TRACE = 1e-3
+"""Share of a plane or a row that comes of a header's rounding and makes no further one."""
+
 WIDEST_MM = 200.0
 """Planes are laid over this width at most, about the middle of the image."""
 
@@ -126,7 +129,7 @@ def _extent(volume: Volume) -> tuple[FloatArray, FloatArray]:
 
 
 def _shape(low: FloatArray, high: FloatArray, pixel_mm: float) -> tuple[int, int]:
-    rows, columns = np.ceil((high - low)[[2, 1]] / pixel_mm - 1e-6).astype(int)
+    rows, columns = np.ceil((high - low)[[2, 1]] / pixel_mm - TRACE).astype(int)
     return max(int(rows), 1), max(int(columns), 1)
 
 
@@ -137,7 +140,7 @@ def _corner(low: FloatArray, high: FloatArray, pixel_mm: float) -> FloatArray:
 def _sheets_across(volume: Volume, pixel_mm: float) -> list[Sheet]:
     low, high = _extent(volume)
     middle, width = (low[0] + high[0]) / 2, min(high[0] - low[0], WIDEST_MM)
-    count = max(1, round(width / PLANE_STEP_MM))
+    count = max(1, round(width / PLANE_STEP_MM - TRACE))
     shape = _shape(low, high, pixel_mm)
     corner = _corner(low, high, pixel_mm)
     places = middle + width * ((np.arange(count) + 0.5) / count - 0.5)

@@ -80,8 +80,9 @@ def anchor_at_slice(value: int, slice_index: int, volume: Volume) -> dict[int, F
         raise AnchorError(
             f"slice {slice_index} does not exist; slices run from 0 (inferior) to {grid.shape[2] - 1}"
         )
-    along = (slice_index - (grid.shape[2] - 1) / 2) * grid.affine[:3, 2]
-    return {int(value): np.array([np.nan, np.nan, (grid.middle_world + along)[2]])}
+    middle = (np.array(grid.shape) - 1) / 2
+    z = grid.world_from_voxel([middle[0], middle[1], slice_index])[0, 2]
+    return {int(value): np.array([np.nan, np.nan, z])}
 
 
 def anchors_from_labels(image: ImageLike) -> dict[int, FloatArray]:
@@ -184,16 +185,14 @@ def _unique(entries: list[tuple[int, FloatArray]]) -> dict[int, FloatArray]:
     return dict(entries)
 
 
-def _distance_along_known(points: FloatArray, anchor: FloatArray, grid: Grid | None) -> FloatArray:
-    if grid is None or np.isfinite(anchor).all():
-        return np.linalg.norm(np.nan_to_num(points - anchor), axis=1)
+def _distance_along_known(points: FloatArray, anchor: FloatArray, grid: Grid) -> FloatArray:
     known = np.isfinite(anchor)
     offset = (points - np.where(known, anchor, grid.middle_world)) @ grid.axes
     return np.linalg.norm(offset[:, known], axis=1)
 
 
 def match_anchors(
-    candidates: Candidates, anchors: dict[int, FloatArray], grid: Grid | None = None
+    candidates: Candidates, anchors: dict[int, FloatArray], grid: Grid
 ) -> tuple[Candidates, dict[int, int]]:
     """Find each anchor's candidate, or add one where nothing was seen.
 

@@ -32,7 +32,7 @@ from sct_deepspine.straighten import MovedSpace, PointMap, SlidSpace, StraightSp
 from sct_deepspine.volume import ImageLike, Volume, read_mask, read_volume
 from sct_deepspine.weights import Weights, load_weights
 
-__all__ = ["label_discs"]
+__all__ = ["label_discs", "spine_score"]
 
 CANDIDATE_THRESHOLD = 0.1
 BEYOND_MM = 60.0
@@ -173,7 +173,7 @@ def _space(straight: str | Centerline | PointMap, line: Centerline, turn: FloatA
         return StraightSpace(straight.moved(turn))
     if not isinstance(straight, str):
         return MovedSpace(straight, turn)
-    raise ValueError(f"expected straight to be 'auto', 'off' or a straight space, got {straight!r}")
+    raise ValueError(f"expected straight to be 'auto', 'off', a line or a straight space, got {straight!r}")
 
 
 def _draw(volume: Volume, line: Centerline, artist: Artist) -> DrawnSheet:
@@ -197,13 +197,18 @@ def _read_levels(found: Candidates, clamped: dict[int, int], trained: Weights) -
     if not len(found.strength):
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
     sequence = decode(found, anchors=clamped, parameters=trained.decoding)
-    score = sequence.score / len(sequence.values) ** LENGTH_POWER
+    score = spine_score(sequence)
     if score < trained.least_score and not clamped:
         raise NoDiscsError(
             f"no sequence of discs was found in the image (score {score:.1f}, "
             f"{trained.least_score:.1f} needed); is it a sagittal view of a spine?"
         )
     return sequence
+
+
+def spine_score(sequence: Sequence) -> float:
+    """Return how well a sequence shows that there is a spine: its score, weighed against its length."""
+    return sequence.score / len(sequence.values) ** LENGTH_POWER
 
 
 def _calibrated(sequence: Sequence, calibration: Calibration) -> Sequence:

@@ -11,7 +11,7 @@ from sct_deepspine.artist import Artist
 from sct_deepspine.centerline import Centerline
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.frames import FloatArray
-from sct_deepspine.sagittal import RIGHT, SLAB_MM, Sheet, flat_sheet, normalise, sample
+from sct_deepspine.sagittal import SLAB_MM, Sheet, flat_sheet, normalise, sample
 from sct_deepspine.volume import Volume
 
 __all__ = ["extend_centerline", "find_centerline", "middle_sheet"]
@@ -64,7 +64,8 @@ def find_centerline(volume: Volume, artist: Artist) -> Centerline:
     if len(sheets) == 1:
         return line
     middle = middle_sheet(volume, line, artist.pixel_mm)
-    beside = [replace(middle, points_world=middle.points_world + x * RIGHT) for x in SIDE_STEPS_MM]
+    right = middle.axes[:, 0]
+    beside = [replace(middle, points_world=middle.points_world + x * right) for x in SIDE_STEPS_MM]
     try:
         return _follow_canal(volume, beside, artist, SLAB_MM, SIDE_SHARPNESS)
     except NoDiscsError:

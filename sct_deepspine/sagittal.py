@@ -16,14 +16,13 @@ from scipy.ndimage import map_coordinates
 from sct_deepspine.frames import FloatArray
 from sct_deepspine.volume import Volume
 
-__all__ = ["RIGHT", "SLAB_MM", "Sheet", "flat_sheet", "normalise", "sample"]
+__all__ = ["SLAB_MM", "Sheet", "flat_sheet", "normalise", "sample"]
 
 SLAB_MM = 4.0
 """Thickness averaged across the mid-sagittal sheet, wherever a network looks at one."""
 
 ANTERIOR = np.array([0.0, 1.0, 0.0])
 SUPERIOR = np.array([0.0, 0.0, 1.0])
-RIGHT = np.array([1.0, 0.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,6 @@ def sample(
     sheet: Sheet,
     *,
     slab_mm: float = 0.0,
-    lateral: ArrayLike | None = None,
     oversample: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read a volume on a sheet: the mean over each pixel's area and over a slab.
@@ -136,9 +134,7 @@ def sample(
     sheet
         Where.
     slab_mm
-        Thickness over which the volume is averaged, across the sheet.
-    lateral
-        Unit vector(s) across the sheet, broadcastable to ``(rows, columns, 3)``; its first axis by default.
+        Thickness over which the volume is averaged, along the sheet's first axis.
     oversample
         Sub-pixels per pixel edge; by default as many as the volume resolves.
 
@@ -153,13 +149,10 @@ def sample(
         oversample = max(1, round(sheet.pixel_mm / max(float(np.sort(volume.grid.spacing_mm)[1]), 0.25)))
     fine = sheet.refined(oversample).points_world
     offsets = _slab_offsets(volume, slab_mm)
-    across = sheet.axes[:, 0] if lateral is None else np.asarray(lateral, dtype=np.float64)
-    vectors = np.broadcast_to(across, sheet.points_world.shape)
-    vectors = vectors.repeat(oversample, axis=0).repeat(oversample, axis=1) if oversample > 1 else vectors
     total = np.zeros(fine.shape[:2], dtype=np.float32)
     count = np.zeros(fine.shape[:2], dtype=np.float32)
     for offset in offsets:
-        values, inside = _read(volume, fine + offset * vectors)
+        values, inside = _read(volume, fine + offset * sheet.axes[:, 0])
         total += np.where(inside, values, 0)
         count += inside
     total, count = _block_sum(total, oversample), _block_sum(count, oversample)

@@ -18,6 +18,11 @@ def candidates(count=4):
     return Candidates(points, np.linspace(0.5, 0.8, count), level)
 
 
+def match(found, anchors):
+    """Match in an image that lies along the world."""
+    return match_anchors(found, anchors, Grid((9, 9, 9), np.eye(4)))
+
+
 def one_line(error):
     return "\n" not in str(error.value)
 
@@ -119,13 +124,13 @@ def test_a_label_image_without_labels_is_refused():
 
 def test_no_anchor_leaves_the_candidates_as_they_are():
     before = candidates()
-    after, clamped = match_anchors(before, {})
+    after, clamped = match(before, {})
     np.testing.assert_array_equal(after.points, before.points)
     assert clamped == {}
 
 
 def test_an_anchor_means_the_nearest_candidate():
-    after, clamped = match_anchors(candidates(), {8: np.array([3.0, 1.0, 66.0])})
+    after, clamped = match(candidates(), {8: np.array([3.0, 1.0, 66.0])})
     assert clamped == {2: 8}
     assert len(after.strength) == 4
 
@@ -134,15 +139,15 @@ def test_only_the_known_coordinates_count():
     for point in ([NAN, NAN, 66.0], [900.0, NAN, 66.0]):
         anchors = as_anchors({8: point})
         if np.isnan(point[0]):
-            assert match_anchors(candidates(), anchors)[1] == {2: 8}
+            assert match(candidates(), anchors)[1] == {2: 8}
         else:
             with pytest.raises(AnchorError, match="no disc was seen near 66 mm"):
-                match_anchors(candidates(), anchors)
+                match(candidates(), anchors)
 
 
 def test_an_anchor_where_nothing_was_seen_becomes_a_candidate_in_its_place():
     before = candidates()
-    after, clamped = match_anchors(before, {9: np.array([40.0, 2.0, 71.0])})
+    after, clamped = match(before, {9: np.array([40.0, 2.0, 71.0])})
     assert clamped == {2: 9}
     np.testing.assert_allclose(after.points[:, 2], [100, 80, 71, 60, 40])
     np.testing.assert_allclose(after.points[2], [40, 2, 71])
@@ -154,45 +159,45 @@ def test_an_anchor_where_nothing_was_seen_becomes_a_candidate_in_its_place():
 
 def test_the_reach_of_an_anchor_ends_after_a_few_millimetres():
     near, far = ([1.0, 2.0, 100 + NEAR_MM + by] for by in (-0.1, 0.1))
-    assert len(match_anchors(candidates(), as_anchors((5, near)))[0].strength) == 4
-    assert len(match_anchors(candidates(), as_anchors((5, far)))[0].strength) == 5
+    assert len(match(candidates(), as_anchors((5, near)))[0].strength) == 4
+    assert len(match(candidates(), as_anchors((5, far)))[0].strength) == 5
 
 
 def test_clamped_candidates_are_told_by_their_place_in_the_new_order():
     anchors = as_anchors({3: (1, 2, 150), 6: (1, 2, 61), 9: (1, 2, 0)})
-    after, clamped = match_anchors(candidates(), anchors)
+    after, clamped = match(candidates(), anchors)
     assert (np.diff(after.points[:, 2]) < 0).all()
     assert clamped == {0: 3, 3: 6, 5: 9}
 
 
 def test_an_image_without_candidates_can_be_anchored():
-    after, clamped = match_anchors(candidates(0), as_anchors((8, (1, 2, 3))))
+    after, clamped = match(candidates(0), as_anchors((8, (1, 2, 3))))
     np.testing.assert_allclose(after.points, [[1, 2, 3]])
     assert clamped == {0: 8}
-    assert match_anchors(candidates(0), {})[1] == {}
+    assert match(candidates(0), {})[1] == {}
 
 
 def test_a_slice_without_a_disc_is_refused():
     for some in (candidates(), candidates(0)):
         with pytest.raises(AnchorError, match="no disc was seen near -70 mm; give its three") as error:
-            match_anchors(some, as_anchors((8, (NAN, NAN, -70))))
+            match(some, as_anchors((8, (NAN, NAN, -70))))
         assert one_line(error)
 
 
 @pytest.mark.parametrize("point", [(NAN, 2, NAN), (1, NAN, NAN)])
 def test_a_place_without_height_that_is_near_no_disc_is_refused_in_plain_words(point):
     with pytest.raises(AnchorError) as error:
-        match_anchors(candidates(), as_anchors((8, np.array(point) + 500)))
+        match(candidates(), as_anchors((8, np.array(point) + 500)))
     assert "nan" not in str(error.value).lower()
 
 
 @pytest.mark.parametrize("value", [2, 26, -4, 49])
 def test_values_that_cant_be_labelled_are_refused(value):
     with pytest.raises(AnchorError, match=rf"anchor {value}: give a disc from 3 \(C2/C3\) to 25 \(L5/S1\)"):
-        match_anchors(candidates(), as_anchors((value, (1, 2, 100))))
+        match(candidates(), as_anchors((value, (1, 2, 100))))
 
 
 def test_two_anchors_for_one_disc_are_refused():
     with pytest.raises(AnchorError, match="anchors 5 and 6 mean the same disc") as error:
-        match_anchors(candidates(), as_anchors({5: (1, 2, 99), 6: (1, 2, 103)}))
+        match(candidates(), as_anchors({5: (1, 2, 99), 6: (1, 2, 103)}))
     assert one_line(error)

@@ -163,8 +163,7 @@ def test_tilted_axial_slices_have_the_same_discs(phantom, paint, use_weights):
     shape = tuple(int(n) for n in np.array(grid.shape) * grid.spacing_mm / spacing)
     affine = np.eye(4)
     affine[:3, :3] = turn * spacing
-    middle = grid.world_from_voxel((np.array(grid.shape) - 1) / 2)[0]
-    affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    affine[:3, 3] = grid.middle_world - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     tilted = replace(phantom, volume=Volume(np.empty(shape), Grid(shape, affine)))
     use_weights()
     assert errors_mm(label_discs(paint(tilted)), phantom).max() < 0.6

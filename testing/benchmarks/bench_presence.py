@@ -41,7 +41,7 @@ def main() -> None:
 
     def noted(*positional, **named) -> Sequence:
         sequence = decode(*positional, **named)
-        scores.append(sequence.score / len(sequence.values) ** labeling.LENGTH_POWER)
+        scores.append(labeling.spine_score(sequence))
         return sequence
 
     labeling.decode = noted

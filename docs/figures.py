@@ -15,19 +15,19 @@ from matplotlib.figure import Figure
 from nibabel.affines import apply_affine
 
 from sct_deepspine import label_discs
-from sct_deepspine.centerline import Centerline
+from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.evaluation import RIGHT_MM, stress_cases
-from sct_deepspine.locate import middle_sheet
-from sct_deepspine.qc import draw_sheet
-from sct_deepspine.refine import straight_sheet
-from sct_deepspine.sagittal import SLAB_MM, normalise, sample
-from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.evaluation.run import RIGHT_MM, stress_cases
+from sct_deepspine.geometry.planes import middle_sheet
+from sct_deepspine.reporting.figures import draw_sheet
+from sct_deepspine.geometry.planes import straight_sheet
+from sct_deepspine.geometry.planes import SLAB_MM, normalise, sample
+from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.training.dataset import RandomPlanes, canal_points, read_folder
 from sct_deepspine.training.loop import ROLES
-from sct_deepspine.training.phantom import make_phantom, make_varied_phantom
-from sct_deepspine.training.synthesis import make_joined_scan
-from sct_deepspine.weights import load_weights
+from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
+from sct_deepspine.simulation.composite import make_joined_scan
+from sct_deepspine.models.weights import load_weights
 
 HERE = Path(__file__).parent
 MOST = 6

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sct_deepspine._version import __version__
 
 if TYPE_CHECKING:
-    from sct_deepspine.discs import Disc, DiscLabels, disc_name
+    from sct_deepspine.anatomy import disc_name
     from sct_deepspine.errors import (
         AnchorError,
         DeepSpineError,
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         SctError,
         WeightsError,
     )
-    from sct_deepspine.labeling import label_discs
+    from sct_deepspine.labeling.pipeline import label_discs
+    from sct_deepspine.labels import Disc, DiscLabels
 
 __all__ = [
     "AnchorError",
@@ -40,7 +41,12 @@ __all__ = [
     "label_discs",
 ]
 
-_HOMES = {"label_discs": "labeling", "Disc": "discs", "DiscLabels": "discs", "disc_name": "discs"}
+_HOMES = {
+    "label_discs": "labeling.pipeline",
+    "Disc": "labels",
+    "DiscLabels": "labels",
+    "disc_name": "anatomy",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from sct_deepspine._version import __version__
-from sct_deepspine.bids import DERIVATIVE, ScanFile
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.files import make_folder, write_text
+from sct_deepspine.io.bids import DERIVATIVE, ScanFile
+from sct_deepspine.io.files import make_folder, write_text
 
 __all__ = ["BatchOptions", "Row", "label_scan", "run_batch", "write_overview"]
 
@@ -113,7 +113,7 @@ def label_scan(scan: ScanFile, options: BatchOptions) -> Row:
 
 
 def _failed(name: str, options: BatchOptions, error: str, started: float) -> Row:
-    from sct_deepspine.report import failed_entry
+    from sct_deepspine.reporting.html import failed_entry
 
     with suppress(DeepSpineError):
         _keep_entry(options, name, failed_entry(name, error).to_json())
@@ -131,7 +131,7 @@ def _sidecar(target: Path) -> Path:
 def _fingerprint(image: Path, options: BatchOptions) -> str:
     """Return the SHA-256 of all that the result depends on."""
     from sct_deepspine.errors import ImageError
-    from sct_deepspine.weights import load_weights
+    from sct_deepspine.models.weights import load_weights
 
     weights = load_weights(options.weights, device=options.device)
     asked = json.dumps([weights.sha256, options.device, options.upper, __version__])
@@ -158,9 +158,9 @@ def _finished(scan: ScanFile, options: BatchOptions, fingerprint: str) -> dict[s
 
 def _label(scan: ScanFile, options: BatchOptions, fingerprint: str, name: str) -> dict[str, Any]:
     """Label a scan; write the label image, the template's labels, the picture, and last the sidecar."""
-    from sct_deepspine.labeling import label_discs
-    from sct_deepspine.report import make_entry
-    from sct_deepspine.volume import read_volume
+    from sct_deepspine.io.images import read_volume
+    from sct_deepspine.labeling.pipeline import label_discs
+    from sct_deepspine.reporting.html import make_entry
 
     volume = read_volume(scan.path)
     labels = label_discs(volume, weights=options.weights, device=options.device, return_maps=True)
@@ -329,7 +329,7 @@ def _on_dask(scans: Sequence[ScanFile], options: BatchOptions, scheduler: str) -
 
 def write_overview(rows: Sequence[Row], options: BatchOptions) -> list[Path]:
     """Write ``summary.csv`` and ``index.html`` of the scans done so far; returns their paths."""
-    from sct_deepspine.report import Entry, write_page
+    from sct_deepspine.reporting.html import Entry, write_page
 
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from sct_deepspine.heatmaps import Codec, DiscMaps
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling.heatmaps import Codec, DiscMaps
+from sct_deepspine.models.weights import Weights
+from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.dataset import Scan
-from sct_deepspine.training.phantom import make_phantom
-from sct_deepspine.volume import Volume
-from sct_deepspine.weights import Weights
 
 CANAL_GREY, FIRST_GREY, LAST_GREY, BAND_GREY = 0.2, 0.5, 0.9, 1.0
 DISC_FROM = 0.45
@@ -189,7 +189,7 @@ def use_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Weights]:
         def load(path: Any = None, *, device: str | None = None) -> Weights:
             return weights
 
-        monkeypatch.setattr("sct_deepspine.labeling.load_weights", load)
+        monkeypatch.setattr("sct_deepspine.labeling.pipeline.load_weights", load)
         return weights
 
     return use

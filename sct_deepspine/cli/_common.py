@@ -68,7 +68,7 @@ class Arguments:
     """
 
     def __init__(self, program: str, description: str) -> None:
-        from sct_deepspine.sct import argument_parser
+        from sct_deepspine.sct.toolbox import argument_parser
 
         parser: Any = argument_parser(description) or _Twin(description)
         parser.prog, parser.allow_abbrev = program, False

@@ -9,21 +9,16 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from sct_deepspine import __version__, outputs
-from sct_deepspine.bids import image_stem
-from sct_deepspine.discs import DiscLabels
+from sct_deepspine import __version__
 from sct_deepspine.errors import DeepSpineError, OutputError
-from sct_deepspine.files import make_folder, write_text
-from sct_deepspine.sct import (
-    Registration,
-    add_qc_entry,
-    register_to_template,
-    require_sct,
-    sct_is_installed,
-    show_viewer_syntax,
-)
-from sct_deepspine.template import template_labels
-from sct_deepspine.volume import Volume, read_volume
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.bids import image_stem
+from sct_deepspine.io.files import make_folder, write_text
+from sct_deepspine.io.images import read_volume
+from sct_deepspine.labels import DiscLabels
+from sct_deepspine.reporting import exports as outputs
+from sct_deepspine.sct.registration import Registration, register_to_template, template_labels
+from sct_deepspine.sct.toolbox import add_qc_entry, require_sct, sct_is_installed, show_viewer_syntax
 
 __all__ = ["Products"]
 
@@ -107,7 +102,7 @@ class Products:
         if asked.attention and drawn is not None:
             outputs.write_attention(drawn, self._add(base.with_name(f"{stem}_attention.nii.gz")))
         if asked.qc_png:
-            from sct_deepspine.qc import write_png
+            from sct_deepspine.reporting.figures import write_png
 
             write_png(labels, self._add(Path(asked.qc_png)))
         if asked.qc:
@@ -151,7 +146,7 @@ class Products:
                 subject=asked.qc_subject,
             )
             return
-        from sct_deepspine.report import make_entry, read_entries, write_page
+        from sct_deepspine.reporting.html import make_entry, read_entries, write_page
 
         words = [asked.qc_dataset, asked.qc_subject, image_stem(self.image)]
         name = " / ".join(word for word in words if word)

@@ -74,8 +74,8 @@ def _batch(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sct_deepspine.batch import BatchOptions, run_batch, write_overview
-    from sct_deepspine.bids import find_scans
-    from sct_deepspine.weights import load_weights
+    from sct_deepspine.io.bids import find_scans
+    from sct_deepspine.models.weights import load_weights
 
     load_weights(arguments.weights, device=arguments.device)  # what is wrong with them is no scan's fault
     scans = find_scans(

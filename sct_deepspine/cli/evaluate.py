@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
-    from sct_deepspine.stress import LabelledScan
+    from sct_deepspine.simulation.perturbations import LabelledScan
 
 __all__ = ["get_parser", "main"]
 
@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sct_deepspine.cards import label_cards
-    from sct_deepspine.evaluation import (
+    from sct_deepspine.evaluation.run import (
         confidence_report,
         evaluate_folder,
         evaluate_stress,
@@ -69,8 +68,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         results_csv,
         stress_report,
     )
-    from sct_deepspine.files import write_text
-    from sct_deepspine.qc import write_reliability
+    from sct_deepspine.io.annotations import label_cards
+    from sct_deepspine.io.files import write_text
+    from sct_deepspine.reporting.figures import write_reliability
 
     total = len(label_cards(arguments.i))
     each = evaluate_folder(arguments.i, weights=arguments.weights, device=arguments.device)
@@ -101,9 +101,9 @@ def _joined(arguments: argparse.Namespace) -> Iterator[tuple[str, LabelledScan]]
     import numpy as np
 
     from sct_deepspine.errors import ImageError
-    from sct_deepspine.stress import LabelledScan
+    from sct_deepspine.simulation.composite import can_join, make_joined_scan
+    from sct_deepspine.simulation.perturbations import LabelledScan
     from sct_deepspine.training.dataset import read_folder
-    from sct_deepspine.training.synthesis import can_join, make_joined_scan
 
     scans = read_folder(arguments.i)
     if not can_join(scans):

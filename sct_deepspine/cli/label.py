@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
-    from sct_deepspine.discs import DiscLabels
-    from sct_deepspine.volume import Volume
+    from sct_deepspine.geometry.volume import Volume
+    from sct_deepspine.labels import DiscLabels
 
 __all__ = ["get_parser", "main"]
 
@@ -162,8 +162,8 @@ def _label(arguments: argparse.Namespace) -> int:
 
 
 def _label_file(arguments: argparse.Namespace, products: Any) -> DiscLabels:
-    from sct_deepspine.anchors import read_corrections
-    from sct_deepspine.labeling import label_discs
+    from sct_deepspine.labeling.anchors import read_corrections
+    from sct_deepspine.labeling.pipeline import label_discs
 
     volume = products.volume
     options = {
@@ -184,7 +184,7 @@ def _label_file(arguments: argparse.Namespace, products: Any) -> DiscLabels:
 
 
 def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:
-    from sct_deepspine.anchors import anchor_at_slice
+    from sct_deepspine.labeling.anchors import anchor_at_slice
 
     if arguments.initdisc is None:
         return None
@@ -194,13 +194,14 @@ def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:
 
 def _straight(arguments: argparse.Namespace) -> Any:
     """Return the line to straighten along, or how to straighten."""
-    from sct_deepspine.warps import WarpedStraightSpace
+    from sct_deepspine.geometry.displacement import WarpedStraightSpace
 
     if arguments.warps:
         return WarpedStraightSpace.from_sct_folder(arguments.warps).axis_centerline()
     if arguments.straight != "sct":
         return arguments.straight
-    from sct_deepspine.sct import straighten, temporary_folder
+    from sct_deepspine.sct.registration import straighten
+    from sct_deepspine.sct.toolbox import temporary_folder
 
     with temporary_folder(keep=not arguments.r) as folder:
         return straighten(arguments.i, arguments.s, folder).axis_centerline()
@@ -212,8 +213,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from sct_deepspine.cli._products import Products
-    from sct_deepspine.files import make_folder, written_whole
-    from sct_deepspine.training.phantom import make_phantom
+    from sct_deepspine.io.files import make_folder, written_whole
+    from sct_deepspine.simulation.phantom import make_phantom
 
     folder = Path(arguments.o).parent if arguments.o else Path(arguments.ofolder or ".")
     image = folder / "phantom.nii.gz"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sct_deepspine.cli._common import Arguments, run
 
 if TYPE_CHECKING:
-    from sct_deepspine.network import StackedHourglass
+    from sct_deepspine.models.hourglass import StackedHourglass
     from sct_deepspine.training.dataset import Scan
     from sct_deepspine.training.loop import TrainingConfig
 
@@ -147,10 +147,10 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     """Fit the correction of the confidences and write the weights with it on their card."""
     from importlib.util import find_spec
 
-    from sct_deepspine.confidence import fit_calibration
-    from sct_deepspine.evaluation import read_judgements
+    from sct_deepspine.evaluation.run import read_judgements
+    from sct_deepspine.labeling.calibration import fit_calibration
+    from sct_deepspine.models.weights import load_weights
     from sct_deepspine.training.export import save_weights
-    from sct_deepspine.weights import load_weights
 
     judgements = [j for path in arguments.confidences for j in read_judgements(path)]
     given = load_weights(arguments.weights, device="cpu")
@@ -165,7 +165,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from sct_deepspine.files import make_folder
+    from sct_deepspine.io.files import make_folder
     from sct_deepspine.training.loop import train
     from sct_deepspine.training.validation import Validation, write_convergence
 
@@ -185,8 +185,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> TrainingConfig:
-    from sct_deepspine.architecture import NetworkConfig
     from sct_deepspine.errors import DeepSpineError
+    from sct_deepspine.models.config import NetworkConfig
     from sct_deepspine.training.loop import ROLES, TrainingConfig
 
     try:
@@ -238,8 +238,8 @@ def _sources(arguments: argparse.Namespace) -> dict[str, Any]:
 def _initial(arguments: argparse.Namespace) -> StackedHourglass | None:
     """Return the network to start from, if one is given."""
     from sct_deepspine.errors import WeightsError
-    from sct_deepspine.runtime_torch import TorchRuntime
-    from sct_deepspine.weights import load_weights
+    from sct_deepspine.models.backends.torch import TorchRuntime
+    from sct_deepspine.models.weights import load_weights
 
     if not arguments.weights:
         return None
@@ -255,9 +255,9 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
     import numpy as np
     from tqdm import tqdm
 
+    from sct_deepspine.simulation.composite import can_join, fit_tissues, make_joined_scan
+    from sct_deepspine.simulation.phantom import make_varied_phantom
     from sct_deepspine.training.dataset import read_folder
-    from sct_deepspine.training.phantom import make_varied_phantom
-    from sct_deepspine.training.synthesis import can_join, fit_tissues, make_joined_scan
 
     def made(make: Callable[[np.random.Generator], Scan], count: int, title: str) -> list[Scan]:
         numbers = tqdm(range(count), desc=title, disable=None if arguments.v else True)
@@ -317,11 +317,11 @@ def _export(
     """Write the best network, with the other role's if there is one, and their card."""
     from importlib.util import find_spec
 
-    from sct_deepspine.artist import Artist
-    from sct_deepspine.runtime_torch import TorchRuntime
+    from sct_deepspine.models.backends.torch import TorchRuntime
+    from sct_deepspine.models.predictor import Artist
+    from sct_deepspine.models.weights import load_weights
     from sct_deepspine.training.export import save_weights
     from sct_deepspine.training.loop import Checkpoint
-    from sct_deepspine.weights import load_weights
 
     state = Checkpoint.start(config)
     state.load(folder / "best.safetensors")

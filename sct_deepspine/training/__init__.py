@@ -1,1 +1,4 @@
-"""Making of scans and planes, and the training loop."""
+"""Training of the networks: random planes, losses, the loop, exported weights.
+
+Only the commands import it, so that using a network never needs what training needs.
+"""

@@ -11,7 +11,7 @@ from scipy.cluster.vq import kmeans2, vq
 from scipy.interpolate import CubicSpline, interp1d
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
-from sct_deepspine.frames import FloatArray
+from sct_deepspine.geometry.grid import FloatArray
 
 __all__ = [
     "crop_field_of_view",

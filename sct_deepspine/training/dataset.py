@@ -16,14 +16,15 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 from torch.utils.data import Dataset
 
-from sct_deepspine.bids import image_stem
-from sct_deepspine.cards import label_cards
-from sct_deepspine.centerline import Centerline
-from sct_deepspine.frames import FloatArray, slices_from_world
-from sct_deepspine.heatmaps import Codec, gaussian
-from sct_deepspine.refine import ANTERIOR_MM, POSTERIOR_MM
-from sct_deepspine.sagittal import Sheet, normalise, sample
-from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import FloatArray, slices_from_world
+from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, Sheet, normalise, sample
+from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.annotations import label_cards
+from sct_deepspine.io.bids import image_stem
+from sct_deepspine.io.images import read_mask, read_volume
+from sct_deepspine.labeling.heatmaps import Codec, gaussian
 from sct_deepspine.training.augment import (
     crop_field_of_view,
     random_grid,
@@ -32,7 +33,6 @@ from sct_deepspine.training.augment import (
     recolour_parcels,
     recolour_tissues,
 )
-from sct_deepspine.volume import Volume, read_mask, read_volume
 
 __all__ = [
     "PlaneSettings",
@@ -78,7 +78,7 @@ class Scan:
     group
         Region and contrast, for tables and for drawing evenly.
     volume
-        In RAS order, its slices along the axes (see :func:`sct_deepspine.frames.slices_from_world`).
+        In RAS order, its slices along the axes (see :func:`sct_deepspine.geometry.grid.slices_from_world`).
     discs
         Disc value → ``(3,)`` posterior tip, in the world the volume lies in.
     span_z_mm

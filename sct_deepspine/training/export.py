@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
-from sct_deepspine.artist import Artist
-from sct_deepspine.files import make_folder, write_text, written_whole
-from sct_deepspine.network import StackedHourglass
-from sct_deepspine.runtime_onnx import INPUT, OUTPUTS
-from sct_deepspine.runtime_torch import TorchRuntime
-from sct_deepspine.weights import FORMAT, graph_path
+from sct_deepspine.io.files import make_folder, write_text, written_whole
+from sct_deepspine.models.backends.onnx import INPUT, OUTPUTS
+from sct_deepspine.models.backends.torch import TorchRuntime
+from sct_deepspine.models.hourglass import StackedHourglass
+from sct_deepspine.models.predictor import Artist
+from sct_deepspine.models.weights import FORMAT, graph_path
 
 __all__ = ["save_weights"]
 

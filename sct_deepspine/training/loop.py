@@ -19,10 +19,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from sct_deepspine.architecture import NetworkConfig
 from sct_deepspine.errors import WeightsError
-from sct_deepspine.heatmaps import Codec
-from sct_deepspine.network import StackedHourglass, build_network, usable_device
+from sct_deepspine.labeling.heatmaps import Codec
+from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.hourglass import StackedHourglass, build_network, usable_device
 from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes, Scan
 from sct_deepspine.training.loss import map_loss
 

@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_deepspine.artist import Artist
-from sct_deepspine.centerline import Centerline
-from sct_deepspine.files import written_whole
-from sct_deepspine.frames import FloatArray
-from sct_deepspine.heatmaps import Codec, DiscMaps
-from sct_deepspine.locate import middle_sheet
-from sct_deepspine.network import StackedHourglass
-from sct_deepspine.refine import straight_sheet
-from sct_deepspine.runtime_torch import TorchRuntime
-from sct_deepspine.sagittal import SLAB_MM, Sheet, normalise, sample
-from sct_deepspine.straighten import StraightSpace
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.planes import SLAB_MM, Sheet, middle_sheet, normalise, sample, straight_sheet
+from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.io.files import written_whole
+from sct_deepspine.labeling.heatmaps import Codec, DiscMaps
+from sct_deepspine.models.backends.torch import TorchRuntime
+from sct_deepspine.models.hourglass import StackedHourglass
+from sct_deepspine.models.predictor import Artist
 from sct_deepspine.training.dataset import PlaneSettings, Scan, canal_points
 
 __all__ = ["Validation", "write_convergence"]

@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 from nibabel.affines import apply_affine
 
-from sct_deepspine import labeling, locate
-from sct_deepspine.artist import Artist
-from sct_deepspine.centerline import Centerline
+from sct_deepspine import labeling
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.evaluation import RIGHT_MM, stress_cases
-from sct_deepspine.metrics import score_scan
-from sct_deepspine.sequence import Candidates, Sequence
-from sct_deepspine.stress import Case
-from sct_deepspine.volume import Volume
-from sct_deepspine.weights import Weights, load_weights
+from sct_deepspine.evaluation.landmarks import score_scan
+from sct_deepspine.evaluation.run import RIGHT_MM, stress_cases
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling import canal as locate
+from sct_deepspine.labeling.levels import Candidates, Sequence
+from sct_deepspine.models.predictor import Artist
+from sct_deepspine.models.weights import Weights, load_weights
+from sct_deepspine.simulation.perturbations import Case
 
 SEEN = 0.15
 """Height of a level's own heat map from which arg-max takes it for a disc."""

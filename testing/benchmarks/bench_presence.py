@@ -17,12 +17,12 @@ from scipy.ndimage import gaussian_filter
 
 from sct_deepspine import labeling
 from sct_deepspine.errors import NoDiscsError
-from sct_deepspine.frames import Grid
-from sct_deepspine.sequence import Sequence
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling.levels import Sequence
+from sct_deepspine.models.weights import load_weights
+from sct_deepspine.simulation.phantom import T2W, VIEWS, make_phantom, random_contrast
 from sct_deepspine.training.dataset import Scan, read_folder
-from sct_deepspine.training.phantom import T2W, VIEWS, make_phantom, random_contrast
-from sct_deepspine.volume import Volume
-from sct_deepspine.weights import load_weights
 
 BODIES, TEXTURES = 60, 40
 IN_FRONT_MM, BEHIND_MM = 60.0, 45.0

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from sct_deepspine import label_discs
-from sct_deepspine.training.phantom import make_phantom
+from sct_deepspine.simulation.phantom import make_phantom
 
 VOXELS_MM = ((4.0, 2.0, 2.0), (3.0, 1.5, 1.5), (2.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.0, 0.7, 0.7))
 CALLS = 3

@@ -24,15 +24,15 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy.ndimage import map_coordinates
 
-from sct_deepspine.anchors import anchors_from_labels
-from sct_deepspine.cards import label_cards
-from sct_deepspine.centerline import Centerline
-from sct_deepspine.discs import Disc, DiscLabels
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.evaluation import scored_discs
-from sct_deepspine.sct import register_to_template
-from sct_deepspine.volume import read_mask, read_volume
-from sct_deepspine.warps import DisplacementField
+from sct_deepspine.evaluation.run import scored_discs
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.displacement import DisplacementField
+from sct_deepspine.io.annotations import label_cards
+from sct_deepspine.io.images import read_mask, read_volume
+from sct_deepspine.labeling.anchors import anchors_from_labels
+from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.sct.registration import register_to_template
 
 PARAM = (
     "step=1,type=seg,algo=centermassrot,metric=MeanSquares:"

@@ -57,7 +57,7 @@ def make_image(folder: Path) -> str:
     import nibabel as nib
     import numpy as np
 
-    from sct_deepspine.training.phantom import make_phantom
+    from sct_deepspine.simulation.phantom import make_phantom
 
     phantom = make_phantom(np.random.default_rng(0), first=3, last=15, voxel_mm=(1.0, 1.0, 1.0))
     data = phantom.volume.data[:52, :225, :384]

@@ -15,10 +15,10 @@ import pytest
 
 from sct_deepspine import batch
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
-from sct_deepspine.bids import find_scans
 from sct_deepspine.cli.batch import main
 from sct_deepspine.errors import ImageError
-from sct_deepspine.report import Entry
+from sct_deepspine.io.bids import find_scans
+from sct_deepspine.reporting.html import Entry
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +118,19 @@ def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(
 
 def use_batch_weights(use_weights):
     weights = use_weights()
-    import sct_deepspine.weights
+    import sct_deepspine.models.weights
 
-    sct_deepspine.weights.load_weights = lambda path=None, device=None: weights
+    sct_deepspine.models.weights.load_weights = lambda path=None, device=None: weights
     return weights
 
 
 @pytest.fixture(autouse=True)
 def restore_weights(monkeypatch):
-    import sct_deepspine.weights
+    import sct_deepspine.models.weights
 
-    monkeypatch.setattr(sct_deepspine.weights, "load_weights", sct_deepspine.weights.load_weights)
+    monkeypatch.setattr(
+        sct_deepspine.models.weights, "load_weights", sct_deepspine.models.weights.load_weights
+    )
 
 
 def test_what_is_finished_is_skipped_and_what_has_changed_is_not(dataset, tmp_path, use_weights):

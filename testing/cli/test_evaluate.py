@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from sct_deepspine.cli.evaluate import main
-from sct_deepspine.discs import Disc, DiscLabels
-from sct_deepspine.evaluation import evaluate_folder, label_cards, read_judgements
-from sct_deepspine.training.phantom import make_phantom
-from sct_deepspine.volume import Volume
+from sct_deepspine.evaluation.run import evaluate_folder, label_cards, read_judgements
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.simulation.phantom import make_phantom
 
 
 @pytest.fixture

@@ -17,14 +17,14 @@ from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
 import sct_deepspine
-from sct_deepspine.architecture import NetworkConfig
-from sct_deepspine.artist import Artist
 from sct_deepspine.cli.label import main
-from sct_deepspine.heatmaps import Codec
-from sct_deepspine.network import build_network
-from sct_deepspine.runtime_torch import TorchRuntime
+from sct_deepspine.labeling.heatmaps import Codec
+from sct_deepspine.models.backends.torch import TorchRuntime
+from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.hourglass import build_network
+from sct_deepspine.models.predictor import Artist
+from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.export import save_weights
-from sct_deepspine.training.phantom import make_phantom
 
 SCRIPT = Path(__file__).parents[2] / "bin" / "sct_deepspine_label"
 PIXDIM_BYTE, SFORM_CODE_BYTE, SROW_BYTE = 76, 254, 280
@@ -275,7 +275,7 @@ def test_the_demonstration_shows_the_error_against_the_truth(
 ):
     use_weights()
     scan = replace(phantom, volume=painted)
-    monkeypatch.setattr("sct_deepspine.training.phantom.make_phantom", lambda rng, **options: scan)
+    monkeypatch.setattr("sct_deepspine.simulation.phantom.make_phantom", lambda rng, **options: scan)
     code, out, err = label("-demo")
     assert (code, err) == (0, "")
     assert f"{len(phantom.discs)} discs, {len(phantom.discs)} found, 0 invented" in out

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from sct_deepspine import label_discs
 from sct_deepspine.cli.train import main
 from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.models.weights import load_weights
+from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.loop import TrainingConfig
-from sct_deepspine.training.phantom import make_phantom
-from sct_deepspine.weights import load_weights
 
 TINY = [
     *("-features", "8", "-depth", "1", "-stacks", "1"),
@@ -63,7 +63,7 @@ def small_phantoms(monkeypatch):
         made.append(make_phantom(rng, first=3, last=6, voxel_mm=(6.0, 3.0, 3.0)))
         return made[-1]
 
-    monkeypatch.setattr("sct_deepspine.training.phantom.make_varied_phantom", make)
+    monkeypatch.setattr("sct_deepspine.simulation.phantom.make_varied_phantom", make)
     return made
 
 

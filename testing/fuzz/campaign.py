@@ -34,7 +34,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy.spatial.transform import Rotation
 
 from sct_deepspine.cli.label import main
-from sct_deepspine.training.phantom import make_phantom
+from sct_deepspine.simulation.phantom import make_phantom
 
 AXES = ("RL", "AP", "SI")
 SLOWEST_SECONDS = 30.0

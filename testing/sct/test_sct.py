@@ -12,19 +12,14 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from sct_deepspine import label_discs
-from sct_deepspine.centerline import Centerline
 from sct_deepspine.cli.label import main
 from sct_deepspine.errors import SctError
-from sct_deepspine.frames import Grid
-from sct_deepspine.sct import (
-    centerline_from_sct,
-    read_sct_image,
-    register_to_template,
-    require_sct,
-    straighten,
-)
-from sct_deepspine.straighten import StraightSpace
-from sct_deepspine.warps import DisplacementField
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.displacement import DisplacementField
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.sct.registration import register_to_template, straighten
+from sct_deepspine.sct.toolbox import centerline_from_sct, read_sct_image, require_sct
 
 pytestmark = [pytest.mark.sct, pytest.mark.filterwarnings("default")]
 

@@ -1,0 +1,259 @@
+"""Label every scan of a folder with known discs, and score what comes out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.affines import apply_affine
+
+from sct_deepspine.errors import DeepSpineError, ImageError
+from sct_deepspine.evaluation.landmarks import (
+    LEVEL_RADIUS_MM,
+    ScanScore,
+    as_rows,
+    format_table,
+    pool_by,
+    score_scan,
+)
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.io.annotations import label_cards
+from sct_deepspine.io.images import read_volume
+from sct_deepspine.labeling.calibration import KINDS, Judgement, calibration_error, view_kind
+from sct_deepspine.labeling.pipeline import label_discs
+from sct_deepspine.simulation.perturbations import Case, LabelledScan, stressed, whole_spine_cases
+
+__all__ = [
+    "Result",
+    "confidence_report",
+    "evaluate_folder",
+    "evaluate_stress",
+    "evaluate_whole_spines",
+    "judgements_csv",
+    "read_judgements",
+    "report",
+    "results_csv",
+    "scored_discs",
+    "stress_cases",
+    "stress_report",
+]
+
+logger = logging.getLogger(__name__)
+
+FIRST_SCORED = 3
+"""Discs above C2/C3 are not labelled by default and not scored."""
+
+RIGHT_MM = 10.0
+"""Under stress a disc is right if the prediction of the same value is this near."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scan's score and how long it took.
+
+    Parameters
+    ----------
+    score
+        The score; of no disc at all where labelling failed.
+    seconds
+        Wall time of ``label_discs``.
+    level_confidence
+        What the labelling said of itself; 0 where it failed.
+    error
+        The error's text where labelling failed, else empty.
+    judgements
+        What was said with which confidence and whether it was so: of the scan's levels, and of each
+        disc that lies at a true one. Empty where labelling failed or an anchor was given.
+    """
+
+    score: ScanScore
+    seconds: float
+    level_confidence: float
+    error: str = ""
+    judgements: tuple[Judgement, ...] = ()
+
+
+def evaluate_folder(folder: str | Path, **options: Any) -> Iterator[Result]:
+    """Label the scans of a folder, one after the other, with the options of ``label_discs``."""
+    for path, card in label_cards(folder):
+        image = path.parent / card["image"]
+        case = Case("plain", image, scored_discs(card), tuple(card["labelled_span_mm"]))
+        yield _label_and_score(card, case, options)
+
+
+def evaluate_stress(folder: str | Path, *, seed: int = 0, **options: Any) -> Iterator[tuple[str, Result]]:
+    """Label the scans of a folder under every stress; yields the stress's name with each result."""
+    for card, case in stress_cases(folder, seed=seed):
+        yield case.stress, _label_and_score(card, case, options)
+
+
+def stress_cases(folder: str | Path, *, seed: int = 0) -> Iterator[tuple[dict[str, Any], Case]]:
+    """Yield the card of each scan of a folder with each stressed version of it."""
+    for index, (path, card) in enumerate(label_cards(folder)):
+        volume = read_volume(path.parent / card["image"])
+        scan = LabelledScan(volume, scored_discs(card), tuple(card["labelled_span_mm"]))
+        for case in stressed(scan, np.random.default_rng((seed, index))):
+            yield card, case
+
+
+def evaluate_whole_spines(
+    scans: Iterable[tuple[str, LabelledScan]], *, seed: int = 0, **options: Any
+) -> Iterator[tuple[str, Result]]:
+    """Label whole spines, given with their names, under every change of theirs; yields as above."""
+    for index, (name, scan) in enumerate(scans):
+        card = {"image": name, "subject": name, "region": "whole spine", "contrast": "joined"}
+        for case in whole_spine_cases(scan, np.random.default_rng((seed, index))):
+            yield case.stress, _label_and_score(card, case, options)
+
+
+def scored_discs(card: dict[str, Any]) -> dict[int, FloatArray]:
+    """Return the true discs of a card that are scored, value to ``(3,)`` world."""
+    discs = {int(value): np.array(point, dtype=float) for value, point in card["discs"].items()}
+    return {value: point for value, point in discs.items() if value >= FIRST_SCORED}
+
+
+def _label_and_score(card: dict[str, Any], case: Case, options: dict[str, Any]) -> Result:
+    started = time.perf_counter()
+    found: dict[int, FloatArray] = {}
+    sure: list[float] = []
+    confidence, error = 0.0, ""
+    try:
+        labels = label_discs(case.image, anchor=case.anchor, **options)
+        points = apply_affine(case.original_from_stressed, labels.points_world)
+        found = dict(zip(labels.values.tolist(), points, strict=True))
+        confidence, sure = labels.level_confidence, labels.confidence.tolist()
+    except DeepSpineError as failure:
+        error = str(failure)
+        logger.warning("%s (%s): %s", card["image"], case.stress, error)
+    seconds = time.perf_counter() - started
+    score = score_scan(
+        case.truth,
+        found,
+        span_z_mm=case.span_z_mm,
+        name=card["image"],
+        subject=card["subject"],
+        region=card["region"],
+        contrast=card["contrast"],
+    )
+    judged = bool(found) and case.anchor is None
+    judgements = _judgements(case, found, sure, confidence, score) if judged else ()
+    return Result(score, seconds, confidence, error, judgements)
+
+
+def _judgements(
+    case: Case, found: dict[int, FloatArray], sure: Sequence[float], confidence: float, score: ScanScore
+) -> tuple[Judgement, ...]:
+    kind = view_kind(found)
+    values, tips = list(case.truth), np.array(list(case.truth.values())).reshape(-1, 3)
+    out = [Judgement("scan", kind, confidence, score.levels_right)]
+    for (value, point), certainty in zip(found.items(), sure, strict=True):
+        distance = np.linalg.norm(tips - point, axis=1)
+        if len(distance) and distance.min() <= LEVEL_RADIUS_MM:
+            out.append(Judgement("disc", kind, certainty, values[int(distance.argmin())] == value))
+    return tuple(out)
+
+
+def stress_report(results: Sequence[tuple[str, Result]]) -> str:
+    """Return a table with a line per stress: discs and scans with the right level, millimetres."""
+    titles = f"{'scans':>5} {'discs right %':>13} {'levels right %':>14} {'mean mm':>8} {'confidence':>10}"
+    lines = [f"{'stress':<24} {titles}"]
+    for name in dict.fromkeys(name for name, _ in results):
+        own = [result for stress, result in results if stress == name]
+        errors = np.array([error for result in own for error in result.score.errors_mm])
+        right = (errors <= RIGHT_MM).sum() / max(sum(result.score.true_count for result in own), 1)
+        levels = np.mean([result.score.levels_right for result in own])
+        mean = errors[errors <= RIGHT_MM].mean() if (errors <= RIGHT_MM).any() else np.nan
+        confidence = np.mean([result.level_confidence for result in own])
+        figures = f"{100 * right:13.1f} {100 * levels:14.1f} {mean:8.2f} {confidence:10.2f}"
+        lines.append(f"{name:<24} {len(own):>5} {figures}")
+    return "\n".join(lines)
+
+
+def confidence_report(results: Iterable[Result]) -> str:
+    """Return a table with a line per kind of view: how sure the labelling was, and how often it was right."""
+    judgements = [judgement for result in results for judgement in result.judgements]
+    lines = [f"{'confidence of':<16} {'number':>6} {'said %':>7} {'right %':>8} {'calibration error %':>20}"]
+    for part in ("scan", "disc"):
+        for kind in (*KINDS, "all"):
+            own = [j for j in judgements if j.part == part and kind in (j.kind, "all")]
+            if own:
+                said, right = np.array([j.confidence for j in own]), np.array([j.right for j in own])
+                gap = calibration_error(said, right)
+                figures = f"{100 * said.mean():7.1f} {100 * right.mean():8.1f} {100 * gap:20.1f}"
+                lines.append(f"{f'{part}, {kind}':<16} {len(own):>6} {figures}")
+    return "\n".join(lines)
+
+
+def judgements_csv(results: Iterable[tuple[str, Result]]) -> str:
+    """Return one CSV line per judgement."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stress", "scan", "part", "kind", "confidence", "right"])
+    for stress, result in results:
+        for j in result.judgements:
+            row = [stress, result.score.name, j.part, j.kind, f"{j.confidence:.6f}", int(j.right)]
+            writer.writerow(row)
+    return text.getvalue()
+
+
+def read_judgements(path: str | Path) -> list[Judgement]:
+    """Read what :func:`judgements_csv` wrote.
+
+    Raises
+    ------
+    ImageError
+        If it is no such file.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return [
+                Judgement(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1")
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"{path} holds no confidences ({type(error).__name__}: {error})") from error
+
+
+def results_csv(results: Sequence[Result]) -> str:
+    """Return one CSV line per scan."""
+    text = io.StringIO()
+    rows = [
+        {
+            **row,
+            "seconds": round(r.seconds, 3),
+            "level_confidence": round(r.level_confidence, 4),
+            "error": r.error,
+        }
+        for row, r in zip(as_rows([r.score for r in results]), results, strict=True)
+    ]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def report(results: Sequence[Result]) -> str:
+    """Return a line per scan and the pooled metrics per region, contrast and overall."""
+    width = max(len(r.score.name) for r in results)
+    lines = [
+        f"{'scan':<{width}}  {'true':>4} {'found':>5}  levels  {'mean mm':>7} {'max mm':>6}  missed invented"
+        f"  {'confidence':>10} {'seconds':>7}"
+    ]
+    for row, r in zip(as_rows([r.score for r in results]), results, strict=True):
+        lines.append(
+            f"{row['name']:<{width}}  {row['true_count']:>4} {row['predicted_count']:>5}  "
+            f"{'right' if row['levels_right'] else 'WRONG':<6}  {row['mean_mm']:7.2f} {row['max_mm']:6.1f}  "
+            f"{row['missed']:>6} {row['invented']:>8}  {r.level_confidence:10.2f} {r.seconds:7.2f}"
+            f"  {r.error}".rstrip()
+        )
+    scores = [r.score for r in results]
+    seconds = sum(r.seconds for r in results) / len(results)
+    tables = [format_table(pool_by(scores, "region")), format_table(pool_by(scores, "contrast"))]
+    return "\n".join([*lines, "", *tables, "", f"{seconds:.2f} s a scan on average"])

@@ -1,0 +1,245 @@
+"""The centreline of a cord or canal: a smooth curve by arc length, from points or from a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from nibabel.affines import apply_affine
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import BSpline, CubicSpline
+
+from sct_deepspine.errors import GeometryError
+from sct_deepspine.geometry.grid import FloatArray, Grid, as_points
+
+__all__ = ["SMOOTHING_MM", "Centerline", "smoothing_spline"]
+
+SMOOTHING_MM = 10.0
+"""Default smoothing: waves shorter than about 60 mm (2π × this) are taken for noise."""
+
+SAMPLE_STEP_MM = 1.0
+MIN_LENGTH_MM = 3.0
+MIN_KNOT_STEP_MM = 2.0
+# A trace of resistance to bending, so that two points already define a (straight) line.
+STIFFNESS_MM = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Centerline:
+    """A smooth curve in the world, from its inferior end (arc length 0) to its superior end.
+
+    Outside ``[0, length_mm]`` the curve goes on as a straight line along the tangent of its end.
+
+    Parameters
+    ----------
+    samples_world
+        ``(N, 3)`` world points at equal steps of arc length, from inferior to superior.
+    length_mm
+        Arc length from the first sample to the last.
+
+    Raises
+    ------
+    GeometryError
+        If there are fewer than four samples, one is not finite, or the length is not positive.
+    """
+
+    samples_world: FloatArray
+    length_mm: float
+    _spline: CubicSpline = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        samples = as_points(self.samples_world).copy()
+        if len(samples) < 4 or not np.isfinite(samples).all() or not 0 < self.length_mm < np.inf:
+            raise GeometryError(
+                f"a centreline needs four finite samples and a positive length, "
+                f"got {len(samples)} samples and {self.length_mm} mm"
+            )
+        samples.setflags(write=False)
+        object.__setattr__(self, "samples_world", samples)
+        object.__setattr__(self, "length_mm", float(self.length_mm))
+        object.__setattr__(self, "_spline", CubicSpline(self.samples_arc_mm, samples))
+
+    @classmethod
+    def from_points(cls, points_world: ArrayLike, *, smoothing_mm: float = SMOOTHING_MM) -> Centerline:
+        """Fit a centreline to points along the spine.
+
+        Parameters
+        ----------
+        points_world
+            ``(K, 3)`` world points in any order; they are sorted along their main axis. Repeated
+            points count once more, rows that are not finite are absent points.
+        smoothing_mm
+            Length scale of the smoothing: a wave of angular frequency ω (radians per mm) keeps the
+            share ``1 / (1 + (smoothing_mm · ω)⁶)`` of its amplitude.
+
+        Raises
+        ------
+        GeometryError
+            If the points span less than 3 mm, or the smoothing is not positive.
+
+        Examples
+        --------
+        >>> round(Centerline.from_points([[0, 0, 40], [0, 30, 0]]).length_mm, 6)
+        50.0
+        """
+        points = as_points(points_world)
+        return _fit(points, np.ones(len(points)), smoothing_mm)
+
+    @classmethod
+    def from_mask(
+        cls, mask_array: ArrayLike, grid: Grid, *, smoothing_mm: float = SMOOTHING_MM
+    ) -> Centerline:
+        """Fit a centreline to the centre of mass of each slice of a cord mask.
+
+        Slices are taken across the voxel axis nearest to the superior-inferior direction. A slice
+        that holds less of the cord than the median slice counts for less, by the cube of its share:
+        where an oblique slice cuts the end of the cord, its centre of mass lies off the axis.
+
+        Parameters
+        ----------
+        mask_array
+            Array of the grid's shape, 0/1 or soft; values that are not positive are background.
+        grid
+            Where the mask lies in the world.
+        smoothing_mm
+            As in :meth:`from_points`.
+
+        Raises
+        ------
+        GeometryError
+            If the mask is empty, does not have the grid's shape, or spans less than 3 mm.
+        """
+        centres, masses = _centres_of_mass(np.asarray(mask_array), grid)
+        return _fit(centres, np.minimum(masses / np.median(masses), 1) ** 3, smoothing_mm)
+
+    def moved(self, affine: ArrayLike) -> Centerline:
+        """Return the centreline carried along by a ``(4, 4)`` rigid map of the world."""
+        return Centerline(apply_affine(np.asarray(affine), self.samples_world), self.length_mm)
+
+    @property
+    def samples_arc_mm(self) -> FloatArray:
+        """Arc length of each sample, ``(N,)``, mm."""
+        return np.linspace(0, self.length_mm, len(self.samples_world))
+
+    def points_world(self, arc_mm: ArrayLike) -> FloatArray:
+        """Return the world points at ``(K,)`` arc lengths, ``(K, 3)``; NaN where one is not finite."""
+        arc = _as_arc(arc_mm)
+        start, end = self._spline([0, self.length_mm], 1)
+        below = np.minimum(arc, 0)[:, None] * start
+        above = np.maximum(arc - self.length_mm, 0)[:, None] * end
+        return self._spline(np.clip(arc, 0, self.length_mm)) + below + above
+
+    def tangents(self, arc_mm: ArrayLike) -> FloatArray:
+        """Return the unit tangents, pointing superior, at ``(K,)`` arc lengths, ``(K, 3)``."""
+        tangents = self._spline(np.clip(_as_arc(arc_mm), 0, self.length_mm), 1)
+        return tangents / np.sqrt(np.einsum("ki,ki->k", tangents, tangents))[:, None]
+
+    def curvatures(self, arc_mm: ArrayLike) -> FloatArray:
+        """Return the curvature vectors at ``(K,)`` arc lengths, ``(K, 3)``, 1/mm.
+
+        They point to the centre of curvature, and are zero on the straight lines beyond the ends.
+        """
+        arc = _as_arc(arc_mm)
+        inside = np.clip(arc, 0, self.length_mm)
+        return self._spline(inside, 2) * (arc == inside)[:, None]
+
+
+def _as_arc(arc_mm: ArrayLike) -> FloatArray:
+    arc = np.atleast_1d(np.asarray(arc_mm, dtype=np.float64))
+    if arc.ndim != 1:
+        raise GeometryError(f"expected arc lengths of shape (K,), got {arc.shape}")
+    return np.where(np.isfinite(arc), arc, np.nan)
+
+
+def _centres_of_mass(mask: NDArray, grid: Grid) -> tuple[FloatArray, FloatArray]:
+    """Return the world centre of mass ``(S, 3)`` and the mass ``(S,)`` of each slice that has one."""
+    if mask.shape != grid.shape:
+        raise GeometryError(f"expected a mask of the grid's shape {grid.shape}, got {mask.shape}")
+    voxels = np.nonzero(mask > 0)
+    values: FloatArray = mask[voxels].astype(np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise GeometryError("the cord mask is empty or not finite; give a mask with the cord in it")
+    axis = int(np.argmax(np.abs(grid.affine[2, :3]) / grid.spacing_mm))
+    count = mask.shape[axis]
+    moments = [values, *(values * index for index in voxels)]
+    sums = np.array([np.bincount(voxels[axis], weights=m, minlength=count) for m in moments], np.float64)
+    masses, *firsts = sums[:, sums[0] > 0]
+    return grid.world_from_voxel(np.stack(firsts, axis=1) / masses[:, None]), masses
+
+
+def _fit(points: FloatArray, weights: FloatArray, smoothing_mm: float) -> Centerline:
+    """Fit the curve twice: along the points' main axis, then by the arc length so found."""
+    if not 0 < smoothing_mm < np.inf:
+        raise GeometryError(f"expected a positive smoothing in mm, got {smoothing_mm}")
+    present = np.isfinite(points).all(axis=1)
+    points, weights = points[present], weights[present]
+    position = _position_along_main_axis(points)
+    order = np.argsort(position, kind="stable")
+    points, weights, position = points[order], weights[order], position[order]
+    span = position[-1] - position[0] if len(points) else 0.0
+    if span < MIN_LENGTH_MM:
+        raise GeometryError(
+            f"a centreline needs points that span at least {MIN_LENGTH_MM:g} mm, "
+            f"got {len(points)} within {span:.3g} mm"
+        )
+    spline = smoothing_spline(position, points, weights, smoothing_mm)
+    nodes, arc = _arc_length(spline, position[0], position[-1])
+    position = CubicSpline(nodes, arc)(position)
+    spline = smoothing_spline(position, points, weights, smoothing_mm)
+    nodes, arc = _arc_length(spline, position[0], position[-1])
+    count = max(4, int(np.ceil(arc[-1] / SAMPLE_STEP_MM)) + 1)
+    samples = spline(np.clip(CubicSpline(arc, nodes)(np.linspace(0, arc[-1], count)), nodes[0], nodes[-1]))
+    return Centerline(samples, arc[-1])
+
+
+def _position_along_main_axis(points: FloatArray) -> FloatArray:
+    """Project points on their direction of largest spread, turned to point superior, ``(K,)`` mm."""
+    if not len(points):
+        return np.empty(0)
+    centred = points - points.mean(axis=0)
+    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    return centred @ (axis if axis[2] >= 0 else -axis)
+
+
+def smoothing_spline(
+    position: FloatArray, points: FloatArray, weights: FloatArray, smoothing_mm: float
+) -> BSpline:
+    """Fit a cubic spline with a penalty on its third derivative.
+
+    Minimises ``∫ |curve - points|² + smoothing_mm⁶ ∫ |curve'''|²``, the first integral as a sum over
+    the points. Penalising the usual second derivative would flatten the last centimetres, where
+    nothing but the penalty sets the curvature: by 0.7 mm at a radius of 150 mm.
+    B-spline basis and difference penalty as in Eilers & Marx, "Flexible smoothing with B-splines and
+    penalties", Stat. Sci. 11 (1996).
+
+    Parameters
+    ----------
+    position
+        ``(K,)`` sorted, mm.
+    points, weights
+        ``(K, D)`` mm and ``(K,)``.
+    smoothing_mm
+        As in :meth:`Centerline.from_points`.
+    """
+    span = position[-1] - position[0]
+    intervals = int(np.ceil(span / max(smoothing_mm / 2.5, MIN_KNOT_STEP_MM)))
+    step = span / intervals
+    knots = np.arange(-3.0, intervals + 4)
+    basis = BSpline.design_matrix(np.clip((position - position[0]) / step, 0, intervals), knots, 3)
+    # Each point stands for the stretch up to its neighbours, but not for a wide gap.
+    gaps = np.minimum(np.diff(position), smoothing_mm)
+    weights = weights * (np.append(gaps, 0) + np.append(0, gaps)) / 2
+    weighted = basis.multiply(weights[:, None]).T.tocsr()
+    second, third = (np.diff(np.eye(intervals + 3), n=n, axis=0) for n in (2, 3))
+    normal = (weighted @ basis).toarray() + smoothing_mm**6 / step**5 * third.T @ third
+    normal += STIFFNESS_MM**4 / step**3 * second.T @ second
+    origin = points.mean(axis=0)
+    coefficients = np.linalg.solve(normal, weighted @ (points - origin)) + origin
+    return BSpline(position[0] + step * knots, coefficients, 3)
+
+
+def _arc_length(spline: BSpline, start: float, end: float) -> tuple[FloatArray, FloatArray]:
+    """Return parameters from start to end, about 0.5 mm apart, and the arc length from start to each."""
+    nodes = np.linspace(start, end, max(8, int(np.ceil(2 * (end - start))) + 1))
+    speed = np.linalg.norm(spline(nodes, 1), axis=1)
+    return nodes, CubicSpline(nodes, speed).antiderivative()(nodes)

@@ -1,0 +1,282 @@
+"""Sheets of pixels laid through a volume, and what the network sees on them.
+
+A sheet is a grid of world points: a flat sagittal plane, or one that follows a curved spine.
+Rows run from superior to inferior, columns from posterior to anterior, both in equal steps of mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from nibabel.affines import apply_affine
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates
+
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.straightening import PointMap
+from sct_deepspine.geometry.volume import Volume
+
+__all__ = [
+    "SLAB_MM",
+    "Sheet",
+    "extent",
+    "flat_sheet",
+    "middle_sheet",
+    "normalise",
+    "sample",
+    "sheets_across",
+    "straight_sheet",
+]
+
+SLAB_MM = 4.0
+"""Thickness averaged across the mid-sagittal sheet, wherever a network looks at one."""
+
+ANTERIOR = np.array([0.0, 1.0, 0.0])
+SUPERIOR = np.array([0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A grid of pixels whose centres are world points.
+
+    Parameters
+    ----------
+    points_world
+        ``(rows, columns, 3)`` world position of each pixel's centre; NaN where there is none.
+    pixel_mm
+        Edge of a pixel.
+    axes
+        ``(3, 3)``; its columns are the world directions right, anterior and superior of a native sheet.
+    """
+
+    points_world: FloatArray
+    pixel_mm: float
+    axes: FloatArray = field(default_factory=lambda: np.eye(3))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return self.points_world.shape[0], self.points_world.shape[1]
+
+    def world_from_pixel(self, points: ArrayLike) -> FloatArray:
+        """Take ``(K, 2)`` pixel points (row, column) to ``(K, 3)`` world points.
+
+        Bilinear between pixel centres, continued linearly beyond the border.
+        """
+        rows_columns = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+        corner = np.clip(np.floor(rows_columns), 0, np.maximum(np.array(self.shape) - 2, 0)).astype(int)
+        (row, column), (down, along) = corner.T, (rows_columns - corner).T[:, :, None]
+        last_row, last_column = self.shape[0] - 1, self.shape[1] - 1
+        below, beside = np.minimum(row + 1, last_row), np.minimum(column + 1, last_column)
+        grid = self.points_world
+        upper = grid[row, column] * (1 - along) + grid[row, beside] * along
+        lower = grid[below, column] * (1 - along) + grid[below, beside] * along
+        return upper * (1 - down) + lower * down
+
+    def pixel_from_world(self, points: ArrayLike) -> FloatArray:
+        """Project ``(K, 3)`` world points along its first axis on a native sheet, ``(K, 2)`` pixels.
+
+        Native sheets step along the two other axes only, however they bend sideways.
+        """
+        offset = np.asarray(points, dtype=np.float64).reshape(-1, 3) - self.points_world[0, 0]
+        _, anterior, superior = (offset @ self.axes).T
+        return np.stack([-superior, anterior], axis=1) / self.pixel_mm
+
+    def moved(self, affine: ArrayLike) -> Sheet:
+        """Return the sheet carried along by a ``(4, 4)`` rigid map of the world."""
+        rigid = np.asarray(affine, dtype=np.float64)
+        return replace(
+            self, points_world=apply_affine(rigid, self.points_world), axes=rigid[:3, :3] @ self.axes
+        )
+
+    def refined(self, factor: int) -> Sheet:
+        """Return the sheet of ``factor`` × ``factor`` sub-pixels of each pixel."""
+        if factor == 1:
+            return self
+        inside = (np.arange(factor) + 0.5) / factor - 0.5
+        row = (np.arange(self.shape[0])[:, None] + inside).ravel()
+        column = (np.arange(self.shape[1])[:, None] + inside).ravel()
+        pixels = np.stack(np.meshgrid(row, column, indexing="ij"), axis=-1)
+        points = self.world_from_pixel(pixels).reshape(len(row), len(column), 3)
+        return replace(self, points_world=points, pixel_mm=self.pixel_mm / factor)
+
+
+def flat_sheet(
+    corner_world: ArrayLike, shape: tuple[int, int], pixel_mm: float, *, lateral_mm: ArrayLike | None = None
+) -> Sheet:
+    """Lay a sagittal plane whose first pixel (superior, posterior) is at a world point.
+
+    Parameters
+    ----------
+    corner_world
+        ``(3,)`` world position of pixel (0, 0).
+    shape
+        Rows and columns.
+    pixel_mm
+        Edge of a pixel.
+    lateral_mm
+        ``(rows,)`` world x of each row, for a plane bent to follow a scoliotic spine.
+    """
+    rows, columns = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
+    points = (
+        np.asarray(corner_world, dtype=np.float64)
+        + pixel_mm * columns[..., None] * ANTERIOR
+        - pixel_mm * rows[..., None] * SUPERIOR
+    )
+    if lateral_mm is not None:
+        points[..., 0] = np.asarray(lateral_mm, dtype=np.float64)[:, None]
+    return Sheet(points, pixel_mm)
+
+
+def sample(
+    volume: Volume,
+    sheet: Sheet,
+    *,
+    slab_mm: float = 0.0,
+    oversample: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read a volume on a sheet: the mean over each pixel's area and over a slab.
+
+    Parameters
+    ----------
+    volume
+        The volume to read.
+    sheet
+        Where.
+    slab_mm
+        Thickness over which the volume is averaged, along the sheet's first axis.
+    oversample
+        Sub-pixels per pixel edge; by default as many as the volume resolves.
+
+    Returns
+    -------
+    plane
+        ``(rows, columns)`` means, 0 where nothing was read.
+    inside
+        ``(rows, columns)``, true where the pixel's centre lies in the volume.
+    """
+    if oversample is None:
+        oversample = max(1, round(sheet.pixel_mm / max(float(np.sort(volume.grid.spacing_mm)[1]), 0.25)))
+    fine = sheet.refined(oversample).points_world
+    offsets = _slab_offsets(volume, slab_mm)
+    total = np.zeros(fine.shape[:2], dtype=np.float32)
+    count = np.zeros(fine.shape[:2], dtype=np.float32)
+    for offset in offsets:
+        values, inside = _read(volume, fine + offset * sheet.axes[:, 0])
+        total += np.where(inside, values, 0)
+        count += inside
+    total, count = _block_sum(total, oversample), _block_sum(count, oversample)
+    read = count > 0.5 * len(offsets) * oversample**2
+    return np.where(read, total / np.maximum(count, 1), 0).astype(np.float32), read
+
+
+def _slab_offsets(volume: Volume, slab_mm: float) -> FloatArray:
+    """Spread samples over the slab, no denser than the volume's own lateral spacing or 2 mm."""
+    count = max(1, round(slab_mm / max(float(volume.grid.spacing_mm[0]), 2.0)))
+    return ((np.arange(count) + 0.5) / count - 0.5) * slab_mm
+
+
+def _read(volume: Volume, points_world: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    shape = points_world.shape[:-1]
+    voxels = volume.grid.voxel_from_world(points_world.reshape(-1, 3))
+    inside = volume.grid.contains_voxel(voxels).reshape(shape)
+    voxels = np.where(np.isfinite(voxels), voxels, 0)
+    values = map_coordinates(volume.data, voxels.T, order=1, mode="nearest", output=np.float32)
+    return values.reshape(shape), inside
+
+
+def _block_sum(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    if factor == 1:
+        return fine
+    rows, columns = fine.shape[0] // factor, fine.shape[1] // factor
+    return fine.reshape(rows, factor, columns, factor).sum(axis=(1, 3))
+
+
+def normalise(plane: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Scale grey values for the network: robust range, zero mean, unit spread; 0 outside.
+
+    What lies outside the image is one constant: an edge repeated would draw a canal that goes on.
+    """
+    if not inside.any():
+        return np.zeros_like(plane)
+    values = plane[inside]
+    low, high = np.percentile(values, (1, 99))
+    if high <= low:
+        return np.zeros_like(plane)
+    scaled = np.clip((plane - low) / (high - low), -0.1, 1.3)
+    mean, spread = scaled[inside].mean(), scaled[inside].std()
+    return np.where(inside, (scaled - mean) / max(float(spread), 1e-3), 0).astype(np.float32)
+
+
+PLANE_STEP_MM = 8.0
+
+
+TRACE = 1e-3
+"""Share of a plane or a row that comes of a header's rounding and makes no further one."""
+
+
+WIDEST_MM = 200.0
+"""Planes are laid over this width at most, about the middle of the image."""
+
+
+def middle_sheet(volume: Volume, centerline: Centerline, pixel_mm: float) -> Sheet:
+    """Lay one sheet over the whole view, bent sideways to stay on the centreline."""
+    low, high = extent(volume)
+    shape = _shape(low, high, pixel_mm)
+    line = centerline.samples_world
+    order = np.argsort(line[:, 2])
+    z = high[2] - pixel_mm * (np.arange(shape[0]) + 0.5)
+    lateral = np.interp(z, line[order, 2], line[order, 0])
+    return flat_sheet(_corner(low, high, pixel_mm), shape, pixel_mm, lateral_mm=lateral)
+
+
+def extent(volume: Volume) -> tuple[FloatArray, FloatArray]:
+    """Return the lowest and highest world coordinates of the volume's voxels, faces included."""
+    faces = np.indices((2, 2, 2)).reshape(3, 8).T * volume.grid.shape - 0.5
+    corners = volume.grid.world_from_voxel(faces)
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def _shape(low: FloatArray, high: FloatArray, pixel_mm: float) -> tuple[int, int]:
+    rows, columns = np.ceil((high - low)[[2, 1]] / pixel_mm - TRACE).astype(int)
+    return max(int(rows), 1), max(int(columns), 1)
+
+
+def _corner(low: FloatArray, high: FloatArray, pixel_mm: float) -> FloatArray:
+    return np.array([(low[0] + high[0]) / 2, low[1] + pixel_mm / 2, high[2] - pixel_mm / 2])
+
+
+def sheets_across(volume: Volume, pixel_mm: float) -> list[Sheet]:
+    """Lay parallel sagittal planes across a volume, no denser than every 8 mm."""
+    low, high = extent(volume)
+    middle, width = (low[0] + high[0]) / 2, min(high[0] - low[0], WIDEST_MM)
+    count = max(1, round(width / PLANE_STEP_MM - TRACE))
+    shape = _shape(low, high, pixel_mm)
+    corner = _corner(low, high, pixel_mm)
+    places = middle + width * ((np.arange(count) + 0.5) / count - 0.5)
+    return [flat_sheet([x, corner[1], corner[2]], shape, pixel_mm) for x in places]
+
+
+POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
+"""Columns of the straight sheet, from the centreline."""
+
+
+def straight_sheet(space: PointMap, z_mm: tuple[float, float], pixel_mm: float) -> Sheet:
+    """Lay the mid-sagittal sheet of the straight space between two straight heights.
+
+    Parameters
+    ----------
+    space
+        The straight space.
+    z_mm
+        Lowest and highest straight z.
+    pixel_mm
+        Edge of a pixel.
+    """
+    y = np.arange(POSTERIOR_MM + pixel_mm / 2, ANTERIOR_MM, pixel_mm)
+    z = np.arange(z_mm[1], z_mm[0] - pixel_mm, -pixel_mm)
+    points = np.zeros((len(z), len(y), 3))
+    points[..., 1], points[..., 2] = y, z[:, None]
+    return Sheet(space.native_from_straight(points.reshape(-1, 3)).reshape(points.shape), pixel_mm)

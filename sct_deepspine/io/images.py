@@ -1,0 +1,253 @@
+"""One in-memory volume, whatever kind of image came in."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+
+from sct_deepspine.errors import ImageError
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.volume import Volume
+
+__all__ = ["ImageLike", "image_like", "is_sct_image", "read_mask", "read_volume"]
+
+ImageLike = Any
+"""A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
+
+
+LONGEST_MM = 2000.0
+MOST_VOXELS = 10**9
+LARGEST_GREY = 1e30
+"""Sums of larger values leave single precision."""
+
+UNITS = "mm", "unknown"
+"""Units of length in a header that are read; what is unknown is taken for mm, as SCT takes it."""
+
+
+def is_sct_image(image: object) -> bool:
+    """Tell whether an object is (or behaves as) SCT's ``Image``, without importing SCT."""
+    return all(hasattr(image, name) for name in ("data", "hdr", "absolutepath", "getNonZeroCoordinates"))
+
+
+def read_volume(image: ImageLike) -> Volume:
+    """Read one 3-D volume and check that it can be worked on.
+
+    Parameters
+    ----------
+    image
+        Path of a NIfTI file, nibabel image, SCT ``Image``, ``Volume``, or ``(array, affine)``.
+        A trailing axis of length one is dropped.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, it is not an image, or it is not one volume of finite real
+        numbers that differ from each other.
+    GeometryError
+        If the affine is singular or not finite.
+    """
+    data, affine = _array_and_affine(image)
+    data = _one_volume(data)
+    grid = _body_sized(Grid(data.shape, affine))
+    if not np.isfinite(data).all():
+        raise ImageError("the image holds NaN or infinite voxels; replace them (for instance by 0) first")
+    peak = max(abs(float(data.min())), abs(float(data.max())))
+    if peak > LARGEST_GREY:
+        raise ImageError(f"the image holds values of {peak:.2g}; rescale it, or repair its scl_slope")
+    if data.min() == data.max():
+        raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); nothing to label")
+    return Volume(data, grid, image)
+
+
+def _body_sized(grid: Grid) -> Grid:
+    """Refuse an image that no body fills: wrong voxel sizes, which would also take all the memory."""
+    lengths = grid.spacing_mm * grid.shape
+    if lengths.max() > LONGEST_MM:
+        met = " × ".join(f"{length:.4g}" for length in lengths)
+        raise ImageError(f"the image is {met} mm large; are the voxel sizes in the header right (mm)?")
+    return grid
+
+
+def read_mask(image: ImageLike) -> Volume:
+    """Read a mask: as :func:`read_volume`, voxels above zero count as inside, NaN as outside.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_volume`, and if no voxel is inside.
+    """
+    data, affine = _array_and_affine(image)
+    data = _one_volume(data) > 0
+    if not data.any():
+        raise ImageError("the mask is empty; give one with voxels above zero")
+    return Volume(data, Grid(data.shape, affine), image)
+
+
+def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
+    """Wrap an array on the grid of an image in the same kind of image.
+
+    Parameters
+    ----------
+    source
+        What :func:`read_volume` was given.
+    data
+        ``(I, J, K)`` array on its grid.
+    grid
+        That grid.
+
+    Returns
+    -------
+    object
+        An SCT ``Image`` for an SCT ``Image``, ``(array, affine)`` for ``(array, affine)``, a ``Volume``
+        for a ``Volume``, else a nibabel image, with the units, codes and NIfTI version of the source if
+        it has them.
+    """
+    if isinstance(source, Volume):
+        return Volume(data, grid)
+    if isinstance(source, tuple):
+        return data, np.array(grid.affine)
+    if is_sct_image(source):
+        return _sct_image_like(source, data)
+    header = (
+        nib.load(source).header if isinstance(source, (str, os.PathLike)) else getattr(source, "header", None)
+    )
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(data, grid.affine, dtype=data.dtype)
+    if isinstance(header, nib.Nifti1Header):
+        for name in ("sform", "qform"):
+            affine, code = getattr(header, f"get_{name}")(coded=True)
+            getattr(image.header, f"set_{name}")(affine, int(code))
+        image.header["pixdim"][1:4] = header["pixdim"][1:4]
+        image.header.set_xyzt_units(*header.get_xyzt_units())
+    return image
+
+
+def _sct_image_like(source: Any, data: NDArray[Any]) -> Any:
+    """Copy an SCT image with other voxels; the source is left as it is.
+
+    The copy's path is another one, so that saving it under its own name can't overwrite the source.
+    """
+    image = source.copy()
+    if source.absolutepath:
+        folder, name = os.path.split(source.absolutepath)
+        stem, *suffix = name.split(".nii", 1)
+        image.absolutepath = os.path.join(folder, f"{stem}_discs.nii{suffix[0] if suffix else '.gz'}")
+    image.data = data.reshape(np.shape(source.data))
+    image.hdr.set_data_dtype(data.dtype)
+    image.hdr["scl_slope"], image.hdr["scl_inter"] = 1, 0
+    return image
+
+
+def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    if isinstance(image, Volume):
+        return image.data, image.grid.affine
+    if isinstance(image, (str, os.PathLike)):
+        return _array_and_affine(_open(Path(image)))
+    if isinstance(image, nib.spatialimages.SpatialImage):
+        _check_spacing(image.header)
+        _check_size(image)
+        return _voxels(image), image.affine
+    if is_sct_image(image):
+        return np.asarray(image.data), image.hdr.get_best_affine()
+    if isinstance(image, tuple) and len(image) == 2:
+        return np.asarray(image[0]), np.asarray(image[1], dtype=float)
+    raise ImageError(
+        f"can't read an image from {type(image).__name__}; "
+        "give a path, a nibabel image, an SCT Image, or (array, affine)"
+    )
+
+
+def _open(path: Path) -> nib.spatialimages.SpatialImage:
+    if not path.is_file():
+        raise ImageError(f"no such file: {path}")
+    _check_raw_header(path)
+    try:
+        image = nib.load(path)
+    except Exception as error:  # nibabel raises whatever its readers meet in a broken header
+        raise ImageError(f"{path} can't be read as a NIfTI image ({_one_line(error)})") from error
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise ImageError(f"{path} is not a volume; give a NIfTI image")
+    return image
+
+
+def _voxels(image: nib.spatialimages.SpatialImage) -> NDArray[Any]:
+    try:
+        return np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, TypeError, MemoryError, zlib.error) as error:
+        raise ImageError(
+            f"the voxels can't be read; the file may be truncated, or its header wrong ({_one_line(error)})"
+        ) from error
+
+
+def _check_raw_header(path: Path) -> None:
+    """Check voxel sizes as they are in the file: nibabel mends impossible ones when it loads an image."""
+    kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    try:
+        with ImageOpener(os.fspath(path)) as file:
+            size = file.read(4)
+            kind = next(
+                (kinds[n] for n in kinds if size in (n.to_bytes(4, "little"), n.to_bytes(4, "big"))), None
+            )
+            if kind is None:
+                return
+            file.seek(0)
+            header = kind.from_fileobj(file, check=False)
+    except (OSError, EOFError, ValueError, zlib.error, HeaderDataError, WrapStructError):
+        return  # loading will say what is wrong
+    _check_spacing(header)
+
+
+def _check_size(image: nib.spatialimages.SpatialImage) -> None:
+    """Check what the header claims before voxels are read: their number, and the unit of their size."""
+    count = float(np.prod([float(n) for n in image.shape]))
+    if count > MOST_VOXELS:
+        raise ImageError(f"the image has {count:.2g} voxels; crop it, or resample it coarser")
+    try:
+        units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else UNITS[0]
+    except KeyError as error:
+        raise ImageError(f"the header's unit of length has no meaning (code {error}); store mm") from error
+    if units not in UNITS:
+        raise ImageError(f"the header gives voxel sizes in {units}; store them in mm")
+
+
+def _check_spacing(header: Any) -> None:
+    if "pixdim" not in header:
+        return
+    axes = int(np.clip(header["dim"][0], 1, 3))
+    pixdim = np.asarray(header["pixdim"][1 : axes + 1], dtype=float)
+    if not np.isfinite(pixdim).all() or (pixdim <= 0).any():
+        met = " × ".join(f"{length:g}" for length in pixdim)
+        raise ImageError(f"voxel sizes of {met} mm in the header (pixdim); repair the header")
+
+
+def _one_volume(data: NDArray[Any]) -> NDArray[Any]:
+    met = " × ".join(map(str, data.shape)) or "no axes"
+    if data.dtype.fields is not None or data.dtype.kind not in "biuf":
+        raise ImageError(f"voxels of type {data.dtype}; give an image of real grey values")
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim > 3:
+        raise ImageError(f"the image has several volumes ({met}); extract one (fslroi, sct_image -split t)")
+    if data.ndim < 3:
+        raise ImageError(f"the image has {data.ndim} dimensions ({met}); three are needed")
+    if data.size == 0:
+        raise ImageError(f"the image has no voxels ({met})")
+    # Half and extended precision are not read everywhere; neither holds more of an MRI.
+    return (
+        data.astype({2: np.float32, 16: np.float64}.get(data.itemsize, data.dtype))
+        if data.dtype.kind == "f"
+        else data
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

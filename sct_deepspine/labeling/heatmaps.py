@@ -1,0 +1,245 @@
+"""What the network's maps mean: points to maps and maps to points, in one place.
+
+The network draws, on a grid of cells coarser than the pixels by its stride,
+
+- ``levels`` maps of level logits; their softmax is the probability of each level *if* a disc is there,
+- one logit of "any disc" (level-free), whose sigmoid peaks at each disc's posterior tip,
+- one logit of the cord/canal centreline, whose sigmoid is a ridge along it.
+
+The heat map of disc ``value`` is the product of the any-disc map and that level's probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import maximum_filter
+from scipy.special import expit, softmax
+
+from sct_deepspine.geometry.grid import FloatArray
+
+if TYPE_CHECKING:
+    from sct_deepspine.geometry.planes import Sheet
+
+__all__ = ["Codec", "DiscMaps", "DrawnSheet", "gaussian", "peaks"]
+
+MapArray = NDArray[np.float32]
+
+
+def gaussian(squared_distance: ArrayLike, sigma: float) -> NDArray[np.floating]:
+    """Return ``exp(-d² / 2σ²)`` of squared distances in the unit of ``sigma``."""
+    return np.exp(np.asarray(squared_distance) * (-0.5 / sigma**2))
+
+
+@dataclass(frozen=True)
+class DiscMaps:
+    """The network's drawing of one plane.
+
+    Parameters
+    ----------
+    any_disc
+        ``(rows, columns)`` in 0…1, cells.
+    level
+        ``(levels, rows, columns)``, sums to one over levels.
+    canal
+        ``(rows, columns)`` in 0…1.
+    """
+
+    any_disc: MapArray
+    level: MapArray
+    canal: MapArray
+
+    @property
+    def heat(self) -> MapArray:
+        """One heat map per disc value, ``(levels, rows, columns)``."""
+        return self.any_disc * self.level
+
+
+@dataclass(frozen=True)
+class DrawnSheet:
+    """A sheet, what was read on it and what the network drew.
+
+    Parameters
+    ----------
+    sheet
+        The pixels' places.
+    plane
+        ``(rows, columns)`` normalised grey values.
+    maps
+        What was drawn, on the codec's cells.
+    codec
+        Relates cells to pixels and maps to disc values.
+    attention
+        ``(rows, columns)`` cells, 0…1, or None for a network without attention.
+    """
+
+    sheet: Sheet
+    plane: MapArray
+    maps: DiscMaps
+    codec: Codec
+    attention: MapArray | None = None
+
+    def at(self, points_world: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Read a native sheet's maps at world points projected on it along x.
+
+        Returns
+        -------
+        strength
+            ``(K,)`` highest any-disc value among the nearest nine cells.
+        level
+            ``(K, levels)`` levels of those cells, weighted by their any-disc values.
+        """
+        cells = self.codec.cell_from_pixel(self.sheet.pixel_from_world(points_world))
+        return self.codec.read_levels(self.maps, cells)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Layout and geometry of the maps.
+
+    Parameters
+    ----------
+    stride
+        Pixels per cell.
+    first_value
+        Disc value of the first level map.
+    levels
+        Number of level maps.
+    sigma_cells
+        Width of a disc's peak; below one cell the sub-cell position is lost.
+    """
+
+    stride: int
+    first_value: int = 3
+    levels: int = 23
+    sigma_cells: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        """Number of maps the network draws."""
+        return self.levels + 2
+
+    @property
+    def values(self) -> NDArray[np.int64]:
+        """Disc value of each level map, ``(levels,)``."""
+        return np.arange(self.first_value, self.first_value + self.levels)
+
+    def pixel_from_cell(self, points: ArrayLike) -> FloatArray:
+        """Take cell points to pixel points; a cell's centre is the middle of its pixels."""
+        return (np.asarray(points, dtype=np.float64) + 0.5) * self.stride - 0.5
+
+    def cell_from_pixel(self, points: ArrayLike) -> FloatArray:
+        """Take pixel points to cell points."""
+        return (np.asarray(points, dtype=np.float64) + 0.5) / self.stride - 0.5
+
+    def split(self, raw: NDArray[np.floating]) -> DiscMaps:
+        """Turn the network's raw maps, ``(channels, rows, columns)``, into probabilities."""
+        if raw.shape[0] != self.channels:
+            raise ValueError(f"expected {self.channels} maps, got {raw.shape[0]}")
+        logits = np.asarray(raw, dtype=np.float32)
+        levels = self.levels
+        return DiscMaps(expit(logits[levels]), softmax(logits[:levels], axis=0), expit(logits[levels + 1]))
+
+    def encode(self, points: ArrayLike, shape: tuple[int, int]) -> DiscMaps:
+        """Draw the maps of known discs, as a perfect network would.
+
+        Parameters
+        ----------
+        points
+            ``(levels, 2)`` cell points, NaN where the level is absent.
+        shape
+            Rows and columns of the maps, cells.
+        """
+        rows, columns = np.indices(shape)
+        heat = np.zeros((self.levels, *shape), dtype=np.float32)
+        for index, (row, column) in enumerate(np.asarray(points, dtype=np.float64)):
+            if np.isfinite(row):
+                heat[index] = gaussian((rows - row) ** 2 + (columns - column) ** 2, self.sigma_cells)
+        level = (heat + 1e-6) / (heat + 1e-6).sum(axis=0)
+        return DiscMaps(heat.max(axis=0), level, np.zeros(shape, dtype=np.float32))
+
+    def decode(
+        self, maps: DiscMaps, *, threshold: float = 0.1, separation: int = 2
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Find the discs of a plane, whatever their level.
+
+        Returns
+        -------
+        points
+            ``(K, 2)`` sub-cell positions, cells, from superior to inferior.
+        strength
+            ``(K,)`` height of each peak in the any-disc map.
+        level
+            ``(K, levels)`` probability of each level there, averaged over the peak.
+        """
+        points, strength = peaks(maps.any_disc, threshold=threshold, separation=separation)
+        _, level = self.read_levels(maps, points)
+        return points, strength, level
+
+    def read_levels(self, maps: DiscMaps, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Read strengths ``(K,)`` and levels ``(K, levels)`` from the nine cells about ``(K, 2)`` points."""
+        nearest = np.round(np.asarray(points, dtype=np.float64).reshape(-1, 2)).astype(int)
+        cells = np.clip(nearest, 0, np.array(maps.any_disc.shape) - 1)
+        padded_any = np.pad(maps.any_disc, 1)
+        padded_level = np.pad(maps.level, ((0, 0), (1, 1), (1, 1)))
+        strength, level = np.empty(len(cells)), np.empty((len(cells), self.levels))
+        for index, (row, column) in enumerate(cells):
+            rows, columns = slice(row, row + 3), slice(column, column + 3)
+            weight = padded_any[rows, columns].astype(np.float64) + 1e-9
+            strength[index] = padded_any[rows, columns].max()
+            level[index] = (padded_level[:, rows, columns] * weight).sum(axis=(1, 2)) / weight.sum()
+        return strength, level
+
+
+def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[FloatArray, FloatArray]:
+    """Find the maxima of a map, to a fraction of a cell.
+
+    The logarithm of a Gaussian is a parabola: one Newton step on it from the highest cell gives the
+    summit (Zhang et al. 2020, arXiv 1910.06278, equation 8).
+
+    Returns
+    -------
+    points
+        ``(K, 2)`` row and column, cells, sorted by row.
+    strength
+        ``(K,)`` value of the highest cell.
+    """
+    highest = maximum_filter(heat, size=2 * separation + 1, mode="constant")
+    rows, columns = _one_of_each_tie(np.argwhere((heat >= highest) & (heat > threshold)), separation).T
+    log = np.log(np.pad(heat, 1, mode="edge").astype(np.float64) + 1e-9)
+    row, column = rows + 1, columns + 1
+    here = log[row, column]
+    up, down = log[row - 1, column], log[row + 1, column]
+    left, right = log[row, column - 1], log[row, column + 1]
+    gradient = np.stack([(down - up) / 2, (right - left) / 2], axis=1)
+    across = (
+        log[row + 1, column + 1]
+        + log[row - 1, column - 1]
+        - log[row + 1, column - 1]
+        - log[row - 1, column + 1]
+    ) / 4
+    hessian = np.array([[down + up - 2 * here, across], [across, right + left - 2 * here]]).transpose(2, 0, 1)
+    steps = np.array([_newton(g, h) for g, h in zip(gradient, hessian, strict=True)]).reshape(-1, 2)
+    # At the border one neighbour is missing, and with it the way to tell where the summit is.
+    steps[(rows == 0) | (rows == heat.shape[0] - 1), 0] = 0
+    steps[(columns == 0) | (columns == heat.shape[1] - 1), 1] = 0
+    return np.stack([rows, columns], axis=1) + steps, heat[rows, columns].astype(np.float64)
+
+
+def _one_of_each_tie(cells: NDArray[np.int64], separation: int) -> NDArray[np.int64]:
+    """Keep the first of the maxima that are nearer than the separation: they are equal."""
+    kept: list[NDArray[np.int64]] = []
+    for cell in cells:
+        if all(np.abs(cell - other).max() > separation for other in kept):
+            kept.append(cell)
+    return np.array(kept, dtype=np.int64).reshape(-1, 2)
+
+
+def _newton(gradient: FloatArray, hessian: FloatArray) -> FloatArray:
+    """Step to the parabola's summit, at most one cell; none where the map is flat."""
+    if hessian[0, 0] > -1e-6 or np.linalg.det(hessian) < 1e-9:
+        return np.zeros(2)
+    return np.clip(-np.linalg.solve(hessian, gradient), -1, 1)

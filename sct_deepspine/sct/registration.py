@@ -1,0 +1,242 @@
+"""Which discs the registration to the template can be given safely."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from sct_deepspine.anatomy import TEMPLATE_LAST_VALUE
+from sct_deepspine.errors import SctError
+from sct_deepspine.geometry.displacement import WarpedStraightSpace
+from sct_deepspine.io.files import make_folder
+from sct_deepspine.io.images import ImageLike, read_mask
+from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.sct.toolbox import absolute, require_sct, run_command
+
+__all__ = ["LeftOut", "Registration", "register_to_template", "straighten", "template_labels"]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A disc that is not given to the registration, and why."""
+
+    value: int
+    name: str
+    reason: str
+
+
+def template_labels(
+    labels: DiscLabels, seg: ImageLike, *, count: int | None = None
+) -> tuple[DiscLabels, tuple[LeftOut, ...]]:
+    """Choose the discs that the registration can be given safely.
+
+    It takes values that the template has, each once, without a gap, and discs beside the cord mask only:
+    others would collapse on the mask's end slice and overwrite each other there.
+
+    Parameters
+    ----------
+    labels
+        The discs found.
+    seg
+        The cord mask.
+    count
+        Number of discs to give: 1 (the most central of the surest), 2 (the surest pair far apart), or
+        all by default.
+
+    Returns
+    -------
+    labels
+        The discs to give.
+    left_out
+        The others, each with its reason.
+
+    Raises
+    ------
+    SctError
+        If no disc can be given.
+    """
+    bottom, top = _cord_extent(seg)
+    kept: list[Disc] = []
+    left_out: list[LeftOut] = []
+    for disc in labels.discs:
+        z = disc.point_world[2]
+        if disc.value > TEMPLATE_LAST_VALUE:
+            left_out.append(LeftOut(disc.value, disc.name, "the template has no such disc"))
+        elif not bottom <= z <= top:
+            place = "below" if z < bottom else "above"
+            left_out.append(LeftOut(disc.value, disc.name, f"it lies {place} the cord mask"))
+        else:
+            kept.append(disc)
+    if not kept:
+        raise SctError(
+            "no disc can be given to the registration: none lies beside the cord mask and in the template"
+        )
+    if count is not None and count < len(kept):
+        chosen = _best_few(kept, count)
+        reason = f"only {count} {'disc was' if count == 1 else 'discs were'} asked for"
+        left_out += [LeftOut(d.value, d.name, reason) for d in kept if d not in chosen]
+        kept = chosen
+    return replace(labels, discs=tuple(kept)), tuple(sorted(left_out, key=lambda out: out.value))
+
+
+def _cord_extent(seg: ImageLike) -> tuple[float, float]:
+    """Return the lowest and highest world z of a mask's voxel centres."""
+    mask = read_mask(seg)
+    z = mask.grid.world_from_voxel(np.argwhere(mask.data))[:, 2]
+    return float(z.min()), float(z.max())
+
+
+def _best_few(discs: list[Disc], count: int) -> list[Disc]:
+    """Return one sure disc near the middle, or the sure pair far apart."""
+    if count == 1:
+        middle = (len(discs) - 1) / 2
+        best = max(range(len(discs)), key=lambda n: discs[n].confidence - abs(n - middle) / (4 * len(discs)))
+        return [discs[best]]
+
+    def worth(pair: Iterable[Disc]) -> float:
+        upper, lower = pair
+        distance = float(np.linalg.norm(upper.point_world - lower.point_world))
+        return upper.confidence * lower.confidence * distance
+
+    return list(max(combinations(discs, 2), key=worth))
+
+
+BINARIES = (
+    "isct_antsRegistration",
+    "isct_antsApplyTransforms",
+    "isct_antsSliceRegularizedRegistration",
+    "isct_ComposeMultiTransform",
+)
+
+
+CONTRASTS = ("t1", "t2", "t2s")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What ``sct_register_to_template`` made.
+
+    Parameters
+    ----------
+    labels
+        The discs it was given.
+    left_out
+        Those it was not.
+    warp_template2anat, warp_anat2template
+        The warps.
+    template2anat, anat2template
+        The template in the image's space, and the image in the template's.
+    """
+
+    labels: DiscLabels
+    left_out: tuple[LeftOut, ...]
+    warp_template2anat: Path
+    warp_anat2template: Path
+    template2anat: Path
+    anat2template: Path
+
+
+def straighten(
+    image: str | os.PathLike[str], seg: str | os.PathLike[str], folder: str | os.PathLike[str]
+) -> WarpedStraightSpace:
+    """Run ``sct_straighten_spinalcord`` and return the space that its warps define.
+
+    Parameters
+    ----------
+    image, seg
+        Files of the image and of its cord mask.
+    folder
+        Receives the warps; made if need be.
+
+    Raises
+    ------
+    SctError
+        If SCT is missing or its command fails.
+    """
+    target = Path(folder).resolve()
+    make_folder(target)
+    run_command(
+        "sct_straighten_spinalcord", ["-i", absolute(image), "-s", absolute(seg), "-ofolder", str(target)]
+    )
+    return WarpedStraightSpace.from_sct_folder(target)
+
+
+def register_to_template(
+    image: str | os.PathLike[str],
+    seg: str | os.PathLike[str],
+    discs: DiscLabels,
+    *,
+    contrast: str,
+    folder: str | os.PathLike[str],
+    template: str | os.PathLike[str] | None = None,
+    param: str | None = None,
+    count: int | None = None,
+    keep_temporary: bool = False,
+) -> Registration:
+    """Run ``sct_register_to_template -ldisc`` with the discs that it can take.
+
+    Parameters
+    ----------
+    image, seg
+        Files of the image and of its cord mask.
+    discs
+        The discs found in the image.
+    contrast
+        Of the template to register to: ``t1``, ``t2`` or ``t2s``.
+    folder
+        Receives the warps; made if need be.
+    template
+        Folder of the template; SCT's PAM50 by default.
+    param
+        Registration steps, as ``sct_register_to_template -param`` takes them.
+    count
+        As in :func:`sct_deepspine.sct.registration.template_labels`.
+    keep_temporary
+        Whether SCT leaves its temporary folder where it is.
+
+    Raises
+    ------
+    SctError
+        If SCT, its programs or its template are missing, no disc can be given, or the command fails.
+    """
+    if contrast not in CONTRASTS:
+        raise SctError(f"the template has the contrasts {', '.join(CONTRASTS)}, not {contrast}")
+    place = _checked_template(template)
+    _check_binaries()
+    target = Path(folder).resolve()
+    labels, left_out = template_labels(discs, seg, count=count)
+    make_folder(target)
+    given = target / "discs.nii.gz"
+    labels.save(given)
+    words = ["-i", absolute(image), "-s", absolute(seg), "-ldisc", str(given), "-c", contrast]
+    words += ["-t", str(place), "-ofolder", str(target), "-r", str(int(not keep_temporary))]
+    words += ["-param", param] if param else []
+    run_command("sct_register_to_template", words)
+    names = ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template")
+    paths = [target / f"{name}.nii.gz" for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise SctError(f"sct_register_to_template ended well but did not write {path}")
+    return Registration(labels, left_out, *paths)
+
+
+def _checked_template(template: str | os.PathLike[str] | None) -> Path:
+    require_sct()
+    data = Path(import_module("spinalcordtoolbox.utils.sys").__data_dir__)
+    place = Path(template).resolve() if template is not None else data / "PAM50"
+    if not (place / "template" / "info_label.txt").is_file():
+        raise SctError(f"no template in {place}; install it with: sct_download_data -d PAM50")
+    return place
+
+
+def _check_binaries() -> None:
+    folder = Path(import_module("spinalcordtoolbox.utils.sys").__bin_dir__)
+    missing = [name for name in BINARIES if not any(folder.glob(f"{name}*"))]
+    if missing:
+        raise SctError(f"SCT's programs {', '.join(missing)} are not in {folder}; install SCT again")

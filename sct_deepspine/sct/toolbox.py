@@ -1,0 +1,196 @@
+"""The Spinal Cord Toolbox: its straightening, its registration, its report. The only module that imports it.
+
+SCT's commands change directory, write into the current one, and pick up what an earlier run left there. They
+are therefore run as processes of their own, each in an empty folder, with absolute paths.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sct_deepspine.errors import GeometryError, OutputError, SctError
+
+# What is heavy is imported where it is used: the commands ask this module for SCT's argument parser.
+if TYPE_CHECKING:
+    from sct_deepspine.geometry.centerline import Centerline
+
+__all__ = [
+    "absolute",
+    "add_qc_entry",
+    "argument_parser",
+    "centerline_from_sct",
+    "read_sct_image",
+    "require_sct",
+    "run_command",
+    "sct_is_installed",
+    "show_viewer_syntax",
+    "temporary_folder",
+]
+
+logger = logging.getLogger(__name__)
+
+OLDEST_MAJOR = 6
+TAIL_LINES = 3
+
+
+@lru_cache(maxsize=1)
+def require_sct() -> str:
+    """Return SCT's version.
+
+    Raises
+    ------
+    SctError
+        If it is not installed in this Python, or too old.
+    """
+    try:
+        system = import_module("spinalcordtoolbox.utils.sys")
+        version = str(system.__version__)
+    except ImportError as error:
+        raise SctError(
+            "the Spinal Cord Toolbox is not installed in this Python "
+            f"({error}); install sct_deepspine in SCT's own environment (docs/sct.md)"
+        ) from error
+    major = next((int(word) for word in version.replace("git-", "").split(".")[:1] if word.isdigit()), None)
+    if major is not None and major < OLDEST_MAJOR:
+        raise SctError(f"Spinal Cord Toolbox {version} is too old; {OLDEST_MAJOR}.0 or newer is needed")
+    return version
+
+
+def sct_is_installed() -> bool:
+    """Tell whether SCT can be imported, without importing it."""
+    return find_spec("spinalcordtoolbox") is not None
+
+
+def argument_parser(description: str) -> ArgumentParser | None:
+    """Return SCT's own argument parser, or None where SCT is not installed."""
+    if not sct_is_installed():
+        return None
+    return import_module("spinalcordtoolbox.utils.shell").SCTArgumentParser(description=description)
+
+
+def show_viewer_syntax(image: str, labels: str) -> None:
+    """Print how to look at labels in the viewers that SCT finds on this machine."""
+    shell = import_module("spinalcordtoolbox.utils.shell")
+    shell.display_viewer_syntax(
+        [image, labels], verbose=1, im_types=["anat", "softseg"], opacities=["", "0.7"]
+    )
+
+
+def read_sct_image(path: str | os.PathLike[str]) -> Any:
+    """Read a file as SCT's ``Image``."""
+    require_sct()
+    return import_module("spinalcordtoolbox.image").Image(os.fspath(path))
+
+
+def centerline_from_sct(seg: str | os.PathLike[str]) -> Centerline:
+    """Return SCT's own centreline of a cord mask.
+
+    Raises
+    ------
+    GeometryError
+        If SCT can't fit one.
+    """
+    import numpy as np
+
+    from sct_deepspine.geometry.centerline import Centerline
+
+    mask = read_sct_image(seg)
+    core = import_module("spinalcordtoolbox.centerline.core")
+    try:
+        _, points, *_ = core.get_centerline(mask, core.ParamCenterline(), verbose=0, space="phys")
+    except Exception as error:  # SCT raises what its fitting meets
+        raise GeometryError(f"SCT finds no centreline in {seg} ({_one_line(str(error))})") from error
+    return Centerline.from_points(np.asarray(points).T)
+
+
+@contextmanager
+def temporary_folder(*, keep: bool = False) -> Iterator[Path]:
+    """Give an empty private folder, removed at the end unless it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="sct-deepspine-"))
+    try:
+        yield folder
+    finally:
+        if keep:
+            logger.warning("temporary files are kept in %s", folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_command(command: str, words: Sequence[str]) -> None:
+    """Run one of SCT's commands in an empty folder."""
+    require_sct()
+    line = [sys.executable, "-m", f"spinalcordtoolbox.scripts.{command}", *words, "-v", "1"]
+    logger.info("running %s", " ".join([command, *words]))
+    with temporary_folder() as empty:
+        done = subprocess.run(line, cwd=empty, capture_output=True, text=True, check=False, errors="replace")
+    logger.debug("%s", done.stdout)
+    if done.returncode:
+        said = [text for text in (done.stdout + done.stderr).splitlines() if text.strip()]
+        raise SctError(f"{command} failed: {_one_line(' '.join(said[-TAIL_LINES:]))}")
+
+
+def add_qc_entry(
+    image: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    command: Sequence[str],
+    dataset: str | None = None,
+    subject: str | None = None,
+) -> None:
+    """Add an entry to SCT's own quality control report.
+
+    Parameters
+    ----------
+    image, labels
+        Files of the image and of its disc labels.
+    folder
+        Folder of the report.
+    command
+        The command line that made the labels, its first word the program.
+    dataset, subject
+        What the report calls them.
+
+    Raises
+    ------
+    SctError
+        If SCT is missing or its report can't be made.
+    """
+    require_sct()
+    report = import_module("spinalcordtoolbox.reports.qc2")
+    try:
+        report.sct_label_utils(
+            fname_input=absolute(image),
+            fname_seg=absolute(labels),
+            command=command[0],
+            argv=list(command[1:]),
+            path_qc=os.fspath(folder),
+            dataset=dataset,
+            subject=subject,
+        )
+    except OSError as error:
+        raise OutputError(f"can't write the report in {folder}: {error.strerror or error}") from error
+    except Exception as error:  # whatever SCT's drawing meets
+        raise SctError(f"SCT's report could not be made ({_one_line(str(error))})") from error
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return an absolute path: SCT's commands change directory."""
+    return str(Path(path).resolve())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[-300:]

@@ -1,0 +1,266 @@
+"""Spines that no one has, made of the scans of several people; tissues for scans that have no labels of them.
+
+The neck of one person, the thorax of the template or of a drawn spine, and the lumbar spine of another
+person are straightened, set into one procedural body (:mod:`sct_deepspine.simulation.phantom`) and bent
+with it like a living spine. Their truth is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import FloatArray, as_points
+from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.simulation.phantom import (
+    SACRUM_STEPS_MM,
+    T2W,
+    Spine,
+    canal_line,
+    draw_spine,
+    frame_scan,
+    grow_spine,
+    random_contrast,
+)
+from sct_deepspine.training.dataset import JOINED_GROUP, Scan, canal_points, unit_range
+
+__all__ = ["can_join", "fit_tissues", "join_scans", "make_joined_scan"]
+
+SEAM_LEVELS = 0.15
+"""Two pieces melt into each other over this share of a vertebra on either side of its middle."""
+
+EDGE_VOXELS = 2.0
+"""A piece melts into the drawn body over about this many voxels at its border."""
+
+NECK_ENDS = (8, 11)
+LOIN_STARTS = (18, 20)
+"""Last disc taken from a neck, first disc taken from a lumbar scan: the ranges drawn from."""
+
+CORE_MM = 15.0
+CORE_GREY = 0.38, 0.24
+"""Mean and spread to which each piece is brought about its canal, so that a seam is no step."""
+
+LAST_DISC = 25
+"""L5/S1: what is labelled below it is no disc."""
+
+JOINED_VOXEL_MM = (3.0, 1.5, 1.5)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """What one scan gives to a joined spine: the discs ``values``, consecutive, and what lies about them.
+
+    ``scale`` is the joined body's millimetres per millimetre of the scan.
+    """
+
+    volume: Volume
+    space: StraightSpace
+    values: NDArray[np.int64]
+    tips_straight: FloatArray
+    scale: float
+
+    @classmethod
+    def cut(cls, scan: Scan, first: int, last: int, size: float) -> _Piece:
+        values = np.array([v for v in sorted(scan.discs) if first <= v <= last])
+        space = StraightSpace(Centerline.from_points(canal_points(scan)))
+        tips = space.straight_from_native(np.array([scan.discs[v] for v in values]))
+        expected = sum(EXPECTED_SPACING_MM[int(v)] for v in values[:-1])
+        scale = size * expected / float(tips[0, 2] - tips[-1, 2])
+        return cls(Volume(unit_range(scan.volume.data), scan.volume.grid), space, values, tips, scale)
+
+    @property
+    def steps_mm(self) -> FloatArray:
+        """Distances from each disc to the next, in the joined body."""
+        return -np.diff(self.tips_straight[:, 2]) * self.scale
+
+    def read(
+        self, straight: FloatArray, level: FloatArray, down: FloatArray, body: Spine
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the grey values at the joined body's straight points, and how much they count, 0…1."""
+        # Between discs the two bodies' lengths are matched piece by piece, beyond them by the scale.
+        depth = body.depth_mm[np.searchsorted(body.values, self.values)]
+        reach = 1e3
+        knots = np.concatenate([[depth[0] - reach], depth, [depth[-1] + reach]])
+        heights = self.tips_straight[:, 2]
+        ends = heights[0] + reach / self.scale, heights[-1] - reach / self.scale
+        z = np.interp(down, knots, np.concatenate([[ends[0]], heights, [ends[1]]]))
+        points = np.stack([straight[:, 0] / self.scale, straight[:, 1] / self.scale, z], axis=1)
+        voxels = self.volume.grid.voxel_from_world(self.space.native_from_straight(points))
+        inside = self.volume.grid.contains_voxel(voxels)
+        grey: FloatArray = np.zeros(len(points))
+        grey[inside] = map_coordinates(self.volume.data, voxels[inside].T, order=1, mode="nearest")
+        above = 1.0 if self.values[0] <= 3 else _ramp(level - (self.values[0] - 0.5))
+        below = 1.0 if self.values[-1] == 25 else _ramp(self.values[-1] + 0.5 - level)
+        middle = inside & (np.abs(straight[:, 0]) < CORE_MM) & (np.abs(straight[:, 1]) < 3 * CORE_MM)
+        if middle.any():
+            grey = np.clip(CORE_GREY[0] + CORE_GREY[1] * _standard(grey, grey[middle]), 0, 1.2)
+        return grey, np.asarray(inside * above * below, dtype=np.float64)
+
+
+def _standard(grey: FloatArray, of: FloatArray) -> FloatArray:
+    return (grey - of.mean()) / max(float(of.std()), 1e-3)
+
+
+def _ramp(levels: FloatArray) -> FloatArray:
+    return np.clip(0.5 + levels / (2 * SEAM_LEVELS), 0, 1)
+
+
+def join_scans(
+    rng: np.random.Generator, neck: Scan, loin: Scan, thorax: Scan | None = None, *, name: str = "joined"
+) -> Scan:
+    """Make a whole spine of the spines of two or three people.
+
+    The pieces are straightened, brought to one body size, matched disc by disc, set into a procedural
+    body and bent with it. They meet in the middle of a vertebra. Where no piece reaches, the
+    procedural body is seen.
+
+    Parameters
+    ----------
+    rng
+        Of the body's shape, its seams and its colours.
+    neck
+        A scan with the discs from C2/C3 (3) to T1/T2 or beyond.
+    loin
+        A scan with discs to L5/S1 (25).
+    thorax
+        A scan with the discs in between; without it the thorax is drawn.
+    name
+        Name of the scan.
+
+    Returns
+    -------
+    Scan
+        C2/C3 to L5/S1, every disc labelled.
+    """
+    size = float(np.exp(rng.normal(0, 0.08)))
+    last = min(int(rng.integers(NECK_ENDS[0], NECK_ENDS[1] + 1)), max(neck.discs))
+    first = max(int(rng.integers(LOIN_STARTS[0], LOIN_STARTS[1] + 1)), min(loin.discs))
+    pieces = [_Piece.cut(neck, 3, last, size), _Piece.cut(loin, first, 25, size)]
+    if thorax is not None:
+        pieces.insert(1, _Piece.cut(thorax, last, first, size))
+    body = grow_spine(
+        rng,
+        size=size,
+        steps_mm={
+            int(value): float(step)
+            for piece in pieces
+            for value, step in zip(piece.values, piece.steps_mm, strict=False)
+        },
+    )
+    tips = {v: body.tip_straight(np.array([v]))[0] for v in range(3, 26)}
+    for piece in pieces:
+        for value, tip in zip(piece.values, piece.tips_straight, strict=True):
+            tips[int(value)][:2] = tip[:2] * piece.scale
+    tips_world = body.space.native_from_straight(np.array(list(tips.values())))
+    grid = frame_scan(rng, tips_world, JOINED_VOXEL_MM)
+    drawn = draw_spine(rng, body, grid, T2W if rng.random() < 0.75 else random_contrast(rng))
+    grey, weight = drawn.grey.astype(np.float64), np.zeros(grid.shape)
+    down = (body.length_mm - drawn.straight[..., 2]).astype(np.float64)
+    level = np.interp(down, body.depth_mm, body.values)
+    near = np.isfinite(drawn.straight).all(axis=-1)
+    for piece in pieces:
+        values, counts = np.zeros(grid.shape), np.zeros(grid.shape)
+        values[near], counts[near] = piece.read(
+            drawn.straight[near].astype(np.float64), level[near], down[near], body
+        )
+        # Fade at the borders, inwards only: what was not read has no grey value to fade with.
+        counts *= np.clip(2 * gaussian_filter((counts > 0).astype(np.float64), EDGE_VOXELS) - 1, 0, 1)
+        share = np.divide(counts, weight + counts, out=np.zeros_like(counts), where=counts > 0)
+        blend = np.where(weight > 0, share, counts)
+        grey += blend * (values - grey)
+        weight = np.maximum(weight, counts)
+    inside = grid.contains_voxel(grid.voxel_from_world(tips_world))
+    return Scan(
+        name=name,
+        subject=name,
+        group=JOINED_GROUP,
+        volume=Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid),
+        discs={v: tip for v, tip, seen in zip(tips, tips_world, inside, strict=True) if seen},
+        span_z_mm=(-np.inf, np.inf),
+        centerline_world=canal_line(body, grid),
+        tissue=Volume(drawn.tissue, grid),
+    )
+
+
+def can_join(scans: Sequence[Scan]) -> bool:
+    """Tell whether a set has a neck (C2/C3 to T1/T2) and a lumbar spine (T12/L1 to L5/S1) to join."""
+    return any(map(_is_neck, scans)) and any(map(_is_loin, scans))
+
+
+def _is_neck(scan: Scan) -> bool:
+    return {3, 9} <= scan.discs.keys() and 21 not in scan.discs
+
+
+def _is_loin(scan: Scan) -> bool:
+    return {20, 25} <= scan.discs.keys()
+
+
+def _is_thorax(scan: Scan) -> bool:
+    return {NECK_ENDS[0], LOIN_STARTS[1]} <= scan.discs.keys()
+
+
+def make_joined_scan(rng: np.random.Generator, scans: Sequence[Scan], *, drawn_share: float = 0.35) -> Scan:
+    """Join scans drawn from a training set for which :func:`can_join` holds; some with a drawn thorax."""
+    necks, loins, thoraxes = (list(filter(fits, scans)) for fits in (_is_neck, _is_loin, _is_thorax))
+    neck, loin = necks[rng.integers(len(necks))], loins[rng.integers(len(loins))]
+    draw = not thoraxes or rng.random() < drawn_share
+    return join_scans(rng, neck, loin, None if draw else thoraxes[rng.integers(len(thoraxes))])
+
+
+@dataclass(frozen=True, eq=False)
+class _ShiftedSpace:
+    """A scan's straight space, moved across at each height so that tips are where a drawn body has them."""
+
+    space: StraightSpace
+    heights: FloatArray
+    shift: FloatArray
+
+    @property
+    def z_mm(self) -> tuple[float, float]:
+        return self.space.z_mm
+
+    def native_from_straight(self, points: ArrayLike) -> FloatArray:
+        straight = as_points(points)
+        return self.space.native_from_straight(straight + self._shift_at(straight[:, 2]))
+
+    def straight_from_native(self, points: ArrayLike) -> FloatArray:
+        straight = self.space.straight_from_native(points)
+        return straight - self._shift_at(straight[:, 2])
+
+    def _shift_at(self, z: FloatArray) -> FloatArray:
+        across = [np.interp(z, self.heights, self.shift[:, axis]) for axis in (0, 1)]
+        return np.stack([*across, np.zeros_like(z)], axis=1)
+
+
+def fit_tissues(scan: Scan) -> Scan:
+    """Give a scan without tissue labels those of a procedural body laid over its discs.
+
+    Vertebrae, discs and canal lie where they are in the scan, to a millimetre or two, which is
+    enough to give them grey values of their own. A scan with fewer than two discs gets none.
+    """
+    values = np.array([v for v in sorted(scan.discs) if v <= LAST_DISC])
+    if len(values) < 2:
+        return scan
+    space = StraightSpace(Centerline.from_points(canal_points(scan)))
+    tips = space.straight_from_native(np.array([scan.discs[int(v)] for v in values]))
+    template = np.array([EXPECTED_SPACING_MM[v] for v in range(1, 25)])
+    first, last = int(values[0]), int(values[-1])
+    size = float((tips[0, 2] - tips[-1, 2]) / template[first - 1 : last - 1].sum())
+    above = np.cumsum(size * template[: first - 1][::-1])[::-1]
+    below = np.cumsum(size * np.array([*template[last - 1 :], *SACRUM_STEPS_MM]))
+    within = np.interp(np.arange(first, last + 1), values, tips[:, 2])
+    heights = np.concatenate([tips[0, 2] + above, within, tips[-1, 2] - below])
+    length = space.centerline.length_mm
+    body = Spine(np.arange(1.0, len(heights) + 1), length - heights, length, space, size)
+    shift = tips - body.tip_straight(values)
+    upwards = np.argsort(tips[:, 2])
+    fitted = _ShiftedSpace(space, tips[upwards, 2], shift[upwards])
+    drawn = draw_spine(np.random.default_rng(0), replace(body, space=fitted), scan.volume.grid, T2W)
+    return replace(scan, tissue=Volume(drawn.tissue, scan.volume.grid))

@@ -1,0 +1,204 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sct_deepspine.errors import GeometryError, NoDiscsError
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.planes import WIDEST_MM, middle_sheet, sample
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling.canal import extend_centerline, find_centerline
+
+
+def upright(shape=(25, 80, 100), voxel_mm=(4.0, 2.0, 2.0), turn_degrees=0.0):
+    """A grid centred on the world's origin, turned about the left-right axis."""
+    turn = np.radians(turn_degrees)
+    affine = np.eye(4)
+    affine[1:3, 1:3] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    affine[:3, :3] *= voxel_mm
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def canal_line(slope=0.25, bow_mm=12.0, length_mm=190.0):
+    """A canal that leans sideways and bows to anterior."""
+    z = np.linspace(-length_mm / 2, length_mm / 2, 96)
+    return np.stack([slope * z, bow_mm * np.cos(z / 60), z], axis=1)
+
+
+@pytest.fixture
+def show(paint):
+    """Paint a canal on a grid."""
+
+    def on(grid, line, *, canal=True):
+        scan = SimpleNamespace(volume=SimpleNamespace(grid=grid), centerline_world=line, discs={})
+        return paint(scan, canal=canal)
+
+    return on
+
+
+def distance_mm(found, line):
+    """Distance of each sample of a centreline to the true line, between the true line's ends."""
+    dense = np.stack([np.interp(np.linspace(0, 95, 5000), np.arange(96), c) for c in line.T], axis=1)
+    samples = found.samples_world
+    samples = samples[(samples[:, 2] > line[:, 2].min()) & (samples[:, 2] < line[:, 2].max())]
+    return np.linalg.norm(samples[:, None] - dense, axis=2).min(axis=1)
+
+
+# The canal
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.25, -0.2])
+@pytest.mark.parametrize("turn_degrees", [0.0, 10.0])
+def test_a_leaning_canal_is_followed_across_the_planes(slope, turn_degrees, show, paint_reader):
+    line = canal_line(slope)
+    found = find_centerline(show(upright(turn_degrees=turn_degrees), line), paint_reader())
+    assert distance_mm(found, line).max() < 1.0
+    assert np.ptp(found.samples_world[:, 2]) > 160
+
+
+@pytest.mark.parametrize("pixel_mm", [1.5, 2.0, 2.5])
+def test_pixels_of_any_size_lead_to_the_same_canal(pixel_mm, show, paint_reader):
+    line = canal_line()
+    found = find_centerline(show(upright(), line), paint_reader(pixel_mm))
+    assert distance_mm(found, line).max() < 1.0
+
+
+def test_a_single_slice_has_its_canal_in_its_plane(show, paint_reader):
+    line = canal_line(slope=0.0)
+    found = find_centerline(show(upright((1, 80, 100)), line), paint_reader())
+    assert distance_mm(found, line).max() < 1.0
+    np.testing.assert_allclose(found.samples_world[:, 0], 0, atol=1e-6)
+
+
+def test_a_canal_beside_the_middle_is_found(show, paint_reader):
+    line = canal_line(slope=0.0) + np.array([31, 0, 0])
+    found = find_centerline(show(upright(), line), paint_reader())
+    assert distance_mm(found, line).max() < 1.0
+
+
+def test_a_canal_seen_faintly_in_planes_beside_it_is_not_drawn_to_the_middle(show, paint_reader):
+    line = canal_line(slope=0.0) + np.array([31, 0, 0])
+    centred = show(upright((1, 80, 100)), line - [31, 0, 0])
+    sheet = middle_sheet(centred, Centerline.from_points(line - [31, 0, 0]), 2.0)
+    haze = 0.1 * paint_reader().draw([sample(centred, sheet)[0]])[0].canal
+    reader = paint_reader(edit=lambda maps: replace(maps, canal=np.maximum(maps.canal, haze)))
+    found = find_centerline(show(upright(), line), reader)
+    # The mean over the planes of the whole body alone is 3 mm off.
+    assert distance_mm(found, line).max() < 1.0
+
+
+def test_a_body_wider_than_the_reach_is_searched_about_its_middle(show, paint_reader):
+    wide = upright((100, 80, 100))
+    line = canal_line(slope=0.1)
+    assert wide.spacing_mm[0] * 100 > WIDEST_MM
+    assert distance_mm(find_centerline(show(wide, line), paint_reader()), line).max() < 1.0
+
+
+def without(volume, low_mm, high_mm):
+    """Blacken a volume between two heights."""
+    data = volume.data.copy()
+    z = volume.grid.world_from_voxel(np.indices(data.shape).reshape(3, -1).T)[:, 2].reshape(data.shape)
+    data[(z > low_mm) & (z < high_mm)] = 0
+    return Volume(data, volume.grid)
+
+
+def test_a_short_gap_is_bridged(show, paint_reader):
+    line = canal_line()
+    found = find_centerline(without(show(upright(), line), 5, 13), paint_reader())
+    assert np.ptp(found.samples_world[:, 2]) > 160
+    assert distance_mm(found, line).max() < 1.5
+
+
+def test_of_two_pieces_the_longer_counts(show, paint_reader):
+    line = canal_line()
+    found = find_centerline(without(show(upright(), line), 10, 50), paint_reader())
+    assert found.samples_world[:, 2].max() < 14
+    assert found.samples_world[:, 2].min() < -80
+
+
+def test_no_canal_means_no_spine(show, paint_reader):
+    volume = show(upright(), canal_line(), canal=False)
+    with pytest.raises(NoDiscsError, match="no spine was found") as error:
+        find_centerline(volume, paint_reader())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kept_mm", [10, 30])
+def test_a_bit_of_canal_is_no_spine(kept_mm, show, paint_reader):
+    volume = without(show(upright(), canal_line()), -500, 90 - kept_mm)
+    with pytest.raises(NoDiscsError, match="no spine was found"):
+        find_centerline(volume, paint_reader())
+
+
+def test_an_image_of_a_few_voxels_is_no_spine(paint_reader):
+    data = np.arange(24.0).reshape(2, 3, 4)
+    with pytest.raises(NoDiscsError):
+        find_centerline(Volume(data, Grid(data.shape, np.eye(4))), paint_reader())
+
+
+# A centreline that is known in part
+
+
+@pytest.mark.parametrize(("low_mm", "high_mm"), [(-95, 20), (-20, 95), (-30, 30)])
+def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, show, paint_reader):
+    line = canal_line()
+    part = line[(line[:, 2] >= low_mm) & (line[:, 2] <= high_mm)]
+    whole = extend_centerline(Centerline.from_points(part), show(upright(), line), paint_reader())
+    assert np.ptp(whole.samples_world[:, 2]) > 160
+    assert distance_mm(whole, line).max() < 1.5
+
+
+def test_a_centreline_through_the_whole_image_is_left_as_it_is(show, paint_reader):
+    line = canal_line()
+    known = Centerline.from_points(line)
+    assert extend_centerline(known, show(upright(), line + np.array([20, 0, 0])), paint_reader()) is known
+
+
+def test_a_centreline_is_kept_where_the_network_sees_no_canal(show, paint_reader):
+    known = Centerline.from_points(canal_line(length_mm=60))
+    volume = show(upright(), canal_line(), canal=False)
+    assert extend_centerline(known, volume, paint_reader()) is known
+
+
+def test_a_centreline_outside_the_image_is_refused(show, paint_reader):
+    known = Centerline.from_points(canal_line() + np.array([0, 300, 0]))
+    with pytest.raises(GeometryError, match="outside the image") as error:
+        extend_centerline(known, show(upright(), canal_line()), paint_reader())
+    assert "\n" not in str(error.value)
+
+
+# The sheet along it
+
+
+@pytest.mark.parametrize("turn_degrees", [0.0, 10.0])
+def test_the_sheet_covers_the_image_and_stays_on_the_canal(turn_degrees):
+    grid, line = upright(turn_degrees=turn_degrees), canal_line()
+    sheet = middle_sheet(Volume(np.zeros(grid.shape), grid), Centerline.from_points(line), 2.0)
+    points = sheet.points_world
+    faces = grid.world_from_voxel(np.indices((2, 2, 2)).reshape(3, 8).T * grid.shape - 0.5)
+    for axis, (first, last) in ((2, (points[-1, 0], points[0, 0])), (1, (points[0, 0], points[0, -1]))):
+        assert first[axis] - 1 <= faces[:, axis].min() + 1e-6
+        assert last[axis] + 1 >= faces[:, axis].max() - 1e-6
+        assert last[axis] + 1 <= faces[:, axis].max() + 2
+    between = np.abs(points[:, 0, 2]) < 90
+    np.testing.assert_allclose(points[between, 0, 0], 0.25 * points[between, 0, 2], atol=0.2)
+    assert (np.ptp(points[..., 0], axis=1) == 0).all()
+
+
+def test_beyond_the_canal_the_sheet_goes_on_straight():
+    grid = upright()
+    line = Centerline.from_points(canal_line(length_mm=60))
+    points = middle_sheet(Volume(np.zeros(grid.shape), grid), line, 2.0).points_world
+    x, z = points[:, 0, 0], points[:, 0, 2]
+    np.testing.assert_allclose(x[z > 31], line.samples_world[-1, 0])
+    np.testing.assert_allclose(x[z < -31], line.samples_world[0, 0])
+
+
+def test_the_first_pixel_begins_at_the_images_upper_posterior_face():
+    grid = upright()
+    sheet = middle_sheet(Volume(np.zeros(grid.shape), grid), Centerline.from_points(canal_line()), 2.0)
+    np.testing.assert_allclose(sheet.points_world[0, 0, 1:], [-80 + 1, 100 - 1])
+    assert sheet.shape == (100, 80)

@@ -1,0 +1,54 @@
+"""The weights that come with the package."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from sct_deepspine import NoDiscsError, label_discs
+from sct_deepspine.evaluation.run import evaluate_folder
+from sct_deepspine.models.weights import SHIPPED, load_weights
+from sct_deepspine.simulation.phantom import make_phantom
+
+
+def test_they_are_small_whole_and_hold_both_networks():
+    assert sum(path.stat().st_size for path in SHIPPED.parent.iterdir()) < 10e6
+    weights = load_weights()
+    assert weights.refine is not None
+    assert weights.card["licence"]
+    assert weights.card["training_data"]
+
+
+@pytest.mark.parametrize(("first", "last", "seed"), [(3, 12, 101), (17, 25, 102)])
+def test_a_phantom_of_another_person_is_labelled(first, last, seed):
+    scan = make_phantom(np.random.default_rng(seed), first=first, last=last, voxel_mm=(4.0, 1.5, 1.5))
+    labels = label_discs(scan.volume)
+    found = {disc.value: disc.point_world for disc in labels.discs}
+    assert set(found) >= set(scan.discs)
+    errors = [np.linalg.norm(found[value] - tip) for value, tip in scan.discs.items()]
+    assert np.median(errors) < 3.0
+
+
+@pytest.mark.parametrize("grain_mm", [0.0, 2.0, 6.0])
+def test_noise_has_no_spine(grain_mm):
+    data = np.random.default_rng(0).normal(100, 20, (30, 200, 200))
+    data = gaussian_filter(data, [min(grain_mm, 1), grain_mm, grain_mm])
+    with pytest.raises(NoDiscsError):
+        label_discs((data, np.eye(4)))
+
+
+@pytest.mark.parametrize(("first", "last"), [(3, 12), (14, 22), (17, 25)])
+def test_a_body_without_a_spine_has_no_discs(first, last):
+    rng = np.random.default_rng(first)
+    scan = make_phantom(rng, first=first, last=last, spine=False, voxel_mm=(4.0, 1.5, 1.5))
+    with pytest.raises(NoDiscsError):
+        label_discs(nib.Nifti1Image(scan.volume.data, scan.volume.grid.affine))
+
+
+@pytest.mark.data
+def test_real_t2w_scans_bear_the_right_levels(data_folder):
+    results = list(evaluate_folder(data_folder / "val"))
+    t2w = [result.score for result in results if result.score.contrast == "T2w"]
+    assert len(t2w) >= 10
+    assert all(score.levels_right for score in t2w)
+    assert np.median([error for score in t2w for error in score.errors_mm]) < 2.0

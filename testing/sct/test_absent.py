@@ -1,0 +1,256 @@
+"""What the adapter does where SCT is absent, and, with a stand-in for it, where it is present."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sct_deepspine import sct
+from sct_deepspine.errors import SctError
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.sct import registration, toolbox
+from sct_deepspine.sct.registration import template_labels
+
+GRID = Grid((20, 20, 120), np.eye(4))
+
+
+def labels_of(values, *, top=110.0, step=10.0, confidence=None):
+    confidence = confidence or [1.0] * len(values)
+    discs = [
+        Disc(value, np.array([10.0, 12.0, top - step * n]), sure)
+        for n, (value, sure) in enumerate(zip(values, confidence, strict=True))
+    ]
+    return DiscLabels(tuple(discs), GRID, 1.0)
+
+
+def cord(bottom, top):
+    data = np.zeros(GRID.shape, np.uint8)
+    data[9:12, 9:12, bottom : top + 1] = 1
+    return Volume(data, GRID)
+
+
+# Which discs the registration is given
+
+
+def test_all_discs_of_the_template_beside_the_cord_are_given():
+    labels, left_out = template_labels(labels_of(range(3, 12)), cord(0, 119))
+    assert labels.values.tolist() == list(range(3, 12))
+    assert not left_out
+
+
+def test_what_is_left_out_is_named_with_its_reason():
+    labels, left_out = template_labels(labels_of(range(16, 25)), cord(55, 105))
+    assert labels.values.tolist() == [17, 18, 19, 20, 21]
+    assert {out.value: out.reason for out in left_out} == {
+        16: "it lies above the cord mask",
+        **dict.fromkeys((22, 23, 24), "the template has no such disc"),
+    }
+    assert [out.name for out in left_out] == ["T8/T9", "L2/L3", "L3/L4", "L4/L5"]
+
+
+@pytest.mark.parametrize(
+    ("count", "confidence", "chosen"),
+    [
+        (1, [0.9] * 5, [5]),
+        (1, [0.9, 0.9, 0.2, 0.9, 0.9], [4]),
+        (2, [0.9] * 5, [3, 7]),
+        (2, [0.1, 0.9, 0.9, 0.9, 0.9], [4, 7]),
+        (9, [0.9] * 5, [3, 4, 5, 6, 7]),
+    ],
+)
+def test_one_or_two_discs_are_the_best_ones(count, confidence, chosen):
+    given = labels_of(range(3, 8), confidence=confidence)
+    labels, left_out = template_labels(given, cord(0, 119), count=count)
+    assert labels.values.tolist() == chosen
+    assert {out.value for out in left_out} == set(range(3, 8)) - set(chosen)
+
+
+def test_without_a_disc_to_give_nothing_is_registered():
+    with pytest.raises(SctError, match="no disc can be given"):
+        template_labels(labels_of([23, 24, 25]), cord(0, 119))
+    with pytest.raises(SctError, match="no disc can be given"):
+        template_labels(labels_of([3, 4]), cord(0, 20))
+
+
+# Without SCT
+
+
+@pytest.fixture
+def no_sct(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spinalcordtoolbox", None)
+    monkeypatch.setitem(sys.modules, "spinalcordtoolbox.utils.sys", None)
+    monkeypatch.setattr(toolbox, "find_spec", lambda name: None)
+    sct.require_sct.cache_clear()
+    yield
+    sct.require_sct.cache_clear()
+
+
+def test_its_absence_is_told_in_one_line(no_sct, tmp_path):
+    assert not sct.sct_is_installed()
+    assert sct.argument_parser("about") is None
+    for call in (
+        sct.require_sct,
+        lambda: sct.read_sct_image("t2.nii.gz"),
+        lambda: sct.straighten("t2.nii.gz", "seg.nii.gz", tmp_path),
+        lambda: sct.add_qc_entry("t2.nii.gz", "discs.nii.gz", tmp_path, command=["x"]),
+    ):
+        with pytest.raises(SctError, match="the Spinal Cord Toolbox is not installed in this Python"):
+            call()
+
+
+# With a stand-in
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """Modules with what we ask of SCT: its version, its folders, its report."""
+    folders = {"__data_dir__": tmp_path / "data", "__bin_dir__": tmp_path / "bin"}
+    for folder in folders.values():
+        folder.mkdir()
+    system = SimpleNamespace(__version__="7.4.dev0", **{name: str(path) for name, path in folders.items()})
+    entries = []
+    report = SimpleNamespace(sct_label_utils=lambda **words: entries.append(words))
+    package = ModuleType("spinalcordtoolbox")
+    for name, module in {
+        "": package,
+        ".utils": ModuleType("utils"),
+        ".utils.sys": system,
+        ".reports": ModuleType("reports"),
+        ".reports.qc2": report,
+    }.items():
+        monkeypatch.setitem(sys.modules, f"spinalcordtoolbox{name}", module)
+    sct.require_sct.cache_clear()
+    yield SimpleNamespace(system=system, entries=entries, report=report, **folders)
+    sct.require_sct.cache_clear()
+
+
+def test_an_old_version_is_refused(stand_in):
+    assert sct.require_sct() == "7.4.dev0"
+    sct.require_sct.cache_clear()
+    stand_in.system.__version__ = "5.8"
+    with pytest.raises(SctError, match=r"5\.8 is too old; 6\.0 or newer"):
+        sct.require_sct()
+
+
+@pytest.fixture
+def ready(stand_in, tmp_path, monkeypatch):
+    """A stand-in with a template, programs, and a registration that writes what it should."""
+    (stand_in.__data_dir__ / "PAM50" / "template").mkdir(parents=True)
+    (stand_in.__data_dir__ / "PAM50" / "template" / "info_label.txt").write_text("")
+    for name in registration.BINARIES:
+        (stand_in.__bin_dir__ / name).write_text("")
+    runs = []
+
+    def run(line, *, cwd, **_options):
+        runs.append((line[2:], sorted(Path(cwd).iterdir())))
+        folder = Path(line[line.index("-ofolder") + 1])
+        for name in ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template"):
+            (folder / f"{name}.nii.gz").write_text("")
+        return SimpleNamespace(returncode=0, stdout="", stderr="")
+
+    monkeypatch.setattr(toolbox.subprocess, "run", run)
+    return SimpleNamespace(runs=runs, stand_in=stand_in)
+
+
+def register(tmp_path, **options):
+    seg = tmp_path / "seg.nii.gz"
+    mask = cord(0, 119)
+    nib.save(nib.Nifti1Image(mask.data, mask.grid.affine), seg)
+    return sct.register_to_template(
+        "t2.nii.gz",
+        seg,
+        labels_of(range(3, 8)),
+        **{"contrast": "t2", "folder": tmp_path / "reg"} | options,
+    )
+
+
+def test_the_command_is_run_in_an_empty_folder_with_absolute_paths(ready, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = register(tmp_path, param="step=1")
+    (line, present), *_ = ready.runs
+    assert present == []
+    assert line[0] == "spinalcordtoolbox.scripts.sct_register_to_template"
+    words = dict(zip(line[1::2], line[2::2], strict=True))
+    assert words["-i"] == str(tmp_path / "t2.nii.gz")
+    assert words["-s"] == str(tmp_path / "seg.nii.gz")
+    assert words["-ldisc"] == str(tmp_path / "reg" / "discs.nii.gz")
+    assert words["-t"] == str(ready.stand_in.__data_dir__ / "PAM50")
+    assert (words["-c"], words["-param"], words["-r"]) == ("t2", "step=1", "1")
+    assert done.warp_template2anat == tmp_path / "reg" / "warp_template2anat.nii.gz"
+    assert done.labels.values.tolist() == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda place: (place / "data/PAM50/template/info_label.txt").unlink(), "sct_download_data -d PAM50"),
+        (lambda place: (place / "bin" / registration.BINARIES[2]).unlink(), registration.BINARIES[2]),
+    ],
+    ids=["template", "program"],
+)
+def test_what_is_missing_is_told_before_anything_is_written(spoil, match, ready, tmp_path):
+    spoil(tmp_path)
+    with pytest.raises(SctError, match=match):
+        register(tmp_path)
+    assert not (tmp_path / "reg").exists()
+
+
+def test_an_unknown_contrast_is_refused(ready, tmp_path):
+    with pytest.raises(SctError, match="t1, t2, t2s, not flair"):
+        register(tmp_path, contrast="flair")
+
+
+def test_a_failing_command_is_told_with_its_last_words(ready, tmp_path, monkeypatch):
+    failed = SimpleNamespace(returncode=1, stdout="much\ntalk\n", stderr="Found two labels with same value\n")
+    monkeypatch.setattr(toolbox.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(SctError, match=r"sct_register_to_template failed: .*Found two labels"):
+        register(tmp_path)
+
+
+def test_a_command_that_writes_nothing_is_noticed(ready, tmp_path, monkeypatch):
+    done = SimpleNamespace(returncode=0, stdout="", stderr="")
+    monkeypatch.setattr(toolbox.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(SctError, match=r"did not write .*warp_template2anat"):
+        register(tmp_path)
+
+
+def test_the_report_gets_the_command_and_the_names(stand_in, tmp_path):
+    sct.add_qc_entry("t2.nii.gz", "d.nii.gz", tmp_path, command=["label", "-i", "t2.nii.gz"], subject="s")
+    (entry,) = stand_in.entries
+    assert (entry["command"], entry["argv"]) == ("label", ["-i", "t2.nii.gz"])
+    assert (entry["dataset"], entry["subject"]) == (None, "s")
+    assert Path(entry["fname_seg"]).is_absolute()
+
+    def fail(**_words):
+        raise ValueError("no slice\nat all")
+
+    stand_in.report.sct_label_utils = fail
+    with pytest.raises(SctError, match="no slice at all"):
+        sct.add_qc_entry("t2.nii.gz", "d.nii.gz", tmp_path, command=["label"])
+
+
+def test_temporary_folders_are_private_and_removed_unless_kept():
+    with sct.temporary_folder() as folder:
+        assert folder.stat().st_mode & 0o077 == 0
+    assert not folder.exists()
+    with sct.temporary_folder(keep=True) as folder:
+        pass
+    assert folder.exists()
+    folder.rmdir()
+
+
+def test_labels_can_be_moved_and_cut_at_their_ends():
+    labels = labels_of(range(3, 8))
+    moved = labels.moved({5: [1.0, 2.0, 3.0], 99: [0, 0, 0]})
+    assert moved.points_world[2].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(moved.points_world[0], labels.points_world[0])
+    filled = replace(labels, discs=tuple(replace(disc, interpolated=True) for disc in labels.discs))
+    assert filled.moved({5: [1, 2, 3]}).interpolated.tolist() == [True, True, False, True, True]
+    assert labels.without_ends({3, 5, 7}).values.tolist() == [4, 5, 6]
+    assert labels.without_ends(()).values.tolist() == [3, 4, 5, 6, 7]

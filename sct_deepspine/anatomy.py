@@ -39,7 +39,7 @@ def disc_name(value: int) -> str:
 _TIP_TO_TIP_MM = (
     23.0, 15.5, 19.0, 18.4, 16.7, 16.1, 17.0, 21.0,              # 1 (top of C1) to 8 (C7/T1)
     22.8, 22.7, 24.0, 25.2, 25.6, 26.4, 26.8, 26.9, 29.2, 30.6,  # 9 (T1/T2) to 18 (T10/T11)
-    31.6, 33.7, 34.6, 34.7, 33.7, 29.8,                          # 19 (T11/T12) to 24 (L4/L5)
+    31.6, 33.7, 34.6, 34.7, 33.7, 29.8, 27.4,                    # 19 (T11/T12) to 25 (L5/S1)
 )
 
 
@@ -49,6 +49,6 @@ EXPECTED_SPACING_MM: Mapping[int, float] = MappingProxyType(dict(enumerate(_TIP_
 
 Least squares on the logarithms of all tip-to-tip distances of the training scans (4 necks, 34
 thoraco-lumbar spines) and of the PAM50 disc heights (De Leener et al. 2018, weighted as four people and
-alone between 13 and 17, and above 3), one size factor per person, PAM50's being 1. People then differ by
+alone between 13 and 17, and above 3; S1/S2 by the 37 training scans that show it), one size factor per person, PAM50's being 1. People then differ by
 7 % in size and a single distance by 5 % about that. Between PAM50 and the people the table is smoothed.
 """

@@ -47,8 +47,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-FIRST_SCORED = 3
-"""Discs above C2/C3 are not labelled by default and not scored."""
+SCORED = range(3, 26)
+"""Discs above C2/C3 and below L5/S1 are not labelled by default and not scored."""
 
 RIGHT_MM = 10.0
 """Under stress a disc is right if the prediction of the same value is this near."""
@@ -116,7 +116,7 @@ def evaluate_whole_spines(
 def scored_discs(card: dict[str, Any]) -> dict[int, FloatArray]:
     """Return the true discs of a card that are scored, value to ``(3,)`` world."""
     discs = {int(value): np.array(point, dtype=float) for value, point in card["discs"].items()}
-    return {value: point for value, point in discs.items() if value >= FIRST_SCORED}
+    return {value: point for value, point in discs.items() if value in SCORED}
 
 
 def _label_and_score(card: dict[str, Any], case: Case, options: dict[str, Any]) -> Result:

@@ -49,7 +49,7 @@ class SpacingPrior:
         levels = range(1, int(np.max(values, initial=1)))
         missing = [v for v in levels if v not in self.spacing_mm]
         if missing or np.min(values, initial=1) < 1:
-            raise GeometryError(f"no expected spacing below disc values {missing}; values run from 1 to 25")
+            raise GeometryError(f"no expected spacing below disc values {missing}; values run from 1 to 26")
         return np.concatenate([[0.0], np.cumsum([self.spacing_mm[v] for v in levels])])[
             np.asarray(values) - 1
         ]

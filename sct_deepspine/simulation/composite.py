@@ -68,9 +68,9 @@ class _Piece:
 
     @classmethod
     def cut(cls, scan: Scan, first: int, last: int, size: float) -> _Piece:
-        values = np.array([v for v in sorted(scan.discs) if first <= v <= last])
+        values = np.array([v for v in sorted(scan.levels) if first <= v <= last])
         space = StraightSpace(Centerline.from_points(canal_points(scan)))
-        tips = space.straight_from_native(np.array([scan.discs[v] for v in values]))
+        tips = space.straight_from_native(np.array([scan.levels[v] for v in values]))
         expected = sum(EXPECTED_SPACING_MM[int(v)] for v in values[:-1])
         scale = size * expected / float(tips[0, 2] - tips[-1, 2])
         return cls(Volume(unit_range(scan.volume.data), scan.volume.grid), space, values, tips, scale)
@@ -97,7 +97,7 @@ class _Piece:
         grey: FloatArray = np.zeros(len(points))
         grey[inside] = map_coordinates(self.volume.data, voxels[inside].T, order=1, mode="nearest")
         above = 1.0 if self.values[0] <= 3 else _ramp(level - (self.values[0] - 0.5))
-        below = 1.0 if self.values[-1] == 25 else _ramp(self.values[-1] + 0.5 - level)
+        below = 1.0 if self.values[-1] >= 25 else _ramp(self.values[-1] + 0.5 - level)
         middle = inside & (np.abs(straight[:, 0]) < CORE_MM) & (np.abs(straight[:, 1]) < 3 * CORE_MM)
         if middle.any():
             grey = np.clip(CORE_GREY[0] + CORE_GREY[1] * _standard(grey, grey[middle]), 0, 1.2)
@@ -137,12 +137,12 @@ def join_scans(
     Returns
     -------
     Scan
-        C2/C3 to L5/S1, every disc labelled.
+        C2/C3 to L5/S1, every disc labelled, and the landmarks that are in the pieces.
     """
     size = float(np.exp(rng.normal(0, 0.08)))
     last = min(int(rng.integers(NECK_ENDS[0], NECK_ENDS[1] + 1)), max(neck.discs))
     first = max(int(rng.integers(LOIN_STARTS[0], LOIN_STARTS[1] + 1)), min(loin.discs))
-    pieces = [_Piece.cut(neck, 3, last, size), _Piece.cut(loin, first, 25, size)]
+    pieces = [_Piece.cut(neck, 1, last, size), _Piece.cut(loin, first, 26, size)]
     if thorax is not None:
         pieces.insert(1, _Piece.cut(thorax, last, first, size))
     body = grow_spine(
@@ -154,7 +154,8 @@ def join_scans(
             for value, step in zip(piece.values, piece.steps_mm, strict=False)
         },
     )
-    tips = {v: body.tip_straight(np.array([v]))[0] for v in range(3, 26)}
+    values = range(int(pieces[0].values[0]), int(pieces[-1].values[-1]) + 1)
+    tips = {v: body.tip_straight(np.array([v]))[0] for v in values}
     for piece in pieces:
         for value, tip in zip(piece.values, piece.tips_straight, strict=True):
             tips[int(value)][:2] = tip[:2] * piece.scale
@@ -177,12 +178,14 @@ def join_scans(
         grey += blend * (values - grey)
         weight = np.maximum(weight, counts)
     inside = grid.contains_voxel(grid.voxel_from_world(tips_world))
+    seen = {v: tip for v, tip, is_seen in zip(tips, tips_world, inside, strict=True) if is_seen}
     return Scan(
         name=name,
         subject=name,
         group=JOINED_GROUP,
         volume=Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid),
-        discs={v: tip for v, tip, seen in zip(tips, tips_world, inside, strict=True) if seen},
+        discs={v: tip for v, tip in seen.items() if 3 <= v <= 25},
+        landmarks={v: tip for v, tip in seen.items() if not 3 <= v <= 25},
         span_z_mm=(-np.inf, np.inf),
         centerline_world=canal_line(body, grid),
         tissue=Volume(drawn.tissue, grid),

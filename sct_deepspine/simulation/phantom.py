@@ -164,16 +164,18 @@ def make_phantom(
     Returns
     -------
     Scan
-        With every disc in view labelled (those from 10 to 20 without a value if a vertebra is extra or
-        missing), the cord's centreline and the tissues.
+        With every disc and landmark in view labelled (discs from 10 to 20 without a value if a vertebra is
+        extra or missing), the cord's centreline and the tissues.
     """
     if not 3 <= first < last <= 25:
         raise ValueError(f"expected 3 <= first < last <= 25, got {first} and {last}")
     body = grow_spine(rng, worn=worn, sway_degrees=sway_degrees, extra=extra, missing=missing)
     in_view = (body.values >= first) & (body.values <= last)
+    grid = frame_scan(rng, body.space.native_from_straight(body.tip_straight(body.values[in_view])), voxel_mm)
+    # Beyond the last discs lie the landmarks: the dens and S1/S2.
+    in_view |= ((body.values < first) & (first == 3)) | ((body.values == 26) & (last == 25))
     visible, named = body.values[in_view], body.named[in_view]
     tips = body.space.native_from_straight(body.tip_straight(visible))
-    grid = frame_scan(rng, tips, voxel_mm)
     drawn = draw_spine(rng, body, grid, contrast, spine=spine)
     grey = gaussian_filter(drawn.grey, [0.4 / size for size in voxel_mm])
     shade = zoom(
@@ -183,13 +185,16 @@ def make_phantom(
     volume = Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid)
     inside = grid.contains_voxel(grid.voxel_from_world(tips))
     shown = inside & spine
-    span = tips[:, 2].min() - 12, tips[:, 2].max() + 12
+    is_disc = (visible >= 3) & (visible <= 25)
+    points = {int(v): tip for v, tip in zip(visible[shown & named], tips[shown & named], strict=True)}
+    span = tips[is_disc, 2].min() - 12, tips[is_disc, 2].max() + 12
     return Scan(
         name="phantom",
         subject="phantom",
         group=SYNTHETIC_GROUP,
         volume=volume,
-        discs={int(v): tip for v, tip in zip(visible[shown & named], tips[shown & named], strict=True)},
+        discs={v: tip for v, tip in points.items() if 3 <= v <= 25},
+        landmarks={v: tip for v, tip in points.items() if not 3 <= v <= 25},
         unnamed=tips[shown & ~named],
         span_z_mm=(-np.inf if last == 25 else float(span[0]), np.inf if first == 3 else float(span[1])),
         centerline_world=canal_line(body, grid) if spine else None,
@@ -258,11 +263,10 @@ def grow_spine(
     if size is None:
         size = float(np.exp(rng.normal(0, 0.08)))
     steps = np.array([EXPECTED_SPACING_MM[v] for v in range(1, 25)]) * size * np.exp(rng.normal(0, 0.04, 24))
+    steps = np.concatenate([steps, np.array(SACRUM_STEPS_MM) * size])
     for value, known in (steps_mm or {}).items():
         steps[value - 1] = known
-    sacrum = np.array(SACRUM_STEPS_MM) * size
     above = 110.0  # of brain stem
-    steps = np.concatenate([steps, sacrum])
     values = np.arange(1.0, len(steps) + 2)
     if extra is not None:
         steps, values = np.insert(steps, extra, steps[extra - 1]), np.insert(values, extra, extra + 0.5)

@@ -28,6 +28,7 @@ Plane = NDArray[np.float32]
 PARCELS = (4, 12)
 """Fewest and most clusters of a plane."""
 
+SHORTEST_VIEW_MM = 60.0
 SAMPLED_PIXELS = 1500
 """Of which the clusters are found."""
 
@@ -104,7 +105,8 @@ def recolour_parcels(rng: np.random.Generator, plane: Plane) -> Plane:
 
     Clusters are of grey value at three scales, so that tissues which share a grey value but not a
     texture or a size come apart, as they do from one MR sequence to another (after SynthSeg, Billot et
-    al. 2023, which does so with labels).
+    al. 2023, which does so with labels). They are split further by the cells of a few random points, and
+    each part gets an affine map of its own, whose slope may be negative.
 
     Parameters
     ----------
@@ -121,12 +123,19 @@ def recolour_parcels(rng: np.random.Generator, plane: Plane) -> Plane:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an empty cluster is one cluster less
         centres, _ = kmeans2(some, int(rng.integers(*PARCELS)), iter=5, minit="points", seed=rng)
-    parcel = vq(features, centres)[0].reshape(plane.shape)
-    before = np.bincount(parcel.ravel(), plane.ravel(), len(centres)) / np.maximum(
-        np.bincount(parcel.ravel(), minlength=len(centres)), 1
+    cells = int(rng.choice((1, 1, 2, 3, 4)))
+    seeds = rng.uniform(0, plane.shape, (cells, 2))
+    places = np.indices(plane.shape).reshape(2, -1).T
+    cluster, cell = vq(features, centres)[0], vq(places.astype(np.float64), seeds)[0]
+    parcel = (cluster * cells + cell).reshape(plane.shape)
+    count = len(centres) * cells
+    before = np.bincount(parcel.ravel(), plane.ravel(), count) / np.maximum(
+        np.bincount(parcel.ravel(), minlength=count), 1
     )
-    after, texture = rng.uniform(0, 1, len(centres)), rng.uniform(-0.7, 1.3)
-    new = gaussian_filter(after[parcel] + texture * (plane - before[parcel]), 0.6)
+    # Cells of one cluster keep a likeness: a tissue changes along the body, but not into any other.
+    after = np.repeat(rng.uniform(0, 1, len(centres)), cells) + rng.normal(0, 0.12, count)
+    texture = rng.uniform(-0.7, 1.3) + rng.normal(0, 0.2, count)
+    new = gaussian_filter(after[parcel] + texture[parcel] * (plane - before[parcel]), 0.6)
     return np.clip(plane + rng.uniform(0.5, 1.0) * (new - plane), 0, 1.2).astype(np.float32)
 
 
@@ -233,7 +242,7 @@ def crop_field_of_view(
     rows, columns = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
     if len(rows) == 0:
         return keep
-    top, bottom = _crop(rng, rows, 100 / pixel_mm if rng.random() < 0.6 else np.inf)
+    top, bottom = _crop(rng, rows, SHORTEST_VIEW_MM / pixel_mm if rng.random() < 0.65 else np.inf)
     left, right = _crop(rng, columns, 70 / pixel_mm if rng.random() < 0.3 else np.inf)
     keep[top:bottom, left:right] = inside[top:bottom, left:right]
     return keep

@@ -61,6 +61,9 @@ AWAY_MM = 80.0
 """A plane away from the spine begins up to this far from the tips."""
 
 FAR_MM = 1e6
+UNKNOWN_MM = 6.0, 40.0
+"""Where the next landmark beyond the last labelled point may lie."""
+
 LATERAL_WEIGHT = 0.6
 """A disc's peak fades across the plane more slowly than within it: a disc is wide, its tip is not."""
 
@@ -89,6 +92,9 @@ class Scan:
         Labels on the volume's grid, or None.
     unnamed
         ``(N, 3)`` tips of discs of which no one can tell the value, world.
+    landmarks
+        Value → ``(3,)`` world of what is no disc but tells the level: the tip (1) and the base (2) of the
+        dens, and S1/S2 (26).
     """
 
     name: str
@@ -100,25 +106,38 @@ class Scan:
     centerline_world: FloatArray | None = None
     tissue: Volume | None = None
     unnamed: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+    landmarks: dict[int, FloatArray] = field(default_factory=dict)
 
     @property
-    def known_z_mm(self) -> tuple[float, float]:
-        """World z between which an empty "any disc" map is the truth.
+    def levels(self) -> dict[int, FloatArray]:
+        """Discs and landmarks together."""
+        return self.discs | self.landmarks
 
-        Nothing above C2/C3 and nothing below L5/S1 is a disc, so that the span is open there. A scan
-        without any disc is one without a spine.
+    def is_known(self, z_mm: FloatArray) -> NDArray[np.bool_]:
+        """Tell at which world z an empty "any disc" map is the truth.
+
+        Nothing above the dens and nothing below S1/S2 is drawn, so that the span is open there, except
+        where a landmark must be that is not labelled. A scan without any disc is one without a spine.
         """
         low, high = self.span_z_mm
         if not self.discs:
-            return -np.inf, np.inf
-        return (-np.inf if 25 in self.discs else low), (np.inf if min(self.discs, default=99) <= 3 else high)
+            return np.ones(z_mm.shape, dtype=bool)
+        top, bottom = min(self.levels), max(self.levels)
+        known = ((z_mm < high) | (top <= 3)) & ((z_mm > low) | (bottom >= 25))
+        if top in (2, 3):
+            above = z_mm - self.levels[top][2]
+            known &= (above < UNKNOWN_MM[0]) | (above > UNKNOWN_MM[1] * (top - 1))
+        if bottom == 25:
+            below = self.levels[bottom][2] - z_mm
+            known &= (below < UNKNOWN_MM[0]) | (below > UNKNOWN_MM[1])
+        return known
 
     def lateral_mm(self, z_mm: FloatArray) -> FloatArray:
         """World x of the spine's middle at world z."""
         if self.centerline_world is not None:
             line = self.centerline_world
             return np.interp(z_mm, line[:, 2], gaussian_filter1d(line[:, 0], 6, mode="nearest"))
-        points = np.array(list(self.discs.values()))
+        points = np.array(list(self.levels.values()))
         if not self.discs:
             return np.full_like(z_mm, self.volume.grid.corners_world()[:, 0].mean())
         low, high = points[:, 2].min(), points[:, 2].max()
@@ -156,6 +175,9 @@ def read_scan(path: Path, card: dict[str, Any]) -> Scan:
         group=f"{card['region'].split(' (')[0]} {card['contrast']}",
         volume=volume,
         discs={int(value): apply_affine(turn, point) for value, point in card["discs"].items()},
+        landmarks={
+            int(value): apply_affine(turn, point) for value, point in card.get("landmarks", {}).items()
+        },
         span_z_mm=_turned_span(card["labelled_span_mm"], turn, middle),
         centerline_world=None if canal is None else slice_centres(canal),
         tissue=tissue,
@@ -291,7 +313,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         if rng.random() < self.settings.empty_share:
             plane, scan = (
                 random_texture(rng, plane.shape),
-                replace(scan, discs={}, unnamed=np.empty((0, 3)), centerline_world=None),
+                replace(scan, discs={}, landmarks={}, unnamed=np.empty((0, 3)), centerline_world=None),
             )
         inside = crop_field_of_view(rng, inside, self.settings.pixel_mm)
         targets = _draw_targets(scan, sheet, inside, self.codec, scale)
@@ -307,7 +329,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         knots = np.linspace(0, len(line) - 1, 7)
         error = CubicSpline(knots, rng.normal(0, (1.2, 2.0, 0.0), (7, 3)))(np.arange(len(line)))
         space = StraightSpace(Centerline.from_points(line + error))
-        tips = space.straight_from_native(np.array(list(scan.discs.values())))
+        tips = space.straight_from_native(np.array(list(scan.levels.values())))
         middle = rng.uniform(np.nanmin(tips[:, 2]) - 20, np.nanmax(tips[:, 2]) + 20)
         straight = np.empty((*grid.shape[:2], 3))
         straight[..., 0] = rng.normal(0, 1.5)
@@ -322,7 +344,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         """Lay a plane anywhere along the spine, turned, scaled and bent."""
         settings = self.settings
         grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
-        tips = np.array(list(scan.discs.values()) or [scan.volume.grid.corners_world().mean(axis=0)])
+        tips = np.array(list(scan.levels.values()) or [scan.volume.grid.corners_world().mean(axis=0)])
         half_width_mm = settings.pixel_mm * settings.shape[1] / 2
         z_centre = rng.uniform(tips[:, 2].min() - 40, tips[:, 2].max() + 40)
         near = tips[np.argmin(np.abs(tips[:, 2] - z_centre))]
@@ -351,7 +373,7 @@ def canal_points(scan: Scan) -> FloatArray:
     """Return points along the canal, ``(N, 3)``; from the tips where there is no mask."""
     if scan.centerline_world is not None:
         return scan.centerline_world
-    tips = np.array(list(scan.discs.values()))
+    tips = np.array(list(scan.levels.values()))
     tips = tips[np.argsort(tips[:, 2])]
     z = np.arange(tips[0, 2] - 20, tips[-1, 2] + 20, 2.0)
     tips_y = CubicSpline(tips[:, 2], tips[:, 1], bc_type="natural")(np.clip(z, tips[0, 2], tips[-1, 2]))
@@ -409,15 +431,14 @@ def _draw_targets(
     blocks = sheet.points_world.reshape(rows, stride, columns, stride, 3)
     cells = np.nan_to_num(blocks.mean(axis=(1, 3)), nan=FAR_MM)
     visible = inside.reshape(rows, stride, columns, stride).mean(axis=(1, 3)) > 0.5
-    values = [value for value in scan.discs if codec.first_value <= value < codec.first_value + codec.levels]
-    tips = np.array([*(scan.discs[value] for value in values), *scan.unnamed]).reshape(-1, 3)
+    values = [value for value in scan.levels if codec.first_value <= value < codec.first_value + codec.levels]
+    tips = np.array([*(scan.levels[value] for value in values), *scan.unnamed]).reshape(-1, 3)
     classes = np.array([*(value - codec.first_value for value in values), *[NO_LEVEL] * len(scan.unnamed)])
     offset = cells[None] - tips[:, None, None]
     offset[..., 0] *= LATERAL_WEIGHT
     sigma_mm = codec.sigma_cells * stride * sheet.pixel_mm * scale
     heat = gaussian((offset**2).sum(-1), sigma_mm).astype(np.float32) * visible
-    low, high = scan.known_z_mm
-    known = ~visible | ((cells[..., 2] > low) & (cells[..., 2] < high))
+    known = ~visible | scan.is_known(cells[..., 2])
     empty = np.zeros((rows, columns), dtype=np.int64)
     level = classes[heat.argmax(axis=0)] if len(tips) else empty
     canal, canal_known = np.zeros((rows, columns), np.float32), ~visible | (not scan.discs)

@@ -58,10 +58,10 @@ class Role:
 
 
 ROLES = {
-    "locate": Role(PlaneSettings(tall_share=0.35), Codec(stride=2), stacks=2),
+    "locate": Role(PlaneSettings(tall_share=0.35), Codec(stride=2, first_value=1, levels=26), stacks=2),
     "refine": Role(
         PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),
-        Codec(stride=2, sigma_cells=1.5),
+        Codec(stride=2, first_value=1, levels=26, sigma_cells=1.5),
         stacks=1,
     ),
 }

@@ -69,7 +69,7 @@ class Validation:
             tips = view.sheet.world_from_pixel(self.codec.pixel_from_cell(cells))
             placed = np.isfinite(tips).all(axis=1)  # a straight sheet has pixels that are nowhere
             tips, level = tips[placed], level[placed]
-            for value, tip in view.scan.discs.items():
+            for value, tip in view.scan.levels.items():
                 if value < self.codec.first_value:
                     continue
                 distance = np.linalg.norm((tips - tip)[:, 1:], axis=1)
@@ -120,12 +120,12 @@ def _lay_view(scan: Scan, settings: PlaneSettings) -> _View:
     line = Centerline.from_points(canal_points(scan))
     if settings.straight:
         space = StraightSpace(line)
-        height = space.straight_from_native(np.array(list(scan.discs.values())))[:, 2]
+        height = space.straight_from_native(np.array(list(scan.levels.values())))[:, 2]
         sheet = straight_sheet(space, (np.nanmin(height) - 30, np.nanmax(height) + 30), settings.pixel_mm)
     else:
         sheet = middle_sheet(scan.volume, line, settings.pixel_mm)
     plane = normalise(*sample(scan.volume, sheet, slab_mm=SLAB_MM))
-    tips = {value: _nearest_pixel(sheet, tip) for value, tip in scan.discs.items()}
+    tips = {value: _nearest_pixel(sheet, tip) for value, tip in scan.levels.items()}
     return _View(scan, sheet, plane, tips)
 
 

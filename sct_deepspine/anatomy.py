@@ -5,18 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["EXPECTED_SPACING_MM", "FIRST_VALUE", "LAST_VALUE", "TEMPLATE_LAST_VALUE", "disc_name"]
+__all__ = [
+    "CANAL_BEHIND_TIP_MM",
+    "DISC_VALUES",
+    "EXPECTED_SPACING_MM",
+    "FIRST_VALUE",
+    "LANDMARK_VALUES",
+    "LAST_VALUE",
+    "SACRUM_STEPS_MM",
+    "TEMPLATE_LAST_VALUE",
+    "THORACIC_VALUES",
+    "disc_name",
+]
 
-FIRST_VALUE, LAST_VALUE = 1, 25
-"""1 is the top of C1, 2 is C1/C2, 3 is C2/C3, … 25 is L5/S1: the number of the vertebra just below."""
+FIRST_VALUE, LAST_VALUE = 1, 26
+"""1 is the top of C1, 2 is C1/C2, 3 is C2/C3, … 25 is L5/S1, 26 is S1/S2: the vertebra just below."""
 
+DISC_VALUES = range(3, 26)
+"""Intervertebral discs, C2/C3 to L5/S1."""
+
+LANDMARK_VALUES = 1, 2, 26
+"""What is no disc but tells the level: the tip and the base of the dens, and the remnant of S1/S2."""
+
+THORACIC_VALUES = range(9, 21)
+"""T1/T2 to T12/L1, where one level looks like the next."""
 
 TEMPLATE_LAST_VALUE = 21
 """L1/L2: the last disc of PAM50's ``PAM50_label_disc``."""
 
+CANAL_BEHIND_TIP_MM = 9.0
+"""How far behind the posterior tip of a disc the middle of the canal lies, about."""
+
+SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
+"""Distances from L5/S1 to the remnants of the discs of the sacrum, of a body of the template's size."""
 
 _VERTEBRAE = (
-    [f"C{n}" for n in range(1, 8)] + [f"T{n}" for n in range(1, 13)] + [f"L{n}" for n in range(1, 6)] + ["S1"]
+    [f"C{n}" for n in range(1, 8)]
+    + [f"T{n}" for n in range(1, 13)]
+    + [f"L{n}" for n in range(1, 6)]
+    + ["S1", "S2"]
 )
 
 
@@ -49,6 +76,7 @@ EXPECTED_SPACING_MM: Mapping[int, float] = MappingProxyType(dict(enumerate(_TIP_
 
 Least squares on the logarithms of all tip-to-tip distances of the training scans (4 necks, 34
 thoraco-lumbar spines) and of the PAM50 disc heights (De Leener et al. 2018, weighted as four people and
-alone between 13 and 17, and above 3; S1/S2 by the 37 training scans that show it), one size factor per person, PAM50's being 1. People then differ by
-7 % in size and a single distance by 5 % about that. Between PAM50 and the people the table is smoothed.
+alone between 13 and 17, and above 3; S1/S2 by the 33 training scans that show it), one size factor per
+person, PAM50's being 1. People then differ by 7 % in size and a single distance by 5 % about that. Between
+PAM50 and the people the table is smoothed.
 """

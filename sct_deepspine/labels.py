@@ -25,7 +25,7 @@ from sct_deepspine.io.files import written_whole
 from sct_deepspine.io.images import image_like, is_sct_image
 
 if TYPE_CHECKING:
-    from sct_deepspine.labeling.heatmaps import DrawnSheet
+    from sct_deepspine.labeling.heatmaps import PlanePrediction
 
 __all__ = ["Disc", "DiscLabels"]
 
@@ -75,8 +75,8 @@ class DiscLabels:
         Sentences a person should read: odd spacing, uncertain level.
     source
         The image that came in; labels go back to its kind.
-    drawn
-        What the network saw and drew, if it was asked for.
+    prediction
+        What the coarse network saw and predicted, if it was asked for.
     """
 
     discs: tuple[Disc, ...]
@@ -85,7 +85,7 @@ class DiscLabels:
     weights: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
     source: Any = None
-    drawn: DrawnSheet | None = None
+    prediction: PlanePrediction | None = None
 
     @property
     def values(self) -> NDArray[np.int64]:
@@ -133,7 +133,7 @@ class DiscLabels:
         ]
         return replace(self, discs=(*added, *self.discs))
 
-    def moved(self, points_world: Mapping[int, FloatArray]) -> DiscLabels:
+    def with_tips(self, points_world: Mapping[int, FloatArray]) -> DiscLabels:
         """Return the labels with some discs, by value, put where a person says they are."""
         places = {value: np.asarray(point, dtype=np.float64) for value, point in points_world.items()}
         discs = [

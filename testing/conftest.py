@@ -2,7 +2,7 @@
 
 The whole path from image to discs is tested without trained weights. The truth of a phantom is painted
 into an image: a dim tube for the canal, a bar across the image for each disc, whose grey value is its level,
-and a bright band to measure the others by. An artist that reads such paint stands in for the network.
+and a bright band to measure the others by. An predictor that reads such paint stands in for the network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from scipy import ndimage
 
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.heatmaps import Codec, DiscMaps
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
 from sct_deepspine.models.weights import Weights
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.dataset import Scan
@@ -30,7 +30,7 @@ CANAL_GREY, FIRST_GREY, LAST_GREY, BAND_GREY = 0.2, 0.5, 0.9, 1.0
 DISC_FROM = 0.45
 BAR_RADIUS_MM = 5.0
 BAND_MM = 28.0, 38.0
-COARSE = Codec(stride=2)
+COARSE = DiscCodec(stride=2)
 
 
 def paint_truth(scan: Scan, *, discs: bool = True, canal: bool = True) -> Volume:
@@ -51,20 +51,20 @@ def paint_truth(scan: Scan, *, discs: bool = True, canal: bool = True) -> Volume
 class PaintReader:
     """Stands in for a trained network: draws what :func:`paint_truth` painted.
 
-    ``edit`` may spoil the maps before they are handed out.
+    ``edit`` may corrupt the maps before they are handed out.
     """
 
     pixel_mm: float = 2.0
-    codec: Codec = COARSE
+    codec: DiscCodec = COARSE
     edit: Callable[[DiscMaps], DiscMaps] = lambda maps: maps
 
-    def draw(self, planes: Sequence[np.ndarray]) -> list[DiscMaps]:
+    def predict(self, planes: Sequence[np.ndarray]) -> list[DiscMaps]:
         """Draw the maps of planes."""
         return [self.edit(self._draw(plane)) for plane in planes]
 
     def attention(self, plane: np.ndarray) -> np.ndarray:
         """Attend to the discs."""
-        return self.draw([plane])[0].any_disc
+        return self.predict([plane])[0].any_disc
 
     def _draw(self, plane: np.ndarray) -> DiscMaps:
         inside = plane != 0
@@ -181,7 +181,7 @@ def save_scan() -> Callable[..., Path]:
 
 @pytest.fixture
 def use_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Weights]:
-    """Lets ``label_discs`` draw with given artists instead of trained networks."""
+    """Lets ``label_discs`` draw with given predictors instead of trained networks."""
 
     def use(locate: Any = None, refine: Any = None, **card: Any) -> Weights:
         weights = Weights("fake", "0" * 64, locate or PaintReader(), refine, card)

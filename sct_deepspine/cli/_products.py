@@ -81,10 +81,10 @@ class Products:
 
     def write(self, labels: DiscLabels) -> None:
         """Write everything that is asked for."""
-        asked, target, drawn = self.arguments, self.target, labels.drawn
+        asked, target, prediction = self.arguments, self.target, labels.prediction
         base = target.with_name(image_stem(target))
         stem = base.name.removesuffix("_discs")
-        if asked.attention and (drawn is None or drawn.attention is None):
+        if asked.attention and (prediction is None or prediction.attention is None):
             raise DeepSpineError("these weights have no attention map; leave -attention out")
         labels.to_array()  # fails before the first file is written, if it fails
         make_folder(target.parent)
@@ -97,10 +97,10 @@ class Products:
             write_text(self._add(base.with_name(f"{base.name}.csv")), labels.to_csv())
         if asked.slicer:
             outputs.write_markups(labels, self._add(base.with_name(f"{base.name}.mrk.json")))
-        if asked.heatmaps and drawn is not None:
-            outputs.write_heatmaps(drawn, self._add(base.with_name(f"{stem}_heatmaps.nii.gz")))
-        if asked.attention and drawn is not None:
-            outputs.write_attention(drawn, self._add(base.with_name(f"{stem}_attention.nii.gz")))
+        if asked.heatmaps and prediction is not None:
+            outputs.write_heatmaps(prediction, self._add(base.with_name(f"{stem}_heatmaps.nii.gz")))
+        if asked.attention and prediction is not None:
+            outputs.write_attention(prediction, self._add(base.with_name(f"{stem}_attention.nii.gz")))
         if asked.qc_png:
             from sct_deepspine.reporting.figures import write_png
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
-    from sct_deepspine.simulation.perturbations import LabelledScan
+    from sct_deepspine.io.annotations import LabelledScan
 
 __all__ = ["get_parser", "main"]
 
@@ -34,14 +35,14 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Label each scan under 28 changes that are hard on it, too, and judge the confidences",
+        help="Also label each scan under 28 perturbations, and score the confidences",
     )
     add(
         "-joined",
         type=int,
         default=0,
         metavar="N",
-        help="Also label N whole spines joined of the folder's necks and lumbar spines, whole and in part",
+        help="Also label N whole spines composed of the folder's cervical and lumbar scans",
     )
     add("-confidences", metavar="CSV", help="Write how sure the labelling was, and whether it was right")
     add("-reliability", metavar="PNG", help="Draw how often it was right against how sure it was")
@@ -59,21 +60,24 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sct_deepspine.evaluation.run import (
+        composite_cases,
         confidence_report,
+        evaluate_cases,
         evaluate_folder,
-        evaluate_stress,
-        evaluate_whole_spines,
-        judgements_csv,
+        folder_cases,
+        outcomes_csv,
         report,
         results_csv,
         stress_report,
     )
-    from sct_deepspine.io.annotations import label_cards
+    from sct_deepspine.io.annotations import read_annotations
     from sct_deepspine.io.files import write_text
+    from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.reporting.figures import write_reliability
 
-    total = len(label_cards(arguments.i))
-    each = evaluate_folder(arguments.i, weights=arguments.weights, device=arguments.device)
+    model = LabelingModel.load(arguments.weights, device=arguments.device)
+    total = len(read_annotations(arguments.i))
+    each = evaluate_folder(arguments.i, weights=model)
     results = list(tqdm(each, total=total, unit="scan", disable=None if arguments.v else True))
     if arguments.o:
         write_text(arguments.o, results_csv(results))
@@ -81,35 +85,35 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     logging.getLogger("sct_deepspine").setLevel(logging.ERROR)  # failures are the tables' to tell
     named = [("plain", result) for result in results]
     bar = {"unit": "case", "disable": None if arguments.v else True}
-    options = {"seed": arguments.seed, "weights": arguments.weights, "device": arguments.device}
     if arguments.stress:
-        named = list(tqdm(evaluate_stress(arguments.i, **options), **bar))
+        cases = folder_cases(arguments.i, seed=arguments.seed)
+        named = list(tqdm(evaluate_cases(cases, weights=model), **bar))
         print(f"\n{stress_report(named)}")
     if arguments.joined:
-        whole = list(tqdm(evaluate_whole_spines(_joined(arguments), **options), **bar))
+        cases = composite_cases(_composites(arguments), seed=arguments.seed)
+        whole = list(tqdm(evaluate_cases(cases, weights=model), **bar))
         print(f"\n{stress_report(whole)}")
         named += whole
     print(f"\n{confidence_report(result for _, result in named)}")
     if arguments.confidences:
-        write_text(arguments.confidences, judgements_csv(named))
+        write_text(arguments.confidences, outcomes_csv(named))
     if arguments.reliability:
-        write_reliability([j for _, result in named for j in result.judgements], arguments.reliability)
+        write_reliability([j for _, result in named for j in result.outcomes], arguments.reliability)
     return 0
 
 
-def _joined(arguments: argparse.Namespace) -> Iterator[tuple[str, LabelledScan]]:
+def _composites(arguments: argparse.Namespace) -> Iterator[LabelledScan]:
     import numpy as np
 
     from sct_deepspine.errors import ImageError
-    from sct_deepspine.simulation.composite import can_join, make_joined_scan
-    from sct_deepspine.simulation.perturbations import LabelledScan
-    from sct_deepspine.training.dataset import read_folder
+    from sct_deepspine.io.annotations import read_scans
+    from sct_deepspine.simulation.composite import can_compose, make_composite
 
-    scans = read_folder(arguments.i)
-    if not can_join(scans):
+    scans = read_scans(arguments.i)
+    if not can_compose(scans):
         raise ImageError(
             f"{arguments.i} holds no neck (C2/C3 to T1/T2) or no lumbar spine (T12/L1 to L5/S1) to join"
         )
     for number in range(arguments.joined):
-        scan = make_joined_scan(np.random.default_rng((arguments.seed, number)), scans)
-        yield f"joined {number + 1}", LabelledScan(scan.volume, scan.discs, scan.span_z_mm)
+        scan = make_composite(np.random.default_rng((arguments.seed, number)), scans)
+        yield replace(scan, name=f"composite {number + 1}", subject=f"composite {number + 1}")

@@ -178,7 +178,7 @@ def _label_file(arguments: argparse.Namespace, products: Any) -> DiscLabels:
         corrections = read_corrections(arguments.initlabel, labels)
         if corrections.anchors:
             labels = label_discs(volume, anchor=corrections.anchors, **options)
-        labels = labels.moved(corrections.places).without_ends(corrections.removed)
+        labels = labels.with_tips(corrections.places).without_ends(corrections.removed)
     labels = labels.of(arguments.i)
     return labels.with_upper_discs() if arguments.upper else labels
 

@@ -7,20 +7,25 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.cli._common import Arguments, run
 
 if TYPE_CHECKING:
-    from sct_deepspine.models.hourglass import StackedHourglass
-    from sct_deepspine.training.dataset import Scan
+    import numpy as np
+
+    from sct_deepspine.io.annotations import LabelledScan
+    from sct_deepspine.models.networks import Network
+    from sct_deepspine.models.weights import Weights
     from sct_deepspine.training.loop import TrainingConfig
 
 __all__ = ["get_parser", "main"]
 
 logger = logging.getLogger(__name__)
+
+Maker = Callable[["np.random.Generator"], "LabelledScan"]
 
 SOURCES: dict[str, Any] = {
     "i": None,
@@ -144,38 +149,61 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
-    """Fit the correction of the confidences and write the weights with it on their card."""
+    """Fit the correction of the confidences and write the weights with it on their model card."""
     from importlib.util import find_spec
 
-    from sct_deepspine.evaluation.run import read_judgements
+    from sct_deepspine.evaluation.run import read_outcomes
     from sct_deepspine.labeling.calibration import fit_calibration
     from sct_deepspine.models.weights import load_weights
     from sct_deepspine.training.export import save_weights
 
-    judgements = [j for path in arguments.confidences for j in read_judgements(path)]
+    outcomes = [j for path in arguments.confidences for j in read_outcomes(path)]
     given = load_weights(arguments.weights, device="cpu")
-    artists = {"locate": given.locate} | ({"refine": given.refine} if given.refine else {})
-    card = {k: v for k, v in given.card.items() if k not in ("format", "sha256", "networks")}
-    card["calibration"] = fit_calibration(judgements).as_card()
+    card = _own_card(given)
+    card["labeling"] = card["labeling"] | {"calibration": fit_calibration(outcomes).as_card()}
     path = Path(arguments.ofolder) / "weights.safetensors"
-    save_weights(path, artists, card, onnx=find_spec("onnx") is not None)
+    save_weights(path, given.networks, card, onnx=find_spec("onnx") is not None)
     if arguments.v:
-        print(f"{len(judgements)} judgements\nWritten: {path}")
+        print(f"{len(outcomes)} outcomes\nWritten: {path}")
     return 0
+
+
+def _own_card(weights: Weights) -> dict[str, Any]:
+    """Return a model card without what is written anew with each file."""
+    card = {k: v for k, v in weights.card.items() if k not in ("format", "sha256", "networks")}
+    if "labeling" not in card:  # format 1
+        moved = {"decoding": "decoding", "calibration": "calibration", "least_score": "minimum_score"}
+        card["labeling"] = {new: card.pop(old) for old, new in moved.items() if old in card}
+    return card
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from sct_deepspine.io.files import make_folder
+    from sct_deepspine.training.dataset import RandomPlanes
     from sct_deepspine.training.loop import train
+    from sct_deepspine.training.loss import disc_map_loss
+    from sct_deepspine.training.roles import DiscTask
     from sct_deepspine.training.validation import Validation, write_convergence
 
     config = _config(arguments)
+    task = DiscTask.from_dict(config.task)
     folder = Path(arguments.ofolder)
     make_folder(folder)
+    initial = _initial(arguments)
     training, validation = _scans(arguments)
-    judge = Validation(validation, config.codec, config.planes)
+
+    def planes(start: int, length: int) -> RandomPlanes:
+        seeded = {"seed": config.seed, "batch": config.batch}
+        return RandomPlanes(training, task.codec, task.planes, start=start, length=length, **seeded)
+
     train(
-        training, config, folder, evaluate=judge, resume=bool(arguments.resume), initial=_initial(arguments)
+        planes,
+        config,
+        folder,
+        loss=disc_map_loss,
+        evaluate=Validation(validation, task.codec, task.planes),
+        resume=bool(arguments.resume),
+        initial=initial,
     )
     write_convergence(folder)
     weights = _export(arguments, config, folder, training, validation)
@@ -186,8 +214,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _config(arguments: argparse.Namespace) -> TrainingConfig:
     from sct_deepspine.errors import DeepSpineError
-    from sct_deepspine.models.config import NetworkConfig
-    from sct_deepspine.training.loop import ROLES, TrainingConfig
+    from sct_deepspine.models.config import HourglassConfig
+    from sct_deepspine.training.loop import TrainingConfig
+    from sct_deepspine.training.roles import ROLES
 
     try:
         if arguments.config:
@@ -196,7 +225,7 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
             return replace(config, sources=_sources(arguments))
         _fill_sources(arguments, SOURCES)
         role = ROLES[arguments.role]
-        network = NetworkConfig(
+        network = HourglassConfig(
             channels=role.codec.channels,
             stacks=arguments.stacks or role.stacks,
             blocks=arguments.blocks,
@@ -206,8 +235,7 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
         )
         return TrainingConfig(
             network=network,
-            planes=role.planes,
-            codec=role.codec,
+            task=role.as_dict(),
             optimiser=arguments.optimiser,
             schedule=arguments.schedule,
             learning_rate=arguments.lr,
@@ -235,7 +263,7 @@ def _sources(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in SOURCES}
 
 
-def _initial(arguments: argparse.Namespace) -> StackedHourglass | None:
+def _initial(arguments: argparse.Namespace) -> Network | None:
     """Return the network to start from, if one is given."""
     from sct_deepspine.errors import WeightsError
     from sct_deepspine.models.backends.torch import TorchRuntime
@@ -243,37 +271,38 @@ def _initial(arguments: argparse.Namespace) -> StackedHourglass | None:
 
     if not arguments.weights:
         return None
-    given = load_weights(arguments.weights, device="cpu")
-    artist = given.locate if arguments.role == "locate" else given.refine
-    if artist is None or not isinstance(artist.runtime, TorchRuntime):
+    given = load_weights(arguments.weights, device="cpu").networks.get(arguments.role)
+    if given is None or not isinstance(given.runtime, TorchRuntime):
         raise WeightsError(f"{arguments.weights} holds no network to {arguments.role}")
-    return artist.runtime.network
+    return given.runtime.network
 
 
-def _scans(arguments: argparse.Namespace) -> tuple[list[Scan], list[Scan]]:
+def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[LabelledScan]]:
     """Return the scans to train on and those to choose by; no subject is in both."""
     import numpy as np
     from tqdm import tqdm
 
-    from sct_deepspine.simulation.composite import can_join, fit_tissues, make_joined_scan
+    from sct_deepspine.io.annotations import read_scans
+    from sct_deepspine.simulation.composite import can_compose, fit_tissues, make_composite
     from sct_deepspine.simulation.phantom import make_varied_phantom
-    from sct_deepspine.training.dataset import read_folder
 
-    def made(make: Callable[[np.random.Generator], Scan], count: int, title: str) -> list[Scan]:
+    def made(
+        make: Callable[[np.random.Generator], LabelledScan], count: int, title: str
+    ) -> list[LabelledScan]:
         numbers = tqdm(range(count), desc=title, disable=None if arguments.v else True)
         return [make(np.random.default_rng((arguments.seed, n))) for n in numbers]
 
-    training = read_folder(arguments.i) if arguments.i else []
+    training = [scan.deobliqued() for scan in read_scans(arguments.i)] if arguments.i else []
     if arguments.val:
-        validation = read_folder(arguments.val)
+        validation = read_scans(arguments.val)
     else:
         chosen, held = _split(arguments, sorted({scan.subject for scan in training}))
         validation = [scan for scan in training if scan.subject in held]
         training = [scan for scan in training if scan.subject in chosen]
     training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
-    joined: list[Scan] = []
-    if arguments.joined and can_join(training):
-        joined = made(lambda rng: make_joined_scan(rng, training), arguments.joined, "joined spines")
+    joined: list[LabelledScan] = []
+    if arguments.joined and can_compose(training):
+        joined = made(lambda rng: make_composite(rng, training), arguments.joined, "joined spines")
     elif arguments.joined:
         logger.warning("no joined spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
     phantoms = made(make_varied_phantom, arguments.phantoms, "phantoms")
@@ -311,28 +340,28 @@ def _export(
     arguments: argparse.Namespace,
     config: TrainingConfig,
     folder: Path,
-    training: list[Scan],
-    validation: list[Scan],
+    training: list[LabelledScan],
+    validation: list[LabelledScan],
 ) -> Path:
-    """Write the best network, with the other role's if there is one, and their card."""
+    """Write the best network, with the other role's if there is one, and their model card."""
     from importlib.util import find_spec
 
     from sct_deepspine.models.backends.torch import TorchRuntime
-    from sct_deepspine.models.predictor import Artist
-    from sct_deepspine.models.weights import load_weights
+    from sct_deepspine.models.weights import TrainedNetwork, load_weights
     from sct_deepspine.training.export import save_weights
     from sct_deepspine.training.loop import Checkpoint
+    from sct_deepspine.training.roles import DiscTask
 
     state = Checkpoint.start(config)
     state.load(folder / "best.safetensors")
-    artists = {
-        arguments.role: Artist(TorchRuntime(state.average.eval()), config.codec, config.planes.pixel_mm)
-    }
-    card = {"name": folder.name}
+    task = DiscTask.from_dict(config.task)
+    codec = {"kind": "discs"} | asdict(task.codec)
+    networks = {arguments.role: TrainedNetwork(TorchRuntime(state.averaged), codec, task.planes.pixel_mm)}
+    card: dict[str, Any] = {"name": folder.name}
     if arguments.other:
         other = load_weights(arguments.other, device="cpu")
-        artists = {"locate": other.locate} | ({"refine": other.refine} if other.refine else {}) | artists
-        card = {k: v for k, v in other.card.items() if k not in ("format", "sha256", "networks")} | card
+        networks = {**other.networks, **networks}
+        card = _own_card(other) | card
     counts = {
         "training": len(training),
         "validation": len(validation),
@@ -340,5 +369,5 @@ def _export(
         "score": state.best,
     }
     path = folder / "weights.safetensors"
-    save_weights(path, artists, card | {arguments.role: counts}, onnx=find_spec("onnx") is not None)
+    save_weights(path, networks, card | {arguments.role: counts}, onnx=find_spec("onnx") is not None)
     return path

@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from nibabel.affines import apply_affine
 
+from sct_deepspine.anatomy import DISC_VALUES
 from sct_deepspine.errors import DeepSpineError, ImageError
 from sct_deepspine.evaluation.landmarks import (
     LEVEL_RADIUS_MM,
@@ -24,31 +25,27 @@ from sct_deepspine.evaluation.landmarks import (
     score_scan,
 )
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.io.annotations import label_cards
-from sct_deepspine.io.images import read_volume
-from sct_deepspine.labeling.calibration import KINDS, Judgement, calibration_error, view_kind
+from sct_deepspine.io.annotations import LabelledScan, read_annotations
+from sct_deepspine.labeling.calibration import KINDS, Outcome, calibration_error, view_kind
 from sct_deepspine.labeling.pipeline import label_discs
-from sct_deepspine.simulation.perturbations import Case, LabelledScan, stressed, whole_spine_cases
+from sct_deepspine.simulation.perturbations import Case, perturbed, whole_spine_cases
 
 __all__ = [
     "Result",
+    "composite_cases",
     "confidence_report",
+    "evaluate_cases",
     "evaluate_folder",
-    "evaluate_stress",
-    "evaluate_whole_spines",
-    "judgements_csv",
-    "read_judgements",
+    "folder_cases",
+    "label_and_score",
+    "outcomes_csv",
+    "read_outcomes",
     "report",
     "results_csv",
-    "scored_discs",
-    "stress_cases",
     "stress_report",
 ]
 
 logger = logging.getLogger(__name__)
-
-SCORED = range(3, 26)
-"""Discs above C2/C3 and below L5/S1 are not labelled by default and not scored."""
 
 RIGHT_MM = 10.0
 """Under stress a disc is right if the prediction of the same value is this near."""
@@ -68,7 +65,7 @@ class Result:
         What the labelling said of itself; 0 where it failed.
     error
         The error's text where labelling failed, else empty.
-    judgements
+    outcomes
         What was said with which confidence and whether it was so: of the scan's levels, and of each
         disc that lies at a true one. Empty where labelling failed or an anchor was given.
     """
@@ -77,86 +74,85 @@ class Result:
     seconds: float
     level_confidence: float
     error: str = ""
-    judgements: tuple[Judgement, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def evaluate_folder(folder: str | Path, **options: Any) -> Iterator[Result]:
     """Label the scans of a folder, one after the other, with the options of ``label_discs``."""
-    for path, card in label_cards(folder):
-        image = path.parent / card["image"]
-        case = Case("plain", image, scored_discs(card), tuple(card["labelled_span_mm"]))
-        yield _label_and_score(card, case, options)
+    for annotation in read_annotations(folder):
+        scan = annotation.read()
+        yield label_and_score(
+            scan, Case("plain", annotation.path, dict(scan.discs), scan.span_z_mm), **options
+        )
 
 
-def evaluate_stress(folder: str | Path, *, seed: int = 0, **options: Any) -> Iterator[tuple[str, Result]]:
-    """Label the scans of a folder under every stress; yields the stress's name with each result."""
-    for card, case in stress_cases(folder, seed=seed):
-        yield case.stress, _label_and_score(card, case, options)
-
-
-def stress_cases(folder: str | Path, *, seed: int = 0) -> Iterator[tuple[dict[str, Any], Case]]:
-    """Yield the card of each scan of a folder with each stressed version of it."""
-    for index, (path, card) in enumerate(label_cards(folder)):
-        volume = read_volume(path.parent / card["image"])
-        scan = LabelledScan(volume, scored_discs(card), tuple(card["labelled_span_mm"]))
-        for case in stressed(scan, np.random.default_rng((seed, index))):
-            yield card, case
-
-
-def evaluate_whole_spines(
-    scans: Iterable[tuple[str, LabelledScan]], *, seed: int = 0, **options: Any
+def evaluate_cases(
+    cases: Iterable[tuple[LabelledScan, Case]], **options: Any
 ) -> Iterator[tuple[str, Result]]:
-    """Label whole spines, given with their names, under every change of theirs; yields as above."""
-    for index, (name, scan) in enumerate(scans):
-        card = {"image": name, "subject": name, "region": "whole spine", "contrast": "joined"}
+    """Label perturbed scans; yields the perturbation's name with each result."""
+    for scan, case in cases:
+        yield case.perturbation, label_and_score(scan, case, **options)
+
+
+def folder_cases(folder: str | Path, *, seed: int = 0) -> Iterator[tuple[LabelledScan, Case]]:
+    """Yield each scan of a folder with each perturbed version of it."""
+    for index, annotation in enumerate(read_annotations(folder)):
+        scan = annotation.read()
+        for case in perturbed(scan, np.random.default_rng((seed, index))):
+            yield scan, case
+
+
+def composite_cases(scans: Iterable[LabelledScan], *, seed: int = 0) -> Iterator[tuple[LabelledScan, Case]]:
+    """Yield each whole spine with each perturbed version of it."""
+    for index, scan in enumerate(scans):
         for case in whole_spine_cases(scan, np.random.default_rng((seed, index))):
-            yield case.stress, _label_and_score(card, case, options)
+            yield scan, case
 
 
-def scored_discs(card: dict[str, Any]) -> dict[int, FloatArray]:
-    """Return the true discs of a card that are scored, value to ``(3,)`` world."""
-    discs = {int(value): np.array(point, dtype=float) for value, point in card["discs"].items()}
-    return {value: point for value, point in discs.items() if value in SCORED}
-
-
-def _label_and_score(card: dict[str, Any], case: Case, options: dict[str, Any]) -> Result:
+def label_and_score(scan: LabelledScan, case: Case, **options: Any) -> Result:
+    """Label one case with the options of ``label_discs``, and score what comes out."""
     started = time.perf_counter()
     found: dict[int, FloatArray] = {}
     sure: list[float] = []
     confidence, error = 0.0, ""
     try:
         labels = label_discs(case.image, anchor=case.anchor, **options)
-        points = apply_affine(case.original_from_stressed, labels.points_world)
+        points = apply_affine(case.original_from_perturbed, labels.points_world)
         found = dict(zip(labels.values.tolist(), points, strict=True))
         confidence, sure = labels.level_confidence, labels.confidence.tolist()
     except DeepSpineError as failure:
         error = str(failure)
-        logger.warning("%s (%s): %s", card["image"], case.stress, error)
+        logger.warning("%s (%s): %s", scan.name, case.perturbation, error)
     seconds = time.perf_counter() - started
     score = score_scan(
-        case.truth,
-        found,
+        _scored(case.truth),
+        _scored(found),
         span_z_mm=case.span_z_mm,
-        name=card["image"],
-        subject=card["subject"],
-        region=card["region"],
-        contrast=card["contrast"],
+        name=scan.name,
+        subject=scan.subject,
+        region=scan.region,
+        contrast=scan.contrast,
     )
     judged = bool(found) and case.anchor is None
-    judgements = _judgements(case, found, sure, confidence, score) if judged else ()
-    return Result(score, seconds, confidence, error, judgements)
+    outcomes = _outcomes(case, found, sure, confidence, score) if judged else ()
+    return Result(score, seconds, confidence, error, outcomes)
 
 
-def _judgements(
+def _scored(discs: Mapping[int, FloatArray]) -> dict[int, FloatArray]:
+    """Leave out what is no disc: it is not written by default."""
+    return {value: point for value, point in discs.items() if value in DISC_VALUES}
+
+
+def _outcomes(
     case: Case, found: dict[int, FloatArray], sure: Sequence[float], confidence: float, score: ScanScore
-) -> tuple[Judgement, ...]:
+) -> tuple[Outcome, ...]:
     kind = view_kind(found)
     values, tips = list(case.truth), np.array(list(case.truth.values())).reshape(-1, 3)
-    out = [Judgement("scan", kind, confidence, score.levels_right)]
+    out = [Outcome("scan", kind, confidence, score.levels_right)]
     for (value, point), certainty in zip(found.items(), sure, strict=True):
         distance = np.linalg.norm(tips - point, axis=1)
         if len(distance) and distance.min() <= LEVEL_RADIUS_MM:
-            out.append(Judgement("disc", kind, certainty, values[int(distance.argmin())] == value))
+            out.append(Outcome("disc", kind, certainty, values[int(distance.argmin())] == value))
     return tuple(out)
 
 
@@ -178,11 +174,11 @@ def stress_report(results: Sequence[tuple[str, Result]]) -> str:
 
 def confidence_report(results: Iterable[Result]) -> str:
     """Return a table with a line per kind of view: how sure the labelling was, and how often it was right."""
-    judgements = [judgement for result in results for judgement in result.judgements]
+    outcomes = [outcome for result in results for outcome in result.outcomes]
     lines = [f"{'confidence of':<16} {'number':>6} {'said %':>7} {'right %':>8} {'calibration error %':>20}"]
     for part in ("scan", "disc"):
         for kind in (*KINDS, "all"):
-            own = [j for j in judgements if j.part == part and kind in (j.kind, "all")]
+            own = [j for j in outcomes if j.part == part and kind in (j.kind, "all")]
             if own:
                 said, right = np.array([j.confidence for j in own]), np.array([j.right for j in own])
                 gap = calibration_error(said, right)
@@ -191,20 +187,20 @@ def confidence_report(results: Iterable[Result]) -> str:
     return "\n".join(lines)
 
 
-def judgements_csv(results: Iterable[tuple[str, Result]]) -> str:
-    """Return one CSV line per judgement."""
+def outcomes_csv(results: Iterable[tuple[str, Result]]) -> str:
+    """Return one CSV line per outcome."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["stress", "scan", "part", "kind", "confidence", "right"])
     for stress, result in results:
-        for j in result.judgements:
+        for j in result.outcomes:
             row = [stress, result.score.name, j.part, j.kind, f"{j.confidence:.6f}", int(j.right)]
             writer.writerow(row)
     return text.getvalue()
 
 
-def read_judgements(path: str | Path) -> list[Judgement]:
-    """Read what :func:`judgements_csv` wrote.
+def read_outcomes(path: str | Path) -> list[Outcome]:
+    """Read what :func:`outcomes_csv` wrote.
 
     Raises
     ------
@@ -214,7 +210,7 @@ def read_judgements(path: str | Path) -> list[Judgement]:
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             return [
-                Judgement(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1")
+                Outcome(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1")
                 for row in csv.DictReader(file)
             ]
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -112,7 +112,7 @@ class Centerline:
         centres, masses = _centres_of_mass(np.asarray(mask_array), grid)
         return _fit(centres, np.minimum(masses / np.median(masses), 1) ** 3, smoothing_mm)
 
-    def moved(self, affine: ArrayLike) -> Centerline:
+    def transformed(self, affine: ArrayLike) -> Centerline:
         """Return the centreline carried along by a ``(4, 4)`` rigid map of the world."""
         return Centerline(apply_affine(np.asarray(affine), self.samples_world), self.length_mm)
 

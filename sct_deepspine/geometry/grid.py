@@ -2,7 +2,7 @@
 
 ==========  =====================================================================
 world       RAS+ millimetres; the only frame that crosses a module boundary
-slices      the world turned to lie along an image's sagittal slices (see :func:`slices_from_world`)
+slices      the world turned to lie along an image's sagittal slices (see :func:`deobliqued_from_world`)
 voxel       continuous index ``(i, j, k)``; a voxel's centre is at the integer
 straight    millimetres of the straightened space (see :mod:`sct_deepspine.geometry.straightening`)
 pixel       continuous ``(row, column)`` of a sagittal plane
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.errors import GeometryError
 
-__all__ = ["FloatArray", "Grid", "as_points", "slices_from_world"]
+__all__ = ["FloatArray", "Grid", "as_points", "deobliqued_from_world"]
 
 FloatArray = NDArray[np.float64]
 
@@ -103,7 +103,7 @@ class Grid:
         """Axis codes as nibabel writes them, such as ``"RAS"``. SCT writes the opposite letters."""
         return "".join(aff2axcodes(self.affine))
 
-    def moved(self, affine: ArrayLike) -> Grid:
+    def transformed(self, affine: ArrayLike) -> Grid:
         """Return the grid carried along by a ``(4, 4)`` map of the world."""
         return Grid(self.shape, np.asarray(affine, dtype=np.float64) @ self.affine)
 
@@ -127,7 +127,7 @@ class Grid:
         return self.world_from_voxel(np.indices((2, 2, 2)).reshape(3, 8).T * upper)
 
 
-def slices_from_world(grid: Grid) -> FloatArray:
+def deobliqued_from_world(grid: Grid) -> FloatArray:
     """Return the turn after which sagittal slices lie along the world's axes, ``(4, 4)``.
 
     Whoever took oblique sagittal slices laid them along the spine. Axial or coronal slices, more than twice

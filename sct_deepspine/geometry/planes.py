@@ -1,6 +1,7 @@
-"""Sheets of pixels laid through a volume, and what the network sees on them.
+"""Planes laid through a volume, and the grey values read on them.
 
-A sheet is a grid of world points: a flat sagittal plane, or one that follows a curved spine.
+A sampling plane is a grid of world points: a flat sagittal plane, or one bent along a curved spine (a
+curved planar reformat).
 Rows run from superior to inferior, columns from posterior to anterior, both in equal steps of mm.
 """
 
@@ -15,30 +16,38 @@ from scipy.ndimage import map_coordinates
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.straightening import PointMap
-from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.geometry.straightening import StraighteningTransform
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 
 __all__ = [
     "SLAB_MM",
-    "Sheet",
-    "extent",
-    "flat_sheet",
-    "middle_sheet",
+    "SamplingPlane",
+    "midsagittal_plane",
     "normalise",
+    "sagittal_plane",
+    "sagittal_planes",
     "sample",
-    "sheets_across",
-    "straight_sheet",
+    "straightened_plane",
 ]
 
 SLAB_MM = 4.0
-"""Thickness averaged across the mid-sagittal sheet, wherever a network looks at one."""
+"""Thickness averaged across the midsagittal plane, wherever a network looks at one."""
+
+ROUNDING = 1e-3
+"""Share of a plane or a row that comes of a header's rounding and makes no further one."""
+
+WIDEST_MM = 200.0
+"""Parallel planes are laid over this width at most, about the middle of the image."""
+
+POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
+"""Columns of the straightened plane, from the centreline."""
 
 ANTERIOR = np.array([0.0, 1.0, 0.0])
 SUPERIOR = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Sheet:
+class SamplingPlane:
     """A grid of pixels whose centres are world points.
 
     Parameters
@@ -48,7 +57,7 @@ class Sheet:
     pixel_mm
         Edge of a pixel.
     axes
-        ``(3, 3)``; its columns are the world directions right, anterior and superior of a native sheet.
+        ``(3, 3)``; its columns are the world directions right, anterior and superior of a native plane.
     """
 
     points_world: FloatArray
@@ -76,23 +85,23 @@ class Sheet:
         return upper * (1 - down) + lower * down
 
     def pixel_from_world(self, points: ArrayLike) -> FloatArray:
-        """Project ``(K, 3)`` world points along its first axis on a native sheet, ``(K, 2)`` pixels.
+        """Project ``(K, 3)`` world points along its first axis on a native plane, ``(K, 2)`` pixels.
 
-        Native sheets step along the two other axes only, however they bend sideways.
+        Native planes step along the two other axes only, however they bend sideways.
         """
         offset = np.asarray(points, dtype=np.float64).reshape(-1, 3) - self.points_world[0, 0]
         _, anterior, superior = (offset @ self.axes).T
         return np.stack([-superior, anterior], axis=1) / self.pixel_mm
 
-    def moved(self, affine: ArrayLike) -> Sheet:
-        """Return the sheet carried along by a ``(4, 4)`` rigid map of the world."""
+    def transformed(self, affine: ArrayLike) -> SamplingPlane:
+        """Return the plane carried along by a ``(4, 4)`` rigid map of the world."""
         rigid = np.asarray(affine, dtype=np.float64)
         return replace(
             self, points_world=apply_affine(rigid, self.points_world), axes=rigid[:3, :3] @ self.axes
         )
 
-    def refined(self, factor: int) -> Sheet:
-        """Return the sheet of ``factor`` × ``factor`` sub-pixels of each pixel."""
+    def subdivided(self, factor: int) -> SamplingPlane:
+        """Return the plane of ``factor`` × ``factor`` sub-pixels of each pixel."""
         if factor == 1:
             return self
         inside = (np.arange(factor) + 0.5) / factor - 0.5
@@ -103,9 +112,9 @@ class Sheet:
         return replace(self, points_world=points, pixel_mm=self.pixel_mm / factor)
 
 
-def flat_sheet(
+def sagittal_plane(
     corner_world: ArrayLike, shape: tuple[int, int], pixel_mm: float, *, lateral_mm: ArrayLike | None = None
-) -> Sheet:
+) -> SamplingPlane:
     """Lay a sagittal plane whose first pixel (superior, posterior) is at a world point.
 
     Parameters
@@ -127,44 +136,44 @@ def flat_sheet(
     )
     if lateral_mm is not None:
         points[..., 0] = np.asarray(lateral_mm, dtype=np.float64)[:, None]
-    return Sheet(points, pixel_mm)
+    return SamplingPlane(points, pixel_mm)
 
 
 def sample(
     volume: Volume,
-    sheet: Sheet,
+    plane: SamplingPlane,
     *,
     slab_mm: float = 0.0,
     oversample: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Read a volume on a sheet: the mean over each pixel's area and over a slab.
+    """Read a volume on a plane: the mean over each pixel's area and over a slab.
 
     Parameters
     ----------
     volume
         The volume to read.
-    sheet
+    plane
         Where.
     slab_mm
-        Thickness over which the volume is averaged, along the sheet's first axis.
+        Thickness over which the volume is averaged, along the plane's first axis.
     oversample
         Sub-pixels per pixel edge; by default as many as the volume resolves.
 
     Returns
     -------
-    plane
+    image
         ``(rows, columns)`` means, 0 where nothing was read.
     inside
         ``(rows, columns)``, true where the pixel's centre lies in the volume.
     """
     if oversample is None:
-        oversample = max(1, round(sheet.pixel_mm / max(float(np.sort(volume.grid.spacing_mm)[1]), 0.25)))
-    fine = sheet.refined(oversample).points_world
+        oversample = max(1, round(plane.pixel_mm / max(float(np.sort(volume.grid.spacing_mm)[1]), 0.25)))
+    fine = plane.subdivided(oversample).points_world
     offsets = _slab_offsets(volume, slab_mm)
     total = np.zeros(fine.shape[:2], dtype=np.float32)
     count = np.zeros(fine.shape[:2], dtype=np.float32)
     for offset in offsets:
-        values, inside = _read(volume, fine + offset * sheet.axes[:, 0])
+        values, inside = _read(volume, fine + offset * plane.axes[:, 0])
         total += np.where(inside, values, 0)
         count += inside
     total, count = _block_sum(total, oversample), _block_sum(count, oversample)
@@ -194,77 +203,54 @@ def _block_sum(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     return fine.reshape(rows, factor, columns, factor).sum(axis=(1, 3))
 
 
-def normalise(plane: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+def normalise(image: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Scale grey values for the network: robust range, zero mean, unit spread; 0 outside.
 
     What lies outside the image is one constant: an edge repeated would draw a canal that goes on.
     """
     if not inside.any():
-        return np.zeros_like(plane)
-    values = plane[inside]
+        return np.zeros_like(image)
+    values = image[inside]
     low, high = np.percentile(values, (1, 99))
     if high <= low:
-        return np.zeros_like(plane)
-    scaled = np.clip((plane - low) / (high - low), -0.1, 1.3)
+        return np.zeros_like(image)
+    scaled = np.clip((image - low) / (high - low), -0.1, 1.3)
     mean, spread = scaled[inside].mean(), scaled[inside].std()
     return np.where(inside, (scaled - mean) / max(float(spread), 1e-3), 0).astype(np.float32)
 
 
-PLANE_STEP_MM = 8.0
-
-
-TRACE = 1e-3
-"""Share of a plane or a row that comes of a header's rounding and makes no further one."""
-
-
-WIDEST_MM = 200.0
-"""Planes are laid over this width at most, about the middle of the image."""
-
-
-def middle_sheet(volume: Volume, centerline: Centerline, pixel_mm: float) -> Sheet:
-    """Lay one sheet over the whole view, bent sideways to stay on the centreline."""
-    low, high = extent(volume)
+def midsagittal_plane(view: DeobliquedVolume, centerline: Centerline, pixel_mm: float) -> SamplingPlane:
+    """Lay one plane over the whole view, bent sideways to stay on a centreline."""
+    low, high = view.extent_mm()
     shape = _shape(low, high, pixel_mm)
-    line = centerline.samples_world
+    line = apply_affine(view.deobliqued_from_world, centerline.samples_world)
     order = np.argsort(line[:, 2])
     z = high[2] - pixel_mm * (np.arange(shape[0]) + 0.5)
     lateral = np.interp(z, line[order, 2], line[order, 0])
-    return flat_sheet(_corner(low, high, pixel_mm), shape, pixel_mm, lateral_mm=lateral)
+    plane = sagittal_plane(_corner(low, high, pixel_mm), shape, pixel_mm, lateral_mm=lateral)
+    return plane.transformed(view.world_from_deobliqued)
 
 
-def extent(volume: Volume) -> tuple[FloatArray, FloatArray]:
-    """Return the lowest and highest world coordinates of the volume's voxels, faces included."""
-    faces = np.indices((2, 2, 2)).reshape(3, 8).T * volume.grid.shape - 0.5
-    corners = volume.grid.world_from_voxel(faces)
-    return corners.min(axis=0), corners.max(axis=0)
-
-
-def _shape(low: FloatArray, high: FloatArray, pixel_mm: float) -> tuple[int, int]:
-    rows, columns = np.ceil((high - low)[[2, 1]] / pixel_mm - TRACE).astype(int)
-    return max(int(rows), 1), max(int(columns), 1)
-
-
-def _corner(low: FloatArray, high: FloatArray, pixel_mm: float) -> FloatArray:
-    return np.array([(low[0] + high[0]) / 2, low[1] + pixel_mm / 2, high[2] - pixel_mm / 2])
-
-
-def sheets_across(volume: Volume, pixel_mm: float) -> list[Sheet]:
-    """Lay parallel sagittal planes across a volume, no denser than every 8 mm."""
-    low, high = extent(volume)
+def sagittal_planes(view: DeobliquedVolume, pixel_mm: float, *, step_mm: float) -> list[SamplingPlane]:
+    """Lay parallel sagittal planes across a view, about as far apart as asked for."""
+    low, high = view.extent_mm()
     middle, width = (low[0] + high[0]) / 2, min(high[0] - low[0], WIDEST_MM)
-    count = max(1, round(width / PLANE_STEP_MM - TRACE))
+    count = max(1, round(width / step_mm - ROUNDING))
     shape = _shape(low, high, pixel_mm)
     corner = _corner(low, high, pixel_mm)
     places = middle + width * ((np.arange(count) + 0.5) / count - 0.5)
-    return [flat_sheet([x, corner[1], corner[2]], shape, pixel_mm) for x in places]
+    planes = [sagittal_plane([x, corner[1], corner[2]], shape, pixel_mm) for x in places]
+    return [plane.transformed(view.world_from_deobliqued) for plane in planes]
 
 
-POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
-"""Columns of the straight sheet, from the centreline."""
-
-
-def straight_sheet(space: PointMap, z_mm: tuple[float, float], pixel_mm: float) -> Sheet:
-    """Lay the mid-sagittal sheet of the straight space between two straight heights.
+def straightened_plane(
+    space: StraighteningTransform,
+    z_mm: tuple[float, float],
+    pixel_mm: float,
+    *,
+    axes: FloatArray | None = None,
+) -> SamplingPlane:
+    """Lay the mid-sagittal plane of the straight space between two straight heights.
 
     Parameters
     ----------
@@ -274,9 +260,21 @@ def straight_sheet(space: PointMap, z_mm: tuple[float, float], pixel_mm: float) 
         Lowest and highest straight z.
     pixel_mm
         Edge of a pixel.
+    axes
+        As of :class:`SamplingPlane`; the world's by default.
     """
     y = np.arange(POSTERIOR_MM + pixel_mm / 2, ANTERIOR_MM, pixel_mm)
     z = np.arange(z_mm[1], z_mm[0] - pixel_mm, -pixel_mm)
     points = np.zeros((len(z), len(y), 3))
     points[..., 1], points[..., 2] = y, z[:, None]
-    return Sheet(space.native_from_straight(points.reshape(-1, 3)).reshape(points.shape), pixel_mm)
+    world = space.native_from_straight(points.reshape(-1, 3)).reshape(points.shape)
+    return SamplingPlane(world, pixel_mm, np.eye(3) if axes is None else axes)
+
+
+def _shape(low: FloatArray, high: FloatArray, pixel_mm: float) -> tuple[int, int]:
+    rows, columns = np.ceil((high - low)[[2, 1]] / pixel_mm - ROUNDING).astype(int)
+    return max(int(rows), 1), max(int(columns), 1)
+
+
+def _corner(low: FloatArray, high: FloatArray, pixel_mm: float) -> FloatArray:
+    return np.array([(low[0] + high[0]) / 2, low[1] + pixel_mm / 2, high[2] - pixel_mm / 2])

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, as_points
 
-__all__ = ["MovedSpace", "PointMap", "SlidSpace", "StraightSpace"]
+__all__ = ["ComposedSpace", "ShearedSpace", "StraightSpace", "StraighteningTransform"]
 
 MIN_STRETCH = 0.1
 """Least native length per straight length along z; towards the centre of curvature it falls to 0."""
@@ -33,7 +33,7 @@ MAX_STEPS = 30
 TOLERANCE_MM = 1e-9
 
 
-class PointMap(Protocol):
+class StraighteningTransform(Protocol):
     """The two maps of a straight space, whatever made it."""
 
     @property
@@ -171,8 +171,8 @@ class StraightSpace:
 
 
 @dataclass(frozen=True, eq=False)
-class SlidSpace:
-    """A space that follows a centreline without straightening it: axial slices slid over each other.
+class ShearedSpace:
+    """A space that follows a centreline without straightening it: axial slices shifted over each other.
 
     Its x and y are those of the world, counted from the centreline at the same height; its z is the world's.
 
@@ -191,16 +191,16 @@ class SlidSpace:
         return float(z.min()), float(z.max())
 
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
-        """Take ``(K, 3)`` slid points (mm) to the world."""
-        slid = as_points(points)
-        return slid + self._slide(slid[:, 2])
+        """Take ``(K, 3)`` sheared points (mm) to the world."""
+        sheared = as_points(points)
+        return sheared + self._shear(sheared[:, 2])
 
     def straight_from_native(self, points: ArrayLike) -> FloatArray:
-        """Take ``(K, 3)`` world points to the slid space (mm)."""
+        """Take ``(K, 3)`` world points to the sheared space (mm)."""
         native = as_points(points)
-        return native - self._slide(native[:, 2])
+        return native - self._shear(native[:, 2])
 
-    def _slide(self, z: FloatArray) -> FloatArray:
+    def _shear(self, z: FloatArray) -> FloatArray:
         line = self.centerline.samples_world
         line = line[np.argsort(line[:, 2])]
         x, y = (np.interp(z, line[:, 2], line[:, axis]) for axis in (0, 1))
@@ -208,19 +208,19 @@ class SlidSpace:
 
 
 @dataclass(frozen=True, eq=False)
-class MovedSpace:
-    """A straight space as it is seen from a world that was moved.
+class ComposedSpace:
+    """A straight space that was built in another frame than the world.
 
     Parameters
     ----------
     space
-        A straight space of the world.
-    moved_from_world
-        ``(4, 4)`` the map by which the world was moved.
+        A straight space of that frame.
+    world_from_frame
+        ``(4, 4)`` rigid map from that frame to the world.
     """
 
-    space: PointMap
-    moved_from_world: FloatArray
+    space: StraighteningTransform
+    world_from_frame: FloatArray
 
     @property
     def z_mm(self) -> tuple[float, float]:
@@ -228,13 +228,13 @@ class MovedSpace:
         return self.space.z_mm
 
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
-        """Take ``(K, 3)`` straight points to the moved world."""
-        return apply_affine(self.moved_from_world, self.space.native_from_straight(points))
+        """Take ``(K, 3)`` straight points to the world."""
+        return apply_affine(self.world_from_frame, self.space.native_from_straight(points))
 
     def straight_from_native(self, points: ArrayLike) -> FloatArray:
-        """Take ``(K, 3)`` points of the moved world to the straight space."""
+        """Take ``(K, 3)`` world points to the straight space."""
         return self.space.straight_from_native(
-            apply_affine(np.linalg.inv(self.moved_from_world), as_points(points))
+            apply_affine(np.linalg.inv(self.world_from_frame), as_points(points))
         )
 
 

@@ -1,4 +1,4 @@
-"""One in-memory volume: voxels and where they are."""
+"""One in-memory volume: voxels and where they are; and the frame in which its slices lie straight."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import ArrayLike, NDArray
 
-from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, deobliqued_from_world
 
-__all__ = ["Volume"]
+__all__ = ["DeobliquedVolume", "Volume"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Volume:
         affine = self.grid.affine @ inv_ornt_aff(to_ras, self.grid.shape)
         return Volume(data, Grid(data.shape, affine), self.source)
 
-    def moved(self, affine: ArrayLike) -> Volume:
+    def transformed(self, affine: ArrayLike) -> Volume:
         """Return the volume carried along by a ``(4, 4)`` map of the world."""
-        return Volume(self.data, self.grid.moved(affine), self.source)
+        return Volume(self.data, self.grid.transformed(affine), self.source)
 
     def block_mean(self, block_mm: tuple[float, float, float]) -> Volume:
         """Average whole blocks of voxels of about a size; an axis that is as coarse already is kept.
@@ -69,3 +70,52 @@ class Volume:
         affine = self.grid.affine @ np.diag([*factor, 1.0])
         affine[:3, 3] = self.grid.world_from_voxel((factor - 1) / 2)[0]
         return Volume(total / factor.prod(), Grid(total.shape, affine), self.source)
+
+
+@dataclass(frozen=True)
+class DeobliquedVolume:
+    """A volume, and the *deobliqued* frame in which its sagittal slices lie along the axes.
+
+    The volume stays in the world. What is laid out along its slices (sagittal planes, heights) is laid out
+    in the deobliqued frame and handed out in the world: both maps are here.
+
+    Parameters
+    ----------
+    volume
+        Voxel axes closest to RAS+.
+    deobliqued_from_world
+        ``(4, 4)`` rotation; see :func:`sct_deepspine.geometry.grid.deobliqued_from_world`.
+    """
+
+    volume: Volume
+    deobliqued_from_world: FloatArray
+
+    @classmethod
+    def of(cls, volume: Volume) -> DeobliquedVolume:
+        """Take a volume of any orientation."""
+        ras = volume.as_ras()
+        return cls(ras, deobliqued_from_world(ras.grid))
+
+    @property
+    def world_from_deobliqued(self) -> FloatArray:
+        """``(4, 4)`` the inverse rotation."""
+        return np.linalg.inv(self.deobliqued_from_world).astype(np.float64)
+
+    @property
+    def axes(self) -> FloatArray:
+        """``(3, 3)``; columns are the world directions right, anterior and superior along the slices."""
+        return self.world_from_deobliqued[:3, :3].astype(np.float64)
+
+    def heights_mm(self, points_world: ArrayLike) -> FloatArray:
+        """Return how far superior ``(K, 3)`` world points lie along the slices, ``(K,)`` deobliqued mm."""
+        return apply_affine(self.deobliqued_from_world, as_points(points_world))[:, 2]
+
+    def extent_mm(self) -> tuple[FloatArray, FloatArray]:
+        """Return the lowest and highest deobliqued coordinates of the voxels, faces included."""
+        faces = np.indices((2, 2, 2)).reshape(3, 8).T * self.volume.grid.shape - 0.5
+        corners = apply_affine(self.deobliqued_from_world, self.volume.grid.world_from_voxel(faces))
+        return corners.min(axis=0), corners.max(axis=0)
+
+    def block_mean(self, block_mm: tuple[float, float, float]) -> DeobliquedVolume:
+        """Average whole blocks of voxels; see :meth:`Volume.block_mean`."""
+        return DeobliquedVolume(self.volume.block_mean(block_mm), self.deobliqued_from_world)

@@ -1,34 +1,236 @@
-"""Where the discs of labelled scans are: JSON cards, or the label images of a BIDS dataset."""
+"""Labelled scans: what a person said of a scan, from JSON files or the label images of a BIDS dataset."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter1d
+
+from sct_deepspine.anatomy import CANAL_BEHIND_TIP_MM, DISC_VALUES, LANDMARK_VALUES
 from sct_deepspine.errors import ImageError
-from sct_deepspine.io.bids import find_labels, is_bids
-from sct_deepspine.labeling.anchors import anchors_from_labels
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
+from sct_deepspine.io.bids import find_labels, image_stem, is_bids
+from sct_deepspine.io.images import ImageLike, read_mask, read_volume
 
-__all__ = ["label_cards"]
+__all__ = [
+    "CANAL_TISSUE",
+    "DISC_TISSUE",
+    "VERTEBRA_TISSUE",
+    "Annotation",
+    "LabelledScan",
+    "canal_points",
+    "label_centres",
+    "read_annotations",
+    "read_scans",
+    "slice_centres",
+]
 
-DISC_VALUES = range(1, 26)
+VERTEBRA_TISSUE, DISC_TISSUE, CANAL_TISSUE = 1, 2, 3
+"""Values of a tissue mask."""
+
 SPAN_MARGIN_MM = 6.0
 """Labels of a BIDS dataset are known to be complete to this far beyond the outermost."""
 
-NEEDED = ("image", "subject", "region", "contrast", "discs", "labelled_span_mm")
+UNKNOWN_MM = 6.0, 40.0
+"""Where the next landmark beyond the last labelled point may lie."""
+
+REQUIRED = ("image", "subject", "region", "contrast", "discs", "labelled_span_mm")
+LATERAL_SMOOTHING_SLICES = 6
+CANAL_REACH_MM = 20.0
 
 
-def label_cards(folder: str | Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Read the cards of a folder's labelled scans; JSON files without ``discs`` are passed over.
+@dataclass(frozen=True, eq=False)
+class LabelledScan:
+    """One scan with its truth.
 
-    The scans of a BIDS dataset get cards made of their label images: the discs between 1 and 25, and
-    as span what lies between the outermost of them, since beyond it discs may be visible.
+    Parameters
+    ----------
+    name
+        For tables and messages.
+    subject
+        Whose scan it is; sets are split by subject.
+    region, contrast
+        For tables, and for sampling evenly.
+    volume
+        The scan.
+    discs
+        Disc value → ``(3,)`` posterior tip, world.
+    span_z_mm
+        World z between which every visible disc is labelled.
+    landmarks
+        Value → ``(3,)`` world of what is no disc but tells the level: the tip (1) and the base (2) of the
+        dens, and S1/S2 (26).
+    unnamed
+        ``(N, 3)`` tips of discs of which no one can tell the value, world.
+    centerline_world
+        ``(N, 3)`` cord or canal centres, one per slice, z ascending, or None.
+    tissue
+        Tissue mask on the volume's grid, or None.
+    """
+
+    name: str
+    subject: str
+    region: str
+    contrast: str
+    volume: Volume
+    discs: Mapping[int, FloatArray]
+    span_z_mm: tuple[float, float]
+    landmarks: Mapping[int, FloatArray] = field(default_factory=dict)
+    unnamed: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
+    centerline_world: FloatArray | None = None
+    tissue: Volume | None = None
+
+    @property
+    def levels(self) -> dict[int, FloatArray]:
+        """Discs and landmarks together."""
+        return {**self.discs, **self.landmarks}
+
+    @property
+    def group(self) -> str:
+        """Region and contrast."""
+        return f"{self.region.split(' (')[0]} {self.contrast}"
+
+    def is_known(self, z_mm: FloatArray) -> NDArray[np.bool_]:
+        """Tell at which world z an empty "any disc" map is the truth.
+
+        Nothing above the dens and nothing below S1/S2 is predicted, so that the span is open there, except
+        where a landmark must be that is not labelled. A scan without any disc is one without a spine.
+        """
+        low, high = self.span_z_mm
+        if not self.discs:
+            return np.ones(z_mm.shape, dtype=bool)
+        top, bottom = min(self.levels), max(self.levels)
+        known = ((z_mm < high) | (top <= DISC_VALUES[0])) & ((z_mm > low) | (bottom >= DISC_VALUES[-1]))
+        if 1 < top <= DISC_VALUES[0]:
+            above = z_mm - self.levels[top][2]
+            known &= (above < UNKNOWN_MM[0]) | (above > UNKNOWN_MM[1] * (top - 1))
+        if bottom == DISC_VALUES[-1]:
+            below = self.levels[bottom][2] - z_mm
+            known &= (below < UNKNOWN_MM[0]) | (below > UNKNOWN_MM[1])
+        return known
+
+    def lateral_mm(self, z_mm: FloatArray) -> FloatArray:
+        """World x of the spine's middle at world z."""
+        if self.centerline_world is not None:
+            line = self.centerline_world
+            smooth = gaussian_filter1d(line[:, 0], LATERAL_SMOOTHING_SLICES, mode="nearest")
+            return np.interp(z_mm, line[:, 2], smooth)
+        if not self.discs:
+            return np.full_like(z_mm, self.volume.grid.corners_world()[:, 0].mean())
+        points = np.array(list(self.levels.values()))
+        low, high = points[:, 2].min(), points[:, 2].max()
+        parabola = np.polynomial.Polynomial.fit(points[:, 2], points[:, 0], min(2, len(points) - 1))
+        return parabola(np.clip(z_mm, low, high))
+
+    def deobliqued(self) -> LabelledScan:
+        """Return the scan in the frame in which its sagittal slices lie along the axes, as for labelling."""
+        view = DeobliquedVolume.of(self.volume)
+        to_frame, middle = view.deobliqued_from_world, view.volume.grid.middle_world
+        line = self.centerline_world
+        return replace(
+            self,
+            volume=view.volume.transformed(to_frame),
+            discs={value: apply_affine(to_frame, tip) for value, tip in self.discs.items()},
+            landmarks={value: apply_affine(to_frame, tip) for value, tip in self.landmarks.items()},
+            unnamed=apply_affine(to_frame, self.unnamed),
+            # The heights of a span are told at the middle of the image.
+            span_z_mm=tuple(  # type: ignore[arg-type]
+                float(apply_affine(to_frame, [middle[0], middle[1], z])[2]) if np.isfinite(z) else z
+                for z in self.span_z_mm
+            ),
+            centerline_world=None if line is None else apply_affine(to_frame, line),
+            tissue=None if self.tissue is None else self.tissue.as_ras().transformed(to_frame),
+        )
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is said of a scan, before a voxel is read.
+
+    Parameters
+    ----------
+    path
+        The image.
+    values
+        The content of the JSON file; see :func:`read_annotations`.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+
+    @property
+    def subject(self) -> str:
+        """Whose scan it is."""
+        return str(self.values["subject"])
+
+    def points(self, key: str = "discs") -> dict[int, FloatArray]:
+        """Return the points of an entry, value → ``(3,)`` world."""
+        entry = self.values.get(key, {})
+        return {int(value): np.array(point, dtype=np.float64) for value, point in entry.items()}
+
+    def read(self) -> LabelledScan:
+        """Read the scan and its masks.
+
+        Raises
+        ------
+        ImageError
+            If an image can't be read.
+        """
+        folder, values = self.path.parent, self.values
+        tissue_name = values.get("tissue_seg", values.get("vertebra_seg"))
+        tissue = read_volume(folder / tissue_name) if tissue_name else None
+        canal = None
+        if "cord_seg" in values:
+            canal = read_mask(folder / values["cord_seg"])
+        elif "tissue_seg" in values and tissue is not None:
+            canal = Volume(tissue.data == CANAL_TISSUE, tissue.grid)
+        low, high = values["labelled_span_mm"]
+        return LabelledScan(
+            name=image_stem(self.path),
+            subject=self.subject,
+            region=values["region"],
+            contrast=values["contrast"],
+            volume=read_volume(self.path),
+            discs=self.points(),
+            span_z_mm=(float(low), float(high)),
+            landmarks=self.points("landmarks"),
+            centerline_world=None if canal is None else slice_centres(canal),
+            tissue=tissue,
+        )
+
+
+def read_scans(folder: str | Path) -> list[LabelledScan]:
+    """Read every labelled scan of a folder; see :func:`read_annotations`.
+
+    Raises
+    ------
+    ImageError
+        If the folder holds no labelled scan, or one can't be read.
+    """
+    return [annotation.read() for annotation in read_annotations(folder)]
+
+
+def read_annotations(folder: str | Path) -> list[Annotation]:
+    """Find the labelled scans of a folder; JSON files without ``discs`` are passed over.
+
+    ``NAME.json`` holds ``image``, ``subject``, ``region``, ``contrast``, ``discs`` (value → world mm),
+    ``labelled_span_mm`` (world z); it may hold ``landmarks``, ``cord_seg``, ``tissue_seg``, ``vertebra_seg``.
+    In a BIDS dataset the label images say where the discs are, and the span is what lies between the
+    outermost of them, since beyond it discs may be visible.
 
     Returns
     -------
     list
-        Path and content of each card, sorted by name; ``image`` is relative to the path's folder.
+        Sorted by name.
 
     Raises
     ------
@@ -36,52 +238,95 @@ def label_cards(folder: str | Path) -> list[tuple[Path, dict[str, Any]]]:
         If there is none, or one can't be used.
     """
     if is_bids(folder):
-        return _bids_cards(Path(folder))
-    cards = []
+        return _bids_annotations(Path(folder))
+    annotations = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            card = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ImageError(f"{path} can't be read as JSON ({' '.join(str(error).split())})") from error
-        if isinstance(card, dict) and "discs" in card:
-            _check(path, card)
-            cards.append((path, card))
-    if not cards:
+        if isinstance(values, dict) and "discs" in values:
+            _check(path, values)
+            annotations.append(Annotation(path.parent / values["image"], values))
+    if not annotations:
         raise ImageError(f"no labelled scan (NAME.json with 'discs', beside NAME.nii.gz) in {folder}")
-    return cards
+    return annotations
 
 
-def _bids_cards(dataset: Path) -> list[tuple[Path, dict[str, Any]]]:
-    cards = []
+def _bids_annotations(dataset: Path) -> list[Annotation]:
+    annotations = []
     for scan, label in find_labels(dataset):
-        discs = {value: point for value, point in anchors_from_labels(label).items() if value in DISC_VALUES}
+        centres = label_centres(label)
+        discs = {v: p for v, p in centres.items() if v in DISC_VALUES or v in LANDMARK_VALUES[:2]}
         if len(discs) < 2:
             continue
         heights = [float(point[2]) for point in discs.values()]
-        card = {
-            "image": scan.path.name,
+        values = {
             "subject": scan.subject,
             "region": "spine",
             "contrast": scan.contrast,
             "discs": {str(value): point.tolist() for value, point in sorted(discs.items())},
             "labelled_span_mm": [min(heights) - SPAN_MARGIN_MM, max(heights) + SPAN_MARGIN_MM],
         }
-        cards.append((scan.path.with_name(f"{scan.stem}.json"), card))
-    if not cards:
+        annotations.append(Annotation(scan.path, values))
+    if not annotations:
         raise ImageError(
             f"no scan of {dataset} has disc labels (derivatives/labels/**/*_label-discs_dlabel.nii.gz)"
         )
-    return cards
+    return annotations
 
 
-def _check(path: Path, card: dict[str, Any]) -> None:
-    missing = [key for key in NEEDED if key not in card]
+def _check(path: Path, values: dict[str, Any]) -> None:
+    missing = [key for key in REQUIRED if key not in values]
     if missing:
         raise ImageError(f"{path} lacks {', '.join(missing)}")
+    form = "discs and landmarks must be value -> [x, y, z], labelled_span_mm [low, high]"
     try:
-        shapes = {len([float(c) for c in point]) for value, point in card["discs"].items() if int(value)}
-        low, high = (float(z) for z in card["labelled_span_mm"])
+        points = [*values["discs"].items(), *values.get("landmarks", {}).items()]
+        shapes = {len([float(c) for c in point]) for value, point in points if int(value)}
+        low, high = (float(z) for z in values["labelled_span_mm"])
     except (AttributeError, TypeError, ValueError) as error:
-        raise ImageError(f"{path}: discs must be value -> [x, y, z], labelled_span_mm [low, high]") from error
+        raise ImageError(f"{path}: {form}") from error
     if not shapes <= {3} or low > high:
-        raise ImageError(f"{path}: discs must be value -> [x, y, z], labelled_span_mm [low, high]")
+        raise ImageError(f"{path}: {form}")
+
+
+def label_centres(image: ImageLike) -> dict[int, FloatArray]:
+    """Return the world centre of the voxels of each value of a label image, value → ``(3,)``.
+
+    Raises
+    ------
+    ImageError
+        If the image can't be read or holds no label.
+    """
+    volume = read_volume(image)
+    labels = np.round(volume.data).astype(np.int64)
+    values = np.unique(labels[labels > 0])
+    if not len(values):
+        raise ImageError("the label image holds no label")
+    return {
+        int(value): volume.grid.world_from_voxel(np.argwhere(labels == value).mean(axis=0))[0]
+        for value in values
+    }
+
+
+def slice_centres(mask: Volume) -> FloatArray:
+    """Return the centre of mass of each axial slice of a mask, ``(N, 3)`` world, z ascending."""
+    ras = mask.as_ras()
+    inside = np.argwhere(ras.data)
+    _, index = np.unique(inside[:, 2], return_inverse=True)
+    count = np.bincount(index)
+    centres = np.stack([np.bincount(index, inside[:, axis]) / count for axis in range(3)], axis=1)
+    world = ras.grid.world_from_voxel(centres)
+    return world[np.argsort(world[:, 2])]
+
+
+def canal_points(scan: LabelledScan) -> FloatArray:
+    """Return points along the canal, ``(N, 3)``; from the tips where there is no mask."""
+    if scan.centerline_world is not None:
+        return scan.centerline_world
+    tips = np.array(list(scan.levels.values()))
+    tips = tips[np.argsort(tips[:, 2])]
+    z = np.arange(tips[0, 2] - CANAL_REACH_MM, tips[-1, 2] + CANAL_REACH_MM, 2.0)
+    tips_y = CubicSpline(tips[:, 2], tips[:, 1], bc_type="natural")(np.clip(z, tips[0, 2], tips[-1, 2]))
+    return np.stack([scan.lateral_mm(z), tips_y - CANAL_BEHIND_TIP_MM, z], axis=1)

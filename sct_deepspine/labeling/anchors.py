@@ -33,7 +33,7 @@ Anchors = Mapping[int, ArrayLike] | tuple[int, ArrayLike]
 NEAR_MM = 12.0
 """An anchor means the nearest candidate within this distance; else it is a disc that was not seen."""
 
-ANCHOR_STRENGTH = 0.9
+ANCHOR_SCORE = 0.9
 
 EDIT_SHARE = 0.7
 """A label file with at least this share of the automatic discs, and three, is an edited copy of them."""
@@ -225,7 +225,7 @@ def match_anchors(
     """
     levels = candidates.level.shape[1]
     last = candidates.first_value + levels - 1
-    given, meant = len(candidates.strength), dict[int, int]()
+    given, meant = len(candidates.score), dict[int, int]()
     for value, point in anchors.items():
         if not candidates.first_value <= value <= last:
             raise AnchorError(
@@ -236,11 +236,11 @@ def match_anchors(
         if len(distance) and distance.min() <= NEAR_MM:
             index = int(distance.argmin())
         elif np.isfinite(point).all():
-            index = len(candidates.strength)
+            index = len(candidates.score)
             candidates = replace(
                 candidates,
                 points=np.vstack([candidates.points.reshape(-1, 3), point]),
-                strength=np.append(candidates.strength, ANCHOR_STRENGTH),
+                score=np.append(candidates.score, ANCHOR_SCORE),
                 level=np.vstack([candidates.level, np.full(levels, 1 / levels)]),
             )
         else:
@@ -249,13 +249,13 @@ def match_anchors(
         if index in meant:
             raise AnchorError(f"anchors {meant[index]} and {value} mean the same disc")
         meant[index] = value
-    if len(candidates.strength) == given:
+    if len(candidates.score) == given:
         return candidates, meant
     order = np.argsort(-candidates.points[:, 2], kind="stable")
     ordered = replace(
         candidates,
         points=candidates.points[order],
-        strength=candidates.strength[order],
+        score=candidates.score[order],
         level=candidates.level[order],
     )
     return ordered, {int(np.nonzero(order == index)[0][0]): value for index, value in meant.items()}

@@ -22,7 +22,7 @@ from sct_deepspine.geometry.grid import FloatArray
 __all__ = [
     "KINDS",
     "Calibration",
-    "Judgement",
+    "Outcome",
     "calibration_error",
     "fit_calibration",
     "reliability",
@@ -106,7 +106,7 @@ def _corrected(probability: ArrayLike, curve: Curve) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Outcome:
     """A confidence, and whether it was justified.
 
     Parameters
@@ -127,17 +127,17 @@ class Judgement:
     right: bool
 
 
-def fit_calibration(judgements: Sequence[Judgement]) -> Calibration:
-    """Fit the corrections to judgements on people that the networks were not trained on.
+def fit_calibration(outcomes: Sequence[Outcome]) -> Calibration:
+    """Fit the corrections to outcomes on people that the networks were not trained on.
 
-    Maximum likelihood with a weak prior about the identity, so that a handful of judgements, or some that
+    Maximum likelihood with a weak prior about the identity, so that a handful of outcomes, or some that
     are all right, do not run away. A view of the thorax alone gets the share that was right, however sure
     the decoding is: nothing in it tells the level.
     """
     curves: dict[str, dict[str, Curve]] = {"scan": {}, "disc": {}}
     for part, by_kind in curves.items():
         for kind in KINDS:
-            own = [j for j in judgements if (j.part, j.kind) == (part, kind)]
+            own = [j for j in outcomes if (j.part, j.kind) == (part, kind)]
             if own:
                 right = np.array([j.right for j in own], dtype=float)
                 slope = 0.0 if kind == KINDS[2] else None
@@ -175,7 +175,7 @@ def reliability(confidence: ArrayLike, right: ArrayLike, *, bins: int = 10) -> l
 def calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 10) -> float:
     """Return the expected calibration error: the mean gap between confidence and share of right ones.
 
-    Guo et al. 2017 (arXiv 1706.04599), equation 3; NaN for no judgement.
+    Guo et al. 2017 (arXiv 1706.04599), equation 3; NaN for no outcome.
     """
     rows = reliability(confidence, right, bins=bins) if np.size(confidence) else []
     total = sum(count for _, _, count in rows)

@@ -1,4 +1,4 @@
-"""The first, coarse look: find the cord or canal in 3-D, from the image alone."""
+"""The canal stage: find the cord or canal in 3-D, from the image alone."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
     SLAB_MM,
-    Sheet,
-    extent,
-    middle_sheet,
+    SamplingPlane,
+    midsagittal_plane,
     normalise,
+    sagittal_planes,
     sample,
-    sheets_across,
 )
-from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.models.predictor import Artist
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.labeling.heatmaps import DiscPredictor
 
 __all__ = ["extend_centerline", "find_centerline"]
 
-PLANE_SLAB_MM = 6.0
-
+PLANE_STEP_MM, PLANE_SLAB_MM = 8.0, 6.0
+"""Distance of the planes laid across the volume, and the thickness averaged about each."""
 
 SIDE_STEPS_MM = -6.0, 0.0, 6.0
-"""Once the canal is found, it is looked at in its own sheet and in one on either side."""
+"""Once the canal is found, it is looked at in its own sampling and in one on either side."""
 
 SHARPNESS, SIDE_SHARPNESS = 2, 4
 """Powers of the canal map that weigh planes across the whole volume, and the three about the canal."""
@@ -44,17 +43,17 @@ LARGEST_STEP_CELLS = 2
 CENTERLINE_SMOOTHING_MM = 15.0
 
 
-def find_centerline(volume: Volume, artist: Artist) -> Centerline:
+def find_centerline(view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
     """Follow the canal map through sagittal planes laid across the whole volume, then about the canal.
 
     A plane well beside the canal still shows it faintly, which draws a leaning canal towards the middle of
-    the volume. The second look, in three sheets that follow the first line, undoes most of that.
+    the volume. The second pass, in three planes that follow the first line, undoes most of that.
 
     Parameters
     ----------
-    volume
-        In RAS order.
-    artist
+    view
+        The volume, coarse.
+    predictor
         The coarse network.
 
     Raises
@@ -62,26 +61,30 @@ def find_centerline(volume: Volume, artist: Artist) -> Centerline:
     NoDiscsError
         If no canal of at least 40 mm is seen.
     """
-    sheets = sheets_across(volume, artist.pixel_mm)
-    line = _follow_canal(volume, sheets, artist, _slab_mm(sheets), SHARPNESS)
-    if len(sheets) == 1:
+    planes = sagittal_planes(view, predictor.pixel_mm, step_mm=PLANE_STEP_MM)
+    line = _follow_canal(view, planes, predictor, _slab_mm(planes), SHARPNESS)
+    if len(planes) == 1:
         return line
-    middle = middle_sheet(volume, line, artist.pixel_mm)
+    middle = midsagittal_plane(view, line, predictor.pixel_mm)
     right = middle.axes[:, 0]
     beside = [replace(middle, points_world=middle.points_world + x * right) for x in SIDE_STEPS_MM]
     try:
-        return _follow_canal(volume, beside, artist, SLAB_MM, SIDE_SHARPNESS)
+        return _follow_canal(view, beside, predictor, SLAB_MM, SIDE_SHARPNESS)
     except NoDiscsError:
         return line
 
 
 def _follow_canal(
-    volume: Volume, sheets: list[Sheet], artist: Artist, slab_mm: float, sharpness: int
+    view: DeobliquedVolume,
+    planes: list[SamplingPlane],
+    predictor: DiscPredictor,
+    slab_mm: float,
+    sharpness: int,
 ) -> Centerline:
-    planes = [normalise(*sample(volume, sheet, slab_mm=slab_mm)) for sheet in sheets]
-    canal = np.stack([maps.canal for maps in artist.draw(planes)])
-    points = _trace(canal, sheets, artist, sharpness)
-    if len(points) < 2 or np.ptp(points[:, 2]) < SHORTEST_MM:
+    images = [normalise(*sample(view.volume, plane, slab_mm=slab_mm)) for plane in planes]
+    canal = np.stack([maps.canal for maps in predictor.predict(images)])
+    points = _trace(canal, planes, predictor, sharpness)
+    if len(points) < 2 or np.ptp(view.heights_mm(points)) < SHORTEST_MM:
         raise NoDiscsError("no spine was found in the image; is it a sagittal view of a spine?")
     try:
         return Centerline.from_points(points, smoothing_mm=CENTERLINE_SMOOTHING_MM)
@@ -89,7 +92,7 @@ def _follow_canal(
         raise NoDiscsError(f"no spine was found in the image ({error})") from error
 
 
-def extend_centerline(line: Centerline, volume: Volume, artist: Artist) -> Centerline:
+def extend_centerline(line: Centerline, view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
     """Continue a cord's centreline where the image goes on beyond it, by what the network finds there.
 
     A cord mask ends at the conus or where someone stopped drawing; the discs do not.
@@ -100,29 +103,33 @@ def extend_centerline(line: Centerline, volume: Volume, artist: Artist) -> Cente
         If the centreline lies outside the image.
     """
     own = line.samples_world
-    if not volume.grid.contains_voxel(volume.grid.voxel_from_world(own)).any():
+    if not view.volume.grid.contains_voxel(view.volume.grid.voxel_from_world(own)).any():
         raise GeometryError("the cord mask or centreline lies outside the image; do they belong together?")
-    low, high = extent(volume)
-    bottom, top = own[:, 2].min(), own[:, 2].max()
+    low, high = view.extent_mm()
+    heights = view.heights_mm(own)
+    bottom, top = heights.min(), heights.max()
     if bottom - low[2] < SHORTEST_MM and high[2] - top < SHORTEST_MM:
         return line
     try:
-        found = find_centerline(volume, artist).samples_world
+        found = find_centerline(view, predictor).samples_world
     except NoDiscsError:
         return line
-    beyond = (found[:, 2] < bottom - JOIN_MM) | (found[:, 2] > top + JOIN_MM)
+    heights = view.heights_mm(found)
+    beyond = (heights < bottom - JOIN_MM) | (heights > top + JOIN_MM)
     return Centerline.from_points(np.vstack([own, found[beyond]])) if beyond.any() else line
 
 
-def _slab_mm(sheets: list[Sheet]) -> float:
+def _slab_mm(planes: list[SamplingPlane]) -> float:
     """Average over 6 mm, but never over more than lies between two planes."""
-    if len(sheets) == 1:
+    if len(planes) == 1:
         return SLAB_MM
-    step = sheets[1].points_world[0, 0, 0] - sheets[0].points_world[0, 0, 0]
-    return float(min(PLANE_SLAB_MM, step))
+    step = np.linalg.norm(planes[1].points_world[0, 0] - planes[0].points_world[0, 0])
+    return min(PLANE_SLAB_MM, float(step))
 
 
-def _trace(canal: NDArray[np.float32], sheets: list[Sheet], artist: Artist, sharpness: int) -> FloatArray:
+def _trace(
+    canal: NDArray[np.float32], planes: list[SamplingPlane], predictor: DiscPredictor, sharpness: int
+) -> FloatArray:
     """Turn canal maps, ``(planes, rows, columns)``, into ``(N, 3)`` world points, one a row."""
     best = canal.max(axis=0)
     columns = _best_path(np.log(best + 0.02))
@@ -135,8 +142,8 @@ def _trace(canal: NDArray[np.float32], sheets: list[Sheet], artist: Artist, shar
     inside = (window >= 0) & (window < best.shape[1])
     weight = np.where(inside, best[rows[:, None], np.clip(window, 0, best.shape[1] - 1)], 0) ** 2
     centre = (weight * window).sum(axis=1) / weight.sum(axis=1)
-    pixels = artist.codec.pixel_from_cell(np.stack([rows, centre], axis=1))
-    points = np.stack([sheet.world_from_pixel(pixels) for sheet in sheets])
+    pixels = predictor.codec.pixel_from_cell(np.stack([rows, centre], axis=1))
+    points = np.stack([plane.world_from_pixel(pixels) for plane in planes])
     across = canal[:, rows, columns] ** sharpness
     return (across[..., None] * points).sum(axis=0) / across.sum(axis=0)[:, None]
 

@@ -1,6 +1,6 @@
 """What the network's maps mean: points to maps and maps to points, in one place.
 
-The network draws, on a grid of cells coarser than the pixels by its stride,
+The network predicts, on a grid of cells coarser than the pixels by its stride,
 
 - ``levels`` maps of level logits; their softmax is the probability of each level *if* a disc is there,
 - one logit of "any disc" (level-free), whose sigmoid peaks at each disc's posterior tip,
@@ -11,8 +11,8 @@ The heat map of disc ``value`` is the product of the any-disc map and that level
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,13 +20,15 @@ from scipy.ndimage import maximum_filter
 from scipy.special import expit, softmax
 
 from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.planes import SamplingPlane
+from sct_deepspine.models.predictor import Predictor
 
-if TYPE_CHECKING:
-    from sct_deepspine.geometry.planes import Sheet
-
-__all__ = ["Codec", "DiscMaps", "DrawnSheet", "gaussian", "peaks"]
+__all__ = ["NO_LEVEL", "DiscCodec", "DiscMaps", "DiscPredictor", "PlanePrediction", "gaussian", "peaks"]
 
 MapArray = NDArray[np.float32]
+
+NO_LEVEL = -100
+"""Level index where none is known; what torch's cross-entropy leaves out."""
 
 
 def gaussian(squared_distance: ArrayLike, sigma: float) -> NDArray[np.floating]:
@@ -36,7 +38,7 @@ def gaussian(squared_distance: ArrayLike, sigma: float) -> NDArray[np.floating]:
 
 @dataclass(frozen=True)
 class DiscMaps:
-    """The network's drawing of one plane.
+    """The maps of one plane.
 
     Parameters
     ----------
@@ -59,45 +61,7 @@ class DiscMaps:
 
 
 @dataclass(frozen=True)
-class DrawnSheet:
-    """A sheet, what was read on it and what the network drew.
-
-    Parameters
-    ----------
-    sheet
-        The pixels' places.
-    plane
-        ``(rows, columns)`` normalised grey values.
-    maps
-        What was drawn, on the codec's cells.
-    codec
-        Relates cells to pixels and maps to disc values.
-    attention
-        ``(rows, columns)`` cells, 0…1, or None for a network without attention.
-    """
-
-    sheet: Sheet
-    plane: MapArray
-    maps: DiscMaps
-    codec: Codec
-    attention: MapArray | None = None
-
-    def at(self, points_world: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Read a native sheet's maps at world points projected on it along x.
-
-        Returns
-        -------
-        strength
-            ``(K,)`` highest any-disc value among the nearest nine cells.
-        level
-            ``(K, levels)`` levels of those cells, weighted by their any-disc values.
-        """
-        cells = self.codec.cell_from_pixel(self.sheet.pixel_from_world(points_world))
-        return self.codec.read_levels(self.maps, cells)
-
-
-@dataclass(frozen=True)
-class Codec:
+class DiscCodec:
     """Layout and geometry of the maps.
 
     Parameters
@@ -119,7 +83,7 @@ class Codec:
 
     @property
     def channels(self) -> int:
-        """Number of maps the network draws."""
+        """Number of maps the network predicts."""
         return self.levels + 2
 
     @property
@@ -143,23 +107,51 @@ class Codec:
         levels = self.levels
         return DiscMaps(expit(logits[levels]), softmax(logits[:levels], axis=0), expit(logits[levels + 1]))
 
-    def encode(self, points: ArrayLike, shape: tuple[int, int]) -> DiscMaps:
-        """Draw the maps of known discs, as a perfect network would.
+    def encode(
+        self,
+        points: Mapping[int, ArrayLike],
+        cells: ArrayLike,
+        *,
+        sigma: float | None = None,
+        unnamed: Sequence[ArrayLike] | FloatArray = (),
+    ) -> tuple[MapArray, NDArray[np.int64]]:
+        """Return the maps that a perfect network would predict: the target of the training.
 
         Parameters
         ----------
         points
-            ``(levels, 2)`` cell points, NaN where the level is absent.
-        shape
-            Rows and columns of the maps, cells.
+            Disc value → position; values without a level map are left out.
+        cells
+            ``(rows, columns, D)`` position of each cell in the same frame.
+        sigma
+            Width of a peak in that frame; by default :attr:`sigma_cells`.
+        unnamed
+            ``(N, D)`` discs whose value no one can tell.
+
+        Returns
+        -------
+        any_disc
+            ``(rows, columns)`` in 0…1.
+        level
+            ``(rows, columns)`` index of the level map of the nearest disc, :data:`NO_LEVEL` where its value
+            is not known or there is no disc.
         """
-        rows, columns = np.indices(shape)
-        heat = np.zeros((self.levels, *shape), dtype=np.float32)
-        for index, (row, column) in enumerate(np.asarray(points, dtype=np.float64)):
-            if np.isfinite(row):
-                heat[index] = gaussian((rows - row) ** 2 + (columns - column) ** 2, self.sigma_cells)
-        level = (heat + 1e-6) / (heat + 1e-6).sum(axis=0)
-        return DiscMaps(heat.max(axis=0), level, np.zeros(shape, dtype=np.float32))
+        place = np.asarray(cells, dtype=np.float64)
+        kept = {v: p for v, p in points.items() if v in self.values}
+        tips = np.array([*kept.values(), *unnamed], dtype=np.float64).reshape(-1, place.shape[-1])
+        if not len(tips):
+            return np.zeros(place.shape[:2], np.float32), np.full(place.shape[:2], NO_LEVEL)
+        index = np.array([*(v - self.first_value for v in kept), *[NO_LEVEL] * len(unnamed)])
+        squared = ((place[None] - tips[:, None, None]) ** 2).sum(axis=-1)
+        heat = gaussian(squared, sigma or self.sigma_cells).astype(np.float32)
+        return heat.max(axis=0), index[squared.argmin(axis=0)]
+
+    def maps(self, any_disc: MapArray, level: NDArray[np.int64], canal: MapArray | None = None) -> DiscMaps:
+        """Return what :meth:`encode` gave as the maps of a network that is sure of every level."""
+        certain = np.arange(self.levels)[:, None, None] == level
+        unknown = np.broadcast_to(level == NO_LEVEL, certain.shape)
+        probability = np.where(unknown, 1 / self.levels, certain).astype(np.float32)
+        return DiscMaps(any_disc, probability, np.zeros_like(any_disc) if canal is None else canal)
 
     def decode(
         self, maps: DiscMaps, *, threshold: float = 0.1, separation: int = 2
@@ -170,28 +162,70 @@ class Codec:
         -------
         points
             ``(K, 2)`` sub-cell positions, cells, from superior to inferior.
-        strength
+        score
             ``(K,)`` height of each peak in the any-disc map.
         level
             ``(K, levels)`` probability of each level there, averaged over the peak.
         """
-        points, strength = peaks(maps.any_disc, threshold=threshold, separation=separation)
+        points, score = peaks(maps.any_disc, threshold=threshold, separation=separation)
         _, level = self.read_levels(maps, points)
-        return points, strength, level
+        return points, score, level
 
     def read_levels(self, maps: DiscMaps, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Read strengths ``(K,)`` and levels ``(K, levels)`` from the nine cells about ``(K, 2)`` points."""
+        """Read scores ``(K,)`` and levels ``(K, levels)`` from the nine cells about ``(K, 2)`` points."""
         nearest = np.round(np.asarray(points, dtype=np.float64).reshape(-1, 2)).astype(int)
         cells = np.clip(nearest, 0, np.array(maps.any_disc.shape) - 1)
         padded_any = np.pad(maps.any_disc, 1)
         padded_level = np.pad(maps.level, ((0, 0), (1, 1), (1, 1)))
-        strength, level = np.empty(len(cells)), np.empty((len(cells), self.levels))
+        score, level = np.empty(len(cells)), np.empty((len(cells), self.levels))
         for index, (row, column) in enumerate(cells):
             rows, columns = slice(row, row + 3), slice(column, column + 3)
             weight = padded_any[rows, columns].astype(np.float64) + 1e-9
-            strength[index] = padded_any[rows, columns].max()
+            score[index] = padded_any[rows, columns].max()
             level[index] = (padded_level[:, rows, columns] * weight).sum(axis=(1, 2)) / weight.sum()
-        return strength, level
+        return score, level
+
+
+DiscPredictor = Predictor[DiscCodec]
+"""A network that predicts disc maps."""
+
+
+@dataclass(frozen=True)
+class PlanePrediction:
+    """A plane, the grey values read on it and the maps predicted from them.
+
+    Parameters
+    ----------
+    plane
+        The pixels' places.
+    image
+        ``(rows, columns)`` normalised grey values.
+    maps
+        What was predicted, on the codec's cells.
+    codec
+        Relates cells to pixels and maps to disc values.
+    attention
+        ``(rows, columns)`` cells, 0…1, or None for a network without attention.
+    """
+
+    plane: SamplingPlane
+    image: MapArray
+    maps: DiscMaps
+    codec: DiscCodec
+    attention: MapArray | None = None
+
+    def at(self, points_world: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Read a native plane's maps at world points projected on it along its first axis.
+
+        Returns
+        -------
+        score
+            ``(K,)`` highest any-disc value among the nearest nine cells.
+        level
+            ``(K, levels)`` levels of those cells, weighted by their any-disc values.
+        """
+        cells = self.codec.cell_from_pixel(self.plane.pixel_from_world(points_world))
+        return self.codec.read_levels(self.maps, cells)
 
 
 def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[FloatArray, FloatArray]:
@@ -204,7 +238,7 @@ def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[Flo
     -------
     points
         ``(K, 2)`` row and column, cells, sorted by row.
-    strength
+    score
         ``(K,)`` value of the highest cell.
     """
     highest = maximum_filter(heat, size=2 * separation + 1, mode="constant")

@@ -25,12 +25,12 @@ from sct_deepspine.geometry.spacing import SpacingPrior
 __all__ = [
     "Candidates",
     "DecodingParameters",
-    "Sequence",
-    "decode",
+    "LevelAssignment",
+    "assign_levels",
 ]
 
 SUREST = 0.95
-"""Leaving out a stronger candidate costs no more than leaving out one of this strength."""
+"""Leaving out a stronger candidate costs no more than leaving out one of this score."""
 
 _SHIFTS = (-1, 1, -2, 2)
 _NOTHING = -1e300  # log of no weight at all, but finite, so that differences with it are numbers
@@ -48,8 +48,8 @@ class DecodingParameters:
         Amount spread over all levels before a candidate's row is normalised: level values far below it
         say nothing.
     level_weight
-        Weight of what the level maps say, against strengths and distances.
-    strength_unit
+        Weight of what the level maps say, against scores and distances.
+    score_unit
         Strength that scores 0. With the default floor and 23 levels a candidate above 0.26 scores positive
         even at a level its map denies; were it to cost something, the best reading would be one disc long.
     omission_cost
@@ -67,7 +67,7 @@ class DecodingParameters:
     level_floor: float = 0.02
     level_background: float = 0.02
     level_weight: float = 1.0
-    strength_unit: float = 0.12
+    score_unit: float = 0.12
     omission_cost: float = 0.0
     skip_cost: float = 2.5
     max_step: int = 3
@@ -83,7 +83,7 @@ class Candidates:
     ----------
     points
         ``(K, 2)`` or ``(K, 3)`` mm, in any frame where distances are true.
-    strength
+    score
         ``(K,)`` peak of the any-disc map, 0 to 1.
     level
         ``(K, L)`` level maps near each candidate, not negative, about 0 to 1; normalised in decoding.
@@ -98,25 +98,25 @@ class Candidates:
     """
 
     points: FloatArray
-    strength: FloatArray
+    score: FloatArray
     level: FloatArray
     first_value: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("points", "strength", "level"):
+        for name in ("points", "score", "level"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
-        shapes = self.points.shape, self.strength.shape, self.level.shape
-        count = len(self.strength) if self.strength.ndim == 1 else -1
+        shapes = self.points.shape, self.score.shape, self.level.shape
+        count = len(self.score) if self.score.ndim == 1 else -1
         if [len(s) for s in shapes] != [2, 1, 2] or {s[0] for s in shapes} != {count}:
             raise GeometryError(f"expected candidates of shapes (K, D), (K,) and (K, L), got {shapes}")
-        if not all(np.isfinite(a).all() for a in (self.points, self.strength, self.level)):
+        if not all(np.isfinite(a).all() for a in (self.points, self.score, self.level)):
             raise GeometryError("candidates hold NaN or infinite numbers; leave those candidates out")
-        if (self.level < 0).any() or (self.strength < 0).any():
-            raise GeometryError("strengths and level values of candidates can't be negative")
+        if (self.level < 0).any() or (self.score < 0).any():
+            raise GeometryError("scores and level values of candidates can't be negative")
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
+class LevelAssignment:
     """The best reading and how sure it is.
 
     Parameters
@@ -172,13 +172,13 @@ class _Lattice:
         return slice(k * (k - 1) // 2 + int(self.reach[k]), k * (k + 1) // 2)
 
 
-def decode(
+def assign_levels(
     candidates: Candidates,
     *,
     anchors: Mapping[int, int] | None = None,
     prior: SpacingPrior | None = None,
     parameters: DecodingParameters | None = None,
-) -> Sequence:
+) -> LevelAssignment:
     """Give the candidates their levels: the exact best of all ordered readings, and its probabilities.
 
     Parameters
@@ -199,7 +199,7 @@ def decode(
         If an anchor names no candidate or no level, or no ordered reading holds all of them.
     """
     prior, parameters = prior or SpacingPrior(), parameters or DecodingParameters()
-    if not len(candidates.strength):
+    if not len(candidates.score):
         raise NoDiscsError("no disc candidate was found in the image")
     if parameters.temperature < 0.1:
         raise ValueError(f"expected a temperature of at least 0.1, got {parameters.temperature}")
@@ -214,7 +214,7 @@ def decode(
         raise AnchorError(f"no ordered labelling holds the anchors {anchors} together; give fewer of them")
     values = columns + candidates.first_value
     runner_up = max(_SHIFTS, key=lambda shift: shifts[shift])
-    return Sequence(
+    return LevelAssignment(
         indices=indices,
         values=values,
         probabilities=posterior[indices, columns],
@@ -298,9 +298,9 @@ def _candidate_scores(candidates: Candidates, parameters: DecodingParameters) ->
         raise ValueError(f"a level floor of {floor} leaves nothing to tell {levels} levels apart")
     row = candidates.level + parameters.level_background / levels
     probability = floor + (1 - levels * floor) * row / row.sum(axis=1, keepdims=True)
-    taken = np.log(np.maximum(candidates.strength, 1e-3) / parameters.strength_unit)
+    taken = np.log(np.maximum(candidates.score, 1e-3) / parameters.score_unit)
     # A cost of leaving a candidate out is a gain of taking it in: the sums differ by a constant.
-    taken -= parameters.omission_cost * np.log(1 - np.minimum(candidates.strength, SUREST))
+    taken -= parameters.omission_cost * np.log(1 - np.minimum(candidates.score, SUREST))
     return parameters.level_weight * np.log(levels * probability) + taken[:, None]
 
 

@@ -1,40 +1,52 @@
 """label_discs(): from an image to its discs.
 
-The story: turn to the image's slices, find the canal, lay a sheet along it, draw heat maps on it, find
-candidates, look again, finely, in the straightened spine, and read the candidates as an ordered sequence of
-levels.
+The stages, each a public function that can be called and replaced: find the canal, predict maps on the
+midsagittal plane along it, find candidates, refine them in the straightened spine, and assign levels to them
+as one ordered sequence.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike
 
-from sct_deepspine.anatomy import disc_name
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM, disc_name
 from sct_deepspine.errors import AnchorError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.grid import FloatArray, slices_from_world
-from sct_deepspine.geometry.planes import SLAB_MM, middle_sheet, normalise, sample
-from sct_deepspine.geometry.spacing import SpacingPrior, fill_skipped
-from sct_deepspine.geometry.straightening import MovedSpace, PointMap, SlidSpace, StraightSpace
-from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
+from sct_deepspine.geometry.spacing import fill_skipped
+from sct_deepspine.geometry.straightening import (
+    ComposedSpace,
+    ShearedSpace,
+    StraighteningTransform,
+    StraightSpace,
+)
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike, read_mask, read_volume
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
-from sct_deepspine.labeling.calibration import Calibration, view_kind
+from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.canal import extend_centerline, find_centerline
-from sct_deepspine.labeling.heatmaps import DrawnSheet
-from sct_deepspine.labeling.levels import Candidates, Sequence, decode
-from sct_deepspine.labeling.refinement import look_again
+from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
+from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.refinement import refine_candidates
 from sct_deepspine.labels import Disc, DiscLabels
-from sct_deepspine.models.predictor import Artist
-from sct_deepspine.models.weights import Weights, load_weights
+from sct_deepspine.models.weights import Weights
 
-__all__ = ["label_discs", "spine_score"]
+__all__ = [
+    "assign_checked_levels",
+    "assignment_score",
+    "find_candidates",
+    "label_discs",
+    "predict_midsagittal",
+    "straighten",
+]
 
 CANDIDATE_THRESHOLD = 0.1
 BEYOND_MM = 60.0
@@ -42,10 +54,13 @@ BESIDE_CANAL_MM = 30.0
 """A tip is no farther than this from the canal, which is followed straight on beyond its ends."""
 
 LENGTH_POWER = 0.75
-"""A sequence's score is weighed against its number of discs to this power: chance makes short ones."""
+"""An assignment's score is weighed against its number of discs to this power: chance makes short ones."""
 
 UNCERTAIN = 0.5
+"""Below this confidence the labels come with a request for an anchor."""
+
 ODD_SPACING = 1.5
+"""A distance this many times larger or smaller than expected is pointed out."""
 
 
 def label_discs(
@@ -54,9 +69,12 @@ def label_discs(
     seg: ImageLike | None = None,
     centerline: Centerline | ArrayLike | None = None,
     anchor: Anchors | None = None,
-    weights: Any = None,
+    weights: LabelingModel | Weights | str | os.PathLike[str] | None = None,
     device: str | None = None,
-    straight: str | Centerline | PointMap = "auto",
+    straight: str | Centerline | StraighteningTransform = "auto",
+    find_canal: Callable[[DeobliquedVolume, DiscPredictor], Centerline] = find_centerline,
+    refine: Callable[..., Candidates] = refine_candidates,
+    assign: Callable[..., LevelAssignment] = assign_levels,
     return_maps: bool = False,
 ) -> DiscLabels:
     """Label the intervertebral discs of a spine MRI.
@@ -76,7 +94,8 @@ def label_discs(
         A coordinate that is not known is NaN; in an oblique image the others are then those of the image's
         middle. The other discs follow.
     weights
-        A weights file instead of the shipped one.
+        Loaded weights or a weights file instead of the shipped one, which is read anew at each call: load it
+        once (:meth:`LabelingModel.load`) to label many images.
     device
         Where torch runs the networks, as it names it. By default onnxruntime runs them if it is
         installed, else torch on the CPU.
@@ -84,8 +103,10 @@ def label_discs(
         ``"auto"`` to straighten along the centreline, ``"off"`` to follow it without straightening, a
         line to straighten along instead, or a straight space, such as
         :class:`sct_deepspine.geometry.displacement.WarpedStraightSpace`.
+    find_canal, refine, assign
+        The stages that may be replaced, by functions that are called as their defaults are.
     return_maps
-        Keep what the network saw and drew in ``DiscLabels.drawn``.
+        Keep what the network saw and predicted in ``DiscLabels.prediction``.
 
     Returns
     -------
@@ -105,39 +126,29 @@ def label_discs(
     """
     volume = read_volume(image)
     known = _inside_image(as_anchors(anchor), volume)
-    trained = load_weights(weights, device=device)
-    ras = volume.as_ras()
-    turn = slices_from_world(ras.grid)
-    back = np.linalg.inv(turn)
-    slices = ras.moved(turn)
-    coarse = slices.block_mean((SLAB_MM / 2, trained.locate.pixel_mm, trained.locate.pixel_mm))
+    model = weights if isinstance(weights, LabelingModel) else LabelingModel.load(weights, device=device)
+    view = DeobliquedVolume.of(volume)
+    coarse = view.block_mean((SLAB_MM / 2, model.locate.pixel_mm, model.locate.pixel_mm))
     given = _given_centerline(seg, centerline)
-    line = (
-        extend_centerline(given.moved(turn), coarse, trained.locate)
-        if given
-        else find_centerline(coarse, trained.locate)
-    )
-    drawn = _draw(coarse, line, trained.locate)
-    found = _find_candidates(drawn, line, slices)
-    if trained.refine is not None:
-        space = _space(straight, line, turn)
-        found = look_again(slices, space, coarse=drawn, found=found, artist=trained.refine)
-    found = replace(found, points=apply_affine(back, found.points))
-    found, clamped = match_anchors(found, known, ras.grid)
-    sequence = _read_levels(found, clamped, trained)
-    if not clamped:
-        sequence = _calibrated(sequence, trained.calibration)
-    discs = _assemble(found.points[sequence.indices], sequence, volume)
+    canal = extend_centerline(given, coarse, model.locate) if given else find_canal(coarse, model.locate)
+    prediction = predict_midsagittal(coarse, canal, model.locate)
+    candidates = find_candidates(prediction, canal, volume)
+    if model.refine is not None:
+        space = straighten(view, canal, straight)
+        candidates = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
+    candidates, clamped = match_anchors(candidates, known, view.volume.grid)
+    assignment = assign_checked_levels(candidates, clamped, model, assign=assign)
+    discs = _assemble(candidates.points[assignment.indices], assignment, volume)
+    if return_maps:
+        prediction = replace(prediction, attention=model.locate.attention(prediction.image))
     return DiscLabels(
         discs=discs,
         grid=volume.grid,
-        level_confidence=sequence.level_confidence,
-        weights=trained.identity,
-        warnings=_warnings(discs, sequence),
+        level_confidence=assignment.level_confidence,
+        weights=model.identity,
+        warnings=_warnings(discs, assignment),
         source=image,
-        drawn=replace(drawn, sheet=drawn.sheet.moved(back), attention=trained.locate.attention(drawn.plane))
-        if return_maps
-        else None,
+        prediction=prediction if return_maps else None,
     )
 
 
@@ -156,6 +167,8 @@ def _inside_image(anchors: dict[int, FloatArray], volume: Volume) -> dict[int, F
 
 
 def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
+    if seg is not None and centerline is not None:
+        raise ValueError("give seg or centerline, not both: each of them says where the cord is")
     if isinstance(centerline, Centerline):
         return centerline
     if centerline is not None:
@@ -166,67 +179,81 @@ def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike 
     return None
 
 
-def _space(straight: str | Centerline | PointMap, line: Centerline, turn: FloatArray) -> PointMap:
-    if straight == "auto":
-        return StraightSpace(line)
+def straighten(
+    view: DeobliquedVolume, canal: Centerline, straight: str | Centerline | StraighteningTransform = "auto"
+) -> StraighteningTransform:
+    """Return the straight space of a view, as :func:`label_discs` is asked for it."""
+    if not isinstance(straight, (str, Centerline)):
+        return straight
+    line = (straight if isinstance(straight, Centerline) else canal).transformed(view.deobliqued_from_world)
     if straight == "off":
-        return SlidSpace(line)
-    if isinstance(straight, Centerline):
-        return StraightSpace(straight.moved(turn))
-    if not isinstance(straight, str):
-        return MovedSpace(straight, turn)
+        return ComposedSpace(ShearedSpace(line), view.world_from_deobliqued)
+    if straight == "auto" or isinstance(straight, Centerline):
+        return ComposedSpace(StraightSpace(line), view.world_from_deobliqued)
     raise ValueError(f"expected straight to be 'auto', 'off', a line or a straight space, got {straight!r}")
 
 
-def _draw(volume: Volume, line: Centerline, artist: Artist) -> DrawnSheet:
-    """Draw the coarse maps on one sheet along the spine."""
-    sheet = middle_sheet(volume, line, artist.pixel_mm)
-    plane = normalise(*sample(volume, sheet, slab_mm=SLAB_MM))
-    return DrawnSheet(sheet, plane, artist.draw([plane])[0], artist.codec)
+def predict_midsagittal(
+    view: DeobliquedVolume, canal: Centerline, predictor: DiscPredictor
+) -> PlanePrediction:
+    """Predict the coarse maps on one plane along the spine."""
+    plane = midsagittal_plane(view, canal, predictor.pixel_mm)
+    image = normalise(*sample(view.volume, plane, slab_mm=SLAB_MM))
+    return PlanePrediction(plane, image, predictor.predict([image])[0], predictor.codec)
 
 
-def _find_candidates(drawn: DrawnSheet, line: Centerline, volume: Volume) -> Candidates:
+def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volume) -> Candidates:
     """Find what may be discs, as world points that lie in the image and beside the canal."""
-    cells, strength, level = drawn.codec.decode(drawn.maps, threshold=CANDIDATE_THRESHOLD)
-    points = drawn.sheet.world_from_pixel(drawn.codec.pixel_from_cell(cells))
-    canal = line.points_world(np.arange(-BEYOND_MM, line.length_mm + BEYOND_MM, 2.0))
-    beside = np.linalg.norm(points[:, None] - canal, axis=2).min(axis=1) < BESIDE_CANAL_MM
+    cells, score, level = prediction.codec.decode(prediction.maps, threshold=CANDIDATE_THRESHOLD)
+    points = prediction.plane.world_from_pixel(prediction.codec.pixel_from_cell(cells))
+    line = canal.points_world(np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, 2.0))
+    beside = np.linalg.norm(points[:, None] - line, axis=2).min(axis=1) < BESIDE_CANAL_MM
     inside = beside & volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
-    return Candidates(points[inside], strength[inside], level[inside], drawn.codec.first_value)
+    return Candidates(points[inside], score[inside], level[inside], prediction.codec.first_value)
 
 
-def _read_levels(found: Candidates, clamped: dict[int, int], trained: Weights) -> Sequence:
-    if not len(found.strength):
+def assign_checked_levels(
+    candidates: Candidates,
+    clamped: dict[int, int],
+    model: LabelingModel,
+    *,
+    assign: Callable[..., LevelAssignment] = assign_levels,
+) -> LevelAssignment:
+    """Assign levels, refuse what is no spine, and correct the probabilities by how often such were right.
+
+    Raises
+    ------
+    NoDiscsError
+        If no assignment scores enough.
+    """
+    if not len(candidates.score):
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
-    sequence = decode(found, anchors=clamped, parameters=trained.decoding)
-    score = spine_score(sequence)
-    if score < trained.least_score and not clamped:
+    assignment = assign(candidates, anchors=clamped, parameters=model.parameters)
+    score = assignment_score(assignment)
+    if score < model.minimum_score and not clamped:
         raise NoDiscsError(
             f"no sequence of discs was found in the image (score {score:.1f}, "
-            f"{trained.least_score:.1f} needed); is it a sagittal view of a spine?"
+            f"{model.minimum_score:.1f} needed); is it a sagittal view of a spine?"
         )
-    return sequence
-
-
-def spine_score(sequence: Sequence) -> float:
-    """Return how well a sequence shows that there is a spine: its score, weighed against its length."""
-    return sequence.score / len(sequence.values) ** LENGTH_POWER
-
-
-def _calibrated(sequence: Sequence, calibration: Calibration) -> Sequence:
-    """Correct the decoding's probabilities by how often such ones were right."""
-    kind = view_kind(sequence.values.tolist())
+    if clamped:
+        return assignment
+    kind = view_kind(assignment.values.tolist())
     return replace(
-        sequence,
-        probabilities=calibration.of_discs(sequence.probabilities, kind),
-        level_confidence=calibration.of_scan(sequence.level_confidence, kind),
+        assignment,
+        probabilities=model.calibration.of_discs(assignment.probabilities, kind),
+        level_confidence=model.calibration.of_scan(assignment.level_confidence, kind),
     )
 
 
-def _assemble(tips_world: FloatArray, sequence: Sequence, volume: Volume) -> tuple[Disc, ...]:
+def assignment_score(assignment: LevelAssignment) -> float:
+    """Return how well an assignment shows that there is a spine: its score, weighed against its length."""
+    return assignment.score / len(assignment.values) ** LENGTH_POWER
+
+
+def _assemble(tips_world: FloatArray, assignment: LevelAssignment, volume: Volume) -> tuple[Disc, ...]:
     """Put the discs in order, with those that were stepped over filled in."""
-    values, points, flags = fill_skipped(tips_world, sequence.values)
-    seen = dict(zip(sequence.values.tolist(), sequence.probabilities.tolist(), strict=True))
+    values, points, flags = fill_skipped(tips_world, assignment.values)
+    seen = dict(zip(assignment.values.tolist(), assignment.probabilities.tolist(), strict=True))
     # A disc that was not seen is half as sure as the least sure one that was.
     discs = [
         Disc(int(value), point, float(seen.get(int(value), min(seen.values()) / 2)), bool(flag))
@@ -236,14 +263,14 @@ def _assemble(tips_world: FloatArray, sequence: Sequence, volume: Volume) -> tup
     return tuple(disc for disc, visible in zip(discs, inside, strict=True) if visible)
 
 
-def _warnings(discs: tuple[Disc, ...], sequence: Sequence) -> tuple[str, ...]:
+def _warnings(discs: tuple[Disc, ...], assignment: LevelAssignment) -> tuple[str, ...]:
     """Tell what a person should look at."""
     out = []
-    if sequence.level_confidence < UNCERTAIN:
+    if assignment.level_confidence < UNCERTAIN:
         settle = discs[len(discs) // 2].name
-        text = f"the level is uncertain (probability {sequence.level_confidence:.2f} that all are right"
-        if sequence.runner_up_shift:
-            text += f"; the likeliest other reading is {sequence.runner_up_shift:+d}"
+        text = f"the level is uncertain (probability {assignment.level_confidence:.2f} that all are right"
+        if assignment.runner_up_shift:
+            text += f"; the likeliest other reading is {assignment.runner_up_shift:+d}"
         text += f"); give the level of one disc, for instance the one labelled {settle}, as an anchor"
         out.append(text)
     out += _odd_spacings(discs)
@@ -255,7 +282,7 @@ def _warnings(discs: tuple[Disc, ...], sequence: Sequence) -> tuple[str, ...]:
 
 def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:
     """Tell which neighbours are oddly far apart or near, for this person's size."""
-    expected = SpacingPrior().spacing_mm
+    expected = EXPECTED_SPACING_MM
     pairs = list(pairwise(discs))
     distances = [float(np.linalg.norm(upper.point_world - lower.point_world)) for upper, lower in pairs]
     ratios = [distance / expected[upper.value] for distance, (upper, _) in zip(distances, pairs, strict=True)]

@@ -1,81 +1,77 @@
-"""The second, fine look: candidates in the straightened spine, with the levels of both looks."""
+"""The fine stage: candidates in the straightened spine, with the levels of both stages."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sct_deepspine.geometry.planes import (
-    SLAB_MM,
-    normalise,
-    sample,
-    straight_sheet,
-)
-from sct_deepspine.geometry.straightening import PointMap
-from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.heatmaps import DrawnSheet
+from sct_deepspine.geometry.planes import SLAB_MM, normalise, sample, straightened_plane
+from sct_deepspine.geometry.straightening import StraighteningTransform
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.labeling.heatmaps import DiscMaps, DiscPredictor, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates
-from sct_deepspine.models.predictor import Artist
 
-__all__ = ["look_again"]
-
+__all__ = ["refine_candidates"]
 
 BEYOND_MM = 30.0
-"""Rows of the straight sheet beyond both ends of the centreline."""
+"""Rows of the straightened plane beyond both ends of the centreline."""
 
 SEPARATION_CELLS = 3
 REACH_MM = 9.0
 """A coarse candidate that is farther than this from every fine one is kept as it is."""
 
 FINE_LEVEL_POWER = 0.5
-"""Weight of the fine look's levels: it is drawn on less context than the coarse one's."""
+"""Weight of the fine stage's levels: it sees less context than the coarse one. Chosen on ``val``."""
 
 LEVEL_FLOOR = 1e-4
 
 
-def look_again(
-    volume: Volume,
-    space: PointMap,
+def refine_candidates(
+    view: DeobliquedVolume,
+    space: StraighteningTransform,
     *,
-    coarse: DrawnSheet,
-    found: Candidates,
-    artist: Artist,
+    coarse: PlanePrediction,
+    candidates: Candidates,
+    predictor: DiscPredictor,
 ) -> Candidates:
     """Find the candidates anew in the straightened spine.
 
     Parameters
     ----------
-    volume
-        In RAS order.
+    view
+        The volume, at full resolution.
     space
         The straight space.
     coarse
-        What the coarse network drew.
-    found
-        The candidates found on it; those that the fine look does not see are kept.
-    artist
+        What the coarse network predicted.
+    candidates
+        The candidates found on it; those that the fine stage does not see are kept.
+    predictor
         The fine network.
 
     Returns
     -------
     Candidates
-        World points, superior to inferior. A strength is the geometric mean of both looks' peaks, a
-        level the product of both looks' levels.
+        World points, superior to inferior. A score is the geometric mean of both stages' peaks, a
+        level the product of both stages' levels.
     """
     bottom, top = space.z_mm
-    sheet = straight_sheet(space, (bottom - BEYOND_MM, top + BEYOND_MM), artist.pixel_mm)
-    plane = normalise(*sample(volume, sheet, slab_mm=SLAB_MM))
-    cells, strength, level = artist.codec.decode(artist.draw([plane])[0], separation=SEPARATION_CELLS)
-    points = sheet.world_from_pixel(artist.codec.pixel_from_cell(cells))
-    inside = volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
-    points, strength, level = points[inside], strength[inside], level[inside]
+    plane = straightened_plane(
+        space, (bottom - BEYOND_MM, top + BEYOND_MM), predictor.pixel_mm, axes=view.axes
+    )
+    image = normalise(*sample(view.volume, plane, slab_mm=SLAB_MM))
+    maps: DiscMaps = predictor.predict([image])[0]
+    cells, score, level = predictor.codec.decode(maps, separation=SEPARATION_CELLS)
+    points = plane.world_from_pixel(predictor.codec.pixel_from_cell(cells))
+    inside = view.volume.grid.contains_voxel(view.volume.grid.voxel_from_world(points))
+    points, score, level = points[inside], score[inside], level[inside]
     if not len(points):
-        return found
-    coarse_strength, coarse_level = coarse.at(points)
+        return candidates
+    coarse_score, coarse_level = coarse.at(points)
     joint = (coarse_level + LEVEL_FLOOR) * (level + LEVEL_FLOOR) ** FINE_LEVEL_POWER
-    distance = np.linalg.norm(found.points[:, None] - points, axis=2)
+    distance = np.linalg.norm(candidates.points[:, None] - points, axis=2)
     unseen = distance.min(axis=1) > REACH_MM
-    points = np.vstack([points, found.points[unseen]])
-    strength = np.append(np.sqrt(strength * coarse_strength), found.strength[unseen])
-    level = np.vstack([joint / joint.sum(axis=1, keepdims=True), found.level[unseen]])
-    order = np.argsort(-points[:, 2], kind="stable")
-    return Candidates(points[order], strength[order], level[order], found.first_value)
+    points = np.vstack([points, candidates.points[unseen]])
+    score = np.append(np.sqrt(score * coarse_score), candidates.score[unseen])
+    level = np.vstack([joint / joint.sum(axis=1, keepdims=True), candidates.level[unseen]])
+    order = np.argsort(-view.heights_mm(points), kind="stable")
+    return Candidates(points[order], score[order], level[order], candidates.first_value)

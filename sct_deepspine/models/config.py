@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
-__all__ = ["PAPER", "NetworkConfig"]
+__all__ = ["PAPER", "HourglassConfig", "NetworkConfig", "config_as_dict", "config_from_dict"]
+
+
+def _check_counts(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """Everything that defines a network.
+class HourglassConfig:
+    """Everything that defines a stacked hourglass.
 
     Parameters
     ----------
     channels
-        Maps drawn.
+        Maps predicted.
     in_channels
         Grey images taken.
     stacks
@@ -41,9 +49,7 @@ class NetworkConfig:
     attention: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if name != "attention" and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        _check_counts(self, "channels", "in_channels", "stacks", "blocks", "width", "depth")
         if self.stride not in (2, 4):
             raise ValueError(f"stride must be 2 or 4, got {self.stride}")
         if self.width % 4:
@@ -55,5 +61,32 @@ class NetworkConfig:
         return self.stride * 2**self.depth
 
 
-PAPER = NetworkConfig(channels=11, in_channels=3, width=256, stride=4)
+PAPER = HourglassConfig(channels=11, in_channels=3, width=256, stride=4)
 """The configuration of Azad et al. 2021: 6,795,086 parameters (6,727,062 without attention)."""
+
+NetworkConfig = HourglassConfig
+
+KINDS: dict[str, type[NetworkConfig]] = {"hourglass": HourglassConfig}
+"""Name of each kind of network in files and on the command line."""
+
+
+def config_as_dict(config: NetworkConfig) -> dict[str, Any]:
+    """Return a configuration in JSON's types, with its kind."""
+    kind = next(name for name, cls in KINDS.items() if type(config) is cls)
+    return {"kind": kind} | asdict(config)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> NetworkConfig:
+    """Read what :func:`config_as_dict` returned; without a kind it is an hourglass.
+
+    Raises
+    ------
+    ValueError
+        If the kind is not known, or a value is not possible.
+    TypeError
+        If an entry is missing or not known.
+    """
+    kind = values.get("kind", "hourglass")
+    if kind not in KINDS:
+        raise ValueError(f"the network is of kind {kind!r}; known are {', '.join(KINDS)}")
+    return KINDS[kind](**{name: value for name, value in values.items() if name != "kind"})

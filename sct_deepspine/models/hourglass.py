@@ -8,21 +8,14 @@ Newell et al. 2016 (arXiv 1603.06937).
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sct_deepspine.errors import DeviceError
-from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.config import HourglassConfig
 
-__all__ = [
-    "AttentionHourglass",
-    "StackedHourglass",
-    "build_network",
-    "usable_device",
-]
+__all__ = ["AttentionHourglass", "StackedHourglass"]
 
 
 class Residual(nn.Module):
@@ -113,7 +106,7 @@ class MultiLevelAttention(nn.Module):
 
 
 class StackedHourglass(nn.Module):
-    """Hourglasses in a row, each of which draws all maps and hands them to the next.
+    """Hourglasses in a row, each of which predicts all maps and hands them to the next.
 
     Parameters
     ----------
@@ -121,7 +114,7 @@ class StackedHourglass(nn.Module):
         The network's configuration; its ``attention`` must be false.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: HourglassConfig) -> None:
         super().__init__()
         self.config = config
         width, stacks = config.width, config.stacks
@@ -132,11 +125,11 @@ class StackedHourglass(nn.Module):
         self.scores_back = nn.ModuleList(nn.Conv2d(config.channels, width, 1) for _ in range(stacks - 1))
 
     def gate(self, features: list[Tensor]) -> Tensor:
-        """Return the features from which the last stack's maps are drawn."""
+        """Return the features from which the last stack's maps are predicted."""
         return features[-1]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Draw the maps of every stack.
+        """Predict the maps of every stack.
 
         Parameters
         ----------
@@ -181,32 +174,10 @@ class AttentionHourglass(StackedHourglass):
         The network's configuration; its ``attention`` must be true.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: HourglassConfig) -> None:
         super().__init__(config)
         self.attention = MultiLevelAttention(config.width * config.stacks)
 
     def gate(self, features: list[Tensor]) -> Tensor:
         """Return the last features times the attention map."""
         return features[-1] * self.attention(features)
-
-
-def usable_device(name: str) -> torch.device:
-    """Return a device on which tensors can be made.
-
-    Raises
-    ------
-    DeviceError
-        If there is no such device on this machine.
-    """
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"the device {name} can't be used ({reason}); cpu always can") from error
-
-
-def build_network(config: NetworkConfig | dict[str, Any]) -> StackedHourglass:
-    """Build the network that a configuration describes."""
-    if isinstance(config, dict):
-        config = NetworkConfig(**config)
-    return AttentionHourglass(config) if config.attention else StackedHourglass(config)

@@ -1,24 +1,22 @@
-"""Drawing disc maps on planes, whatever runs the network."""
+"""Predicting maps on planes, whatever runs the network and whatever the maps mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_deepspine.labeling.heatmaps import Codec, DiscMaps
 from sct_deepspine.models.config import NetworkConfig
 
-__all__ = ["Artist", "Runtime"]
+__all__ = ["MapCodec", "Predictor", "Runtime"]
 
-Maps = NDArray[np.float32]
-
+Array = NDArray[np.float32]
 
 LARGEST_BATCH_PIXELS = 2**19
-"""Planes are drawn together up to this many pixels, which bounds the memory."""
+"""Planes are predicted together up to this many pixels, which bounds the memory."""
 
 
 class Runtime(Protocol):
@@ -29,52 +27,86 @@ class Runtime(Protocol):
         """What defines the network."""
         ...
 
-    def run(self, planes: Maps) -> Maps:
-        """Map ``(N, rows, columns)``, multiples of the configuration's, to the last stack's raw maps."""
+    def run(self, planes: Array) -> Array:
+        """Map ``(N, rows, columns)``, multiples of the configuration's, to the last stage's raw maps."""
         ...
 
-    def attention(self, planes: Maps) -> Maps | None:
+    def attention(self, planes: Array) -> Array | None:
         """Return the attention maps ``(N, H, W)``, or None for a network without attention."""
         ...
 
 
+class MapCodec(Protocol):
+    """What the raw maps of a network mean."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of a map."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Number of raw maps."""
+        ...
+
+    def split(self, raw: NDArray[np.floating]) -> Any:
+        """Turn raw maps, ``(channels, rows, columns)``, into what they mean."""
+        ...
+
+
+CodecT = TypeVar("CodecT", bound=MapCodec)
+
+
 @dataclass(frozen=True, eq=False)
-class Artist:
-    """A trained network that draws disc maps on planes of one pixel size.
+class Predictor(Generic[CodecT]):
+    """A trained network that predicts maps on planes of one pixel size.
 
     Parameters
     ----------
     runtime
         Runs the network.
     codec
-        Layout of its maps.
+        What its maps mean.
     pixel_mm
         Pixel size it was trained at.
+
+    Raises
+    ------
+    ValueError
+        If the network does not predict the maps that the codec reads.
     """
 
     runtime: Runtime
-    codec: Codec
+    codec: CodecT
     pixel_mm: float
 
-    def draw(self, planes: Sequence[Maps]) -> list[DiscMaps]:
-        """Draw the maps of planes of one shape, ``(rows, columns)`` each; the last stack's count."""
+    def __post_init__(self) -> None:
+        config, codec = self.runtime.config, self.codec
+        if (config.channels, config.stride) != (codec.channels, codec.stride):
+            raise ValueError(
+                f"the network predicts {config.channels} maps at stride {config.stride}, "
+                f"its codec reads {codec.channels} at stride {codec.stride}"
+            )
+
+    def predict(self, planes: Sequence[Array]) -> list[Any]:
+        """Predict the maps of planes of one shape, ``(rows, columns)`` each, as the codec splits them."""
         rows, columns = self._cells(planes[0])
         at_once = max(1, LARGEST_BATCH_PIXELS // planes[0].size)
         batches = (planes[n : n + at_once] for n in range(0, len(planes), at_once))
         raw = (maps for batch in batches for maps in self.runtime.run(self._padded(batch)))
         return [self.codec.split(maps[:, :rows, :columns]) for maps in raw]
 
-    def attention(self, plane: Maps) -> Maps | None:
+    def attention(self, plane: Array) -> Array | None:
         """Return the attention map of a plane, cells, or None for a network without attention."""
         maps = self.runtime.attention(self._padded([plane]))
         rows, columns = self._cells(plane)
         return None if maps is None else maps[0, :rows, :columns]
 
-    def _padded(self, planes: Sequence[Maps]) -> Maps:
+    def _padded(self, planes: Sequence[Array]) -> Array:
         """Pad at the end with the constant that means "outside the image"."""
         batch = np.stack(planes)
         missing = [(0, -size % self.runtime.config.multiple) for size in batch.shape[1:]]
         return np.pad(batch, [(0, 0), *missing])
 
-    def _cells(self, plane: Maps) -> tuple[int, ...]:
+    def _cells(self, plane: Array) -> tuple[int, ...]:
         return tuple(-(-n // self.codec.stride) for n in plane.shape)

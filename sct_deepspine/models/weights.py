@@ -1,8 +1,8 @@
-"""Trained networks: their cards, their verification, and what runs them.
+"""Trained networks as files: their model card, their verification, and what runs them.
 
-Weights are tensors in a safetensors file; a card (JSON) of the same name beside it says what they
+Weights are tensors in a safetensors file; a model card (JSON) of the same name beside it says what they
 are and bears the file's SHA-256, which is checked before a tensor is used. Beside them may stand a
-copy of each network as an ONNX graph, ``NAME.locate.onnx``, whose SHA-256 is on the card too.
+copy of each network as an ONNX graph, ``NAME.NETWORK.onnx``, whose SHA-256 is on the card too.
 """
 
 from __future__ import annotations
@@ -10,64 +10,62 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sct_deepspine.errors import WeightsError
-from sct_deepspine.labeling.calibration import Calibration
-from sct_deepspine.labeling.heatmaps import Codec
-from sct_deepspine.labeling.levels import DecodingParameters
 from sct_deepspine.models.backends.onnx import onnx_is_installed, read_graph
-from sct_deepspine.models.config import NetworkConfig
-from sct_deepspine.models.predictor import Artist, Runtime
+from sct_deepspine.models.config import NetworkConfig, config_from_dict
+from sct_deepspine.models.predictor import Runtime
 
-__all__ = ["FORMAT", "SHIPPED", "Weights", "graph_path", "load_weights"]
+__all__ = ["FORMAT", "SHIPPED", "TrainedNetwork", "Weights", "graph_path", "load_weights"]
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "whole_spine.safetensors"
 """The weights that come with the package."""
 
-FORMAT = 1
+FORMAT = 2
+"""Of the model card. Format 1 is read as well: its networks are hourglasses that predict disc maps."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """One network of a weights file.
+
+    Parameters
+    ----------
+    runtime
+        Runs it.
+    codec
+        What its maps mean, as the model card says it; who uses the network reads this.
+    pixel_mm
+        Pixel size it was trained at.
+    """
+
+    runtime: Runtime
+    codec: Mapping[str, Any]
+    pixel_mm: float
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The trained networks of one weights file.
+    """The verified content of one weights file.
 
     Parameters
     ----------
     name, sha256
         Which file.
-    locate
-        Draws coarse planes of the whole view: where the spine is, which level each disc is.
-    refine
-        Draws fine planes of the straightened spine: where exactly each disc is. None if the file
-        holds no such network; discs then stay where the coarse look put them.
+    networks
+        The networks by name.
     card
-        The whole card.
+        The whole model card.
     """
 
     name: str
     sha256: str
-    locate: Artist
-    refine: Artist | None
-    card: dict[str, Any]
-
-    @property
-    def decoding(self) -> DecodingParameters:
-        """Constants of the decoding."""
-        return DecodingParameters(**self.card.get("decoding", {}))
-
-    @property
-    def calibration(self) -> Calibration:
-        """What corrects the decoding's probabilities."""
-        return Calibration.from_card(self.card.get("calibration", {}))
-
-    @property
-    def least_score(self) -> float:
-        """Score, weighed against length, below which a reading is not taken for a spine."""
-        return float(self.card.get("least_score", 0.0))
+    networks: Mapping[str, TrainedNetwork]
+    card: Mapping[str, Any]
 
     @property
     def identity(self) -> dict[str, str]:
@@ -80,21 +78,25 @@ def graph_path(weights: Path, network: str) -> Path:
     return weights.with_name(f"{weights.stem}.{network}.onnx")
 
 
-def load_weights(path: str | os.PathLike[str] | None = None, *, device: str | None = None) -> Weights:
-    """Load and verify a weights file; the same file is read only once.
+def load_weights(
+    path: str | os.PathLike[str] | None = None, *, device: str | None = None, use_onnx: bool | None = None
+) -> Weights:
+    """Load and verify a weights file.
 
     Parameters
     ----------
     path
-        A ``.safetensors`` file with its card beside it; by default the shipped one.
+        A ``.safetensors`` file with its model card beside it; by default the shipped one.
     device
         Where torch runs the networks, as torch names it. By default onnxruntime runs them if it is
         installed and the file has ONNX copies, else torch on the CPU.
+    use_onnx
+        Whether onnxruntime may run the networks; by default, if it is installed.
 
     Raises
     ------
     WeightsError
-        If a file is missing, altered or unreadable, or its networks don't fit their card.
+        If a file is missing, altered or unreadable, or its networks don't fit their model card.
     DeviceError
         If the device does not exist.
     """
@@ -102,32 +104,32 @@ def load_weights(path: str | os.PathLike[str] | None = None, *, device: str | No
     for needed in (file, file.with_suffix(".json")):
         if not needed.is_file():
             raise WeightsError(f"no such weights file: {needed}")
-    return _load(file.resolve(), file.stat().st_mtime_ns, device)
-
-
-@lru_cache(maxsize=4)
-def _load(file: Path, _modified: int, device: str | None) -> Weights:
     card = _read_card(file.with_suffix(".json"))
+    content = _verified(file, card["sha256"])
     try:
-        networks = card["networks"]
-        configs = {name: NetworkConfig(**entry["network"]) for name, entry in networks.items()}
-        has_graphs = all("onnx_sha256" in entry for entry in networks.values())
-        if device is None and has_graphs and onnx_is_installed():
+        entries = card["networks"]
+        configs = {name: config_from_dict(entry["network"]) for name, entry in entries.items()}
+        has_graphs = all("onnx_sha256" in entry for entry in entries.values())
+        if use_onnx is None:
+            use_onnx = onnx_is_installed()
+        if device is None and has_graphs and use_onnx:
             runtimes = _read_graphs(file, card, configs)
         else:
-            runtimes = _read_tensors(file, card, configs, device or "cpu")
-        artists = {name: _artist(name, networks[name], runtime) for name, runtime in runtimes.items()}
-        return Weights(card["name"], card["sha256"], artists["locate"], artists.get("refine"), card)
-    except (KeyError, TypeError, ValueError) as error:
+            runtimes = _read_tensors(file, content, configs, device or "cpu")
+        networks = {
+            name: TrainedNetwork(runtime, entries[name]["codec"], float(entries[name]["pixel_mm"]))
+            for name, runtime in runtimes.items()
+        }
+        return Weights(card["name"], card["sha256"], networks, card)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{file.name} can't be used: {' '.join(str(error).split())[:200]}") from error
 
 
 def _read_tensors(
-    file: Path, card: dict[str, Any], configs: dict[str, NetworkConfig], device: str
+    file: Path, content: bytes, configs: dict[str, NetworkConfig], device: str
 ) -> dict[str, Runtime]:
     from sct_deepspine.models.backends.torch import read_networks
 
-    content = _verified(file, card["sha256"])
     try:
         return dict(read_networks(content, configs, device=device))
     except WeightsError as error:
@@ -162,21 +164,9 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         form = card["format"]
-        _ = card["name"], card["sha256"], card["networks"]["locate"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path.name} is not a card of weights ({type(error).__name__}: {error})"
-        ) from error
-    if form != FORMAT:
-        raise WeightsError(f"{path.name} is a card of format {form}; this version reads format {FORMAT}")
+        _ = card["name"], card["sha256"], card["networks"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path.name} is not a model card ({type(error).__name__}: {error})") from error
+    if form not in (1, FORMAT):
+        raise WeightsError(f"{path.name} is a model card of format {form}; this version reads 1 and {FORMAT}")
     return card
-
-
-def _artist(name: str, entry: dict[str, Any], runtime: Runtime) -> Artist:
-    config, codec = runtime.config, Codec(**entry["codec"])
-    if (config.channels, config.stride) != (codec.channels, codec.stride):
-        raise ValueError(
-            f"network {name} draws {config.channels} maps at stride {config.stride}, "
-            f"its codec reads {codec.channels} at stride {codec.stride}"
-        )
-    return Artist(runtime, codec, float(entry["pixel_mm"]))

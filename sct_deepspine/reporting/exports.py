@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.io.files import write_text, written_whole
-from sct_deepspine.labeling.heatmaps import DrawnSheet
+from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labels import DiscLabels
 
 __all__ = ["markups", "write_attention", "write_heatmaps", "write_markups"]
@@ -61,7 +61,7 @@ def write_markups(labels: DiscLabels, path: str | os.PathLike[str]) -> None:
     write_text(path, markups(labels))
 
 
-def write_heatmaps(drawn: DrawnSheet, path: str | os.PathLike[str]) -> None:
+def write_heatmaps(prediction: PlanePrediction, path: str | os.PathLike[str]) -> None:
     """Write one heat map per disc, 4-D: ``(1, columns, rows, levels)``, the first volume C2/C3.
 
     Raises
@@ -69,10 +69,10 @@ def write_heatmaps(drawn: DrawnSheet, path: str | os.PathLike[str]) -> None:
     OutputError
         If it can't be written there.
     """
-    _write_sheet(drawn, np.moveaxis(drawn.maps.heat, 0, -1), path)
+    _write_plane(prediction, np.moveaxis(prediction.maps.heat, 0, -1), path)
 
 
-def write_attention(drawn: DrawnSheet, path: str | os.PathLike[str]) -> None:
+def write_attention(prediction: PlanePrediction, path: str | os.PathLike[str]) -> None:
     """Write the attention map, ``(1, columns, rows)``.
 
     Raises
@@ -82,29 +82,31 @@ def write_attention(drawn: DrawnSheet, path: str | os.PathLike[str]) -> None:
     OutputError
         If it can't be written there.
     """
-    if drawn.attention is None:
+    if prediction.attention is None:
         raise ValueError("this network has no attention map")
-    _write_sheet(drawn, drawn.attention, path)
+    _write_plane(prediction, prediction.attention, path)
 
 
-def _write_sheet(drawn: DrawnSheet, maps: NDArray[np.float32], path: str | os.PathLike[str]) -> None:
+def _write_plane(
+    prediction: PlanePrediction, maps: NDArray[np.float32], path: str | os.PathLike[str]
+) -> None:
     """Write maps of cells as a volume one voxel thick that overlays the image in a viewer.
 
-    A sheet that bends sideways is written flat, at its mean lateral position.
+    A plane that bends sideways is written flat, at its mean lateral position.
     """
     data = np.swapaxes(maps, 0, 1)[None, :, ::-1]
     with written_whole(path) as partial:
-        nib.save(nib.Nifti1Image(np.ascontiguousarray(data, dtype=np.float32), _affine(drawn)), partial)
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(data, dtype=np.float32), _affine(prediction)), partial)
 
 
-def _affine(drawn: DrawnSheet) -> FloatArray:
-    cell_mm = drawn.sheet.pixel_mm * drawn.codec.stride
-    rows = drawn.maps.any_disc.shape[0]
-    lowest = drawn.codec.pixel_from_cell([[rows - 1, 0]])[0]
-    sheet, axes = drawn.sheet, drawn.sheet.axes
-    along = sheet.points_world[0, 0] @ axes
-    along[0] = (sheet.points_world @ axes)[..., 0].mean()
-    along += sheet.pixel_mm * np.array([0, lowest[1], -lowest[0]])
+def _affine(prediction: PlanePrediction) -> FloatArray:
+    plane, codec = prediction.plane, prediction.codec
+    cell_mm = plane.pixel_mm * codec.stride
+    rows = prediction.maps.any_disc.shape[0]
+    lowest = codec.pixel_from_cell([[rows - 1, 0]])[0]
+    along = plane.points_world[0, 0] @ plane.axes
+    along[0] = (plane.points_world @ plane.axes)[..., 0].mean()
+    along += plane.pixel_mm * np.array([0, lowest[1], -lowest[0]])
     affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = cell_mm * axes, axes @ along
+    affine[:3, :3], affine[:3, 3] = cell_mm * plane.axes, plane.axes @ along
     return affine

@@ -10,30 +10,30 @@ import numpy as np
 
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.io.files import written_whole
-from sct_deepspine.labeling.calibration import Judgement, calibration_error, reliability
-from sct_deepspine.labeling.heatmaps import DrawnSheet
+from sct_deepspine.labeling.calibration import Outcome, calibration_error, reliability
+from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labels import DiscLabels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_sheet", "write_png", "write_reliability"]
+__all__ = ["draw_prediction", "write_png", "write_reliability"]
 
 
-def draw_sheet(
-    axes: Axes, drawn: DrawnSheet, labels: DiscLabels | None = None, *, heat: bool = False
+def draw_prediction(
+    axes: Axes, prediction: PlanePrediction, labels: DiscLabels | None = None, *, heat: bool = False
 ) -> None:
-    """Draw a native sheet, its heat maps if asked for, and its discs with names and confidences."""
-    height, width = drawn.sheet.shape
-    axes.imshow(drawn.plane, cmap="gray", vmin=-2, vmax=3, interpolation="bilinear")
+    """Draw a native sampling, its heat maps if asked for, and its discs with names and confidences."""
+    height, width = prediction.plane.shape
+    axes.imshow(prediction.image, cmap="gray", vmin=-2, vmax=3, interpolation="bilinear")
     if heat:
-        edges = (-0.5, drawn.maps.any_disc.shape[1] * drawn.codec.stride - 0.5)
-        bottom = drawn.maps.any_disc.shape[0] * drawn.codec.stride - 0.5
-        shown = np.ma.masked_less(drawn.maps.any_disc, 0.05)
+        edges = (-0.5, prediction.maps.any_disc.shape[1] * prediction.codec.stride - 0.5)
+        bottom = prediction.maps.any_disc.shape[0] * prediction.codec.stride - 0.5
+        shown = np.ma.masked_less(prediction.maps.any_disc, 0.05)
         axes.imshow(shown, cmap="hot", alpha=0.5, vmin=0, vmax=1, extent=(*edges, bottom, -0.5))
     if labels is not None and labels.discs:
         for disc, (row, column) in zip(
-            labels.discs, drawn.sheet.pixel_from_world(labels.points_world), strict=True
+            labels.discs, prediction.plane.pixel_from_world(labels.points_world), strict=True
         ):
             colour = "orange" if disc.interpolated else "lime"
             axes.plot(column, row, "o", ms=4, mfc="none", mec=colour)
@@ -45,7 +45,7 @@ def draw_sheet(
 
 
 def write_png(labels: DiscLabels, path: str | os.PathLike[str]) -> None:
-    """Write a picture: the sheet with its discs, and beside it the heat maps.
+    """Write a picture: the sampling with its discs, and beside it the heat maps.
 
     Parameters
     ----------
@@ -64,21 +64,21 @@ def write_png(labels: DiscLabels, path: str | os.PathLike[str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if labels.drawn is None:
+    if labels.prediction is None:
         raise DeepSpineError("a picture needs the maps; call label_discs with return_maps=True")
-    height, width = labels.drawn.sheet.shape
+    height, width = labels.prediction.plane.shape
     figure = Figure(figsize=(10, 10 * height / (2 * width)), facecolor="black", layout="tight")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    draw_sheet(left, labels.drawn, labels)
-    draw_sheet(right, labels.drawn, heat=True)
+    draw_prediction(left, labels.prediction, labels)
+    draw_prediction(right, labels.prediction, heat=True)
     left.set_title(f"level confidence {labels.level_confidence:.2f}", color="white", fontsize=9)
     right.set_title("any disc", color="white", fontsize=9)
     with written_whole(path) as partial:
         figure.savefig(partial, dpi=100, format="png", facecolor="black")
 
 
-def write_reliability(judgements: Sequence[Judgement], path: str | os.PathLike[str]) -> None:
+def write_reliability(outcomes: Sequence[Outcome], path: str | os.PathLike[str]) -> None:
     """Draw how often a confidence was justified against how high it was, of scans and of discs.
 
     Raises
@@ -92,7 +92,7 @@ def write_reliability(judgements: Sequence[Judgement], path: str | os.PathLike[s
     figure = Figure(figsize=(8, 4.2), layout="tight")
     FigureCanvasAgg(figure)
     for axes, part in zip(figure.subplots(1, 2), ("scan", "disc"), strict=True):
-        own = [j for j in judgements if j.part == part]
+        own = [j for j in outcomes if j.part == part]
         said, right = [j.confidence for j in own], [j.right for j in own]
         rows = reliability(said, right)
         axes.plot([0, 1], [0, 1], color="grey", lw=1)

@@ -36,7 +36,7 @@ class Entry:
     name
         What it is called.
     picture
-        The sheet along the spine as a PNG, base64; empty if there is none.
+        The plane along the spine as a PNG, base64; empty if there is none.
     width, height
         Of the picture, pixels.
     discs
@@ -86,13 +86,13 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
     DeepSpineError
         If the labels were made without maps.
     """
-    if labels.drawn is None:
+    if labels.prediction is None:
         raise DeepSpineError("a picture needs the maps; call label_discs with return_maps=True")
-    factor = max(1, round(labels.drawn.sheet.pixel_mm / PIXEL_MM))
-    sheet = labels.drawn.sheet.refined(factor)
-    plane = normalise(*sample(volume.as_ras(), sheet, slab_mm=SLAB_MM))
+    factor = max(1, round(labels.prediction.plane.pixel_mm / PIXEL_MM))
+    plane = labels.prediction.plane.subdivided(factor)
+    image = normalise(*sample(volume.as_ras(), plane, slab_mm=SLAB_MM))
     low, high = GREY_RANGE
-    grey = np.clip(255 * (plane - low) / (high - low), 0, 255).astype(np.uint8)
+    grey = np.clip(255 * (image - low) / (high - low), 0, 255).astype(np.uint8)
     discs = tuple(
         {
             "value": disc.value,
@@ -102,7 +102,7 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
             "row": round(float(row), 1),
             "column": round(float(column), 1),
         }
-        for disc, (row, column) in zip(labels.discs, sheet.pixel_from_world(labels.points_world), strict=True)
+        for disc, (row, column) in zip(labels.discs, plane.pixel_from_world(labels.points_world), strict=True)
     )
     return Entry(
         name=name,

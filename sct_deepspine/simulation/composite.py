@@ -1,6 +1,6 @@
-"""Spines that no one has, made of the scans of several people; tissues for scans that have no labels of them.
+"""Composite spines, made of the scans of several people; tissues for scans that have no labels of them.
 
-The neck of one person, the thorax of the template or of a drawn spine, and the lumbar spine of another
+The neck of one person, the thorax of the template or of a rendered spine, and the lumbar spine of another
 person are straightened, set into one procedural body (:mod:`sct_deepspine.simulation.phantom`) and bent
 with it like a living spine. Their truth is exact.
 """
@@ -14,50 +14,49 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM
+from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM, SACRUM_STEPS_MM
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, as_points
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.annotations import LabelledScan, canal_points
 from sct_deepspine.simulation.phantom import (
-    SACRUM_STEPS_MM,
     T2W,
     Spine,
     canal_line,
-    draw_spine,
     frame_scan,
     grow_spine,
     random_contrast,
+    render_spine,
+    unit_range,
 )
-from sct_deepspine.training.dataset import JOINED_GROUP, Scan, canal_points, unit_range
 
-__all__ = ["can_join", "fit_tissues", "join_scans", "make_joined_scan"]
+__all__ = ["COMPOSITE_REGION", "can_compose", "compose_scans", "fit_tissues", "make_composite"]
+
+COMPOSITE_REGION = "composite"
 
 SEAM_LEVELS = 0.15
 """Two pieces melt into each other over this share of a vertebra on either side of its middle."""
 
 EDGE_VOXELS = 2.0
-"""A piece melts into the drawn body over about this many voxels at its border."""
+"""A piece melts into the rendered body over about this many voxels at its border."""
 
 NECK_ENDS = (8, 11)
-LOIN_STARTS = (18, 20)
-"""Last disc taken from a neck, first disc taken from a lumbar scan: the ranges drawn from."""
+LUMBAR_STARTS = (18, 20)
+"""Last disc taken from a neck, first disc taken from a lumbar scan: the ranges rendered from."""
 
 CORE_MM = 15.0
 CORE_GREY = 0.38, 0.24
 """Mean and spread to which each piece is brought about its canal, so that a seam is no step."""
 
-LAST_DISC = 25
-"""L5/S1: what is labelled below it is no disc."""
-
-JOINED_VOXEL_MM = (3.0, 1.5, 1.5)
+COMPOSITE_VOXEL_MM = (3.0, 1.5, 1.5)
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """What one scan gives to a joined spine: the discs ``values``, consecutive, and what lies about them.
+    """What one scan gives to a composite spine: the discs ``values``, consecutive, and what lies about them.
 
-    ``scale`` is the joined body's millimetres per millimetre of the scan.
+    ``scale`` is the composite body's millimetres per millimetre of the scan.
     """
 
     volume: Volume
@@ -67,7 +66,8 @@ class _Piece:
     scale: float
 
     @classmethod
-    def cut(cls, scan: Scan, first: int, last: int, size: float) -> _Piece:
+    def cut(cls, scan: LabelledScan, first: int, last: int, size: float) -> _Piece:
+        scan = scan.deobliqued()
         values = np.array([v for v in sorted(scan.levels) if first <= v <= last])
         space = StraightSpace(Centerline.from_points(canal_points(scan)))
         tips = space.straight_from_native(np.array([scan.levels[v] for v in values]))
@@ -77,13 +77,13 @@ class _Piece:
 
     @property
     def steps_mm(self) -> FloatArray:
-        """Distances from each disc to the next, in the joined body."""
+        """Distances from each disc to the next, in the composite body."""
         return -np.diff(self.tips_straight[:, 2]) * self.scale
 
     def read(
         self, straight: FloatArray, level: FloatArray, down: FloatArray, body: Spine
     ) -> tuple[FloatArray, FloatArray]:
-        """Return the grey values at the joined body's straight points, and how much they count, 0…1."""
+        """Return the grey values at the composite body's straight points, and how much they count, 0…1."""
         # Between discs the two bodies' lengths are matched piece by piece, beyond them by the scale.
         depth = body.depth_mm[np.searchsorted(body.values, self.values)]
         reach = 1e3
@@ -112,9 +112,14 @@ def _ramp(levels: FloatArray) -> FloatArray:
     return np.clip(0.5 + levels / (2 * SEAM_LEVELS), 0, 1)
 
 
-def join_scans(
-    rng: np.random.Generator, neck: Scan, loin: Scan, thorax: Scan | None = None, *, name: str = "joined"
-) -> Scan:
+def compose_scans(
+    rng: np.random.Generator,
+    neck: LabelledScan,
+    lumbar: LabelledScan,
+    thorax: LabelledScan | None = None,
+    *,
+    name: str = "composite",
+) -> LabelledScan:
     """Make a whole spine of the spines of two or three people.
 
     The pieces are straightened, brought to one body size, matched disc by disc, set into a procedural
@@ -127,22 +132,22 @@ def join_scans(
         Of the body's shape, its seams and its colours.
     neck
         A scan with the discs from C2/C3 (3) to T1/T2 or beyond.
-    loin
+    lumbar
         A scan with discs to L5/S1 (25).
     thorax
-        A scan with the discs in between; without it the thorax is drawn.
+        A scan with the discs in between; without it the thorax is rendered.
     name
         Name of the scan.
 
     Returns
     -------
-    Scan
+    LabelledScan
         C2/C3 to L5/S1, every disc labelled, and the landmarks that are in the pieces.
     """
     size = float(np.exp(rng.normal(0, 0.08)))
     last = min(int(rng.integers(NECK_ENDS[0], NECK_ENDS[1] + 1)), max(neck.discs))
-    first = max(int(rng.integers(LOIN_STARTS[0], LOIN_STARTS[1] + 1)), min(loin.discs))
-    pieces = [_Piece.cut(neck, 1, last, size), _Piece.cut(loin, first, 26, size)]
+    first = max(int(rng.integers(LUMBAR_STARTS[0], LUMBAR_STARTS[1] + 1)), min(lumbar.discs))
+    pieces = [_Piece.cut(neck, 1, last, size), _Piece.cut(lumbar, first, 26, size)]
     if thorax is not None:
         pieces.insert(1, _Piece.cut(thorax, last, first, size))
     body = grow_spine(
@@ -154,22 +159,22 @@ def join_scans(
             for value, step in zip(piece.values, piece.steps_mm, strict=False)
         },
     )
-    values = range(int(pieces[0].values[0]), int(pieces[-1].values[-1]) + 1)
-    tips = {v: body.tip_straight(np.array([v]))[0] for v in values}
+    shown = range(int(pieces[0].values[0]), int(pieces[-1].values[-1]) + 1)
+    tips = {v: body.tip_straight(np.array([v]))[0] for v in shown}
     for piece in pieces:
         for value, tip in zip(piece.values, piece.tips_straight, strict=True):
             tips[int(value)][:2] = tip[:2] * piece.scale
     tips_world = body.space.native_from_straight(np.array(list(tips.values())))
-    grid = frame_scan(rng, tips_world, JOINED_VOXEL_MM)
-    drawn = draw_spine(rng, body, grid, T2W if rng.random() < 0.75 else random_contrast(rng))
-    grey, weight = drawn.grey.astype(np.float64), np.zeros(grid.shape)
-    down = (body.length_mm - drawn.straight[..., 2]).astype(np.float64)
+    grid = frame_scan(rng, tips_world, COMPOSITE_VOXEL_MM)
+    rendered = render_spine(rng, body, grid, T2W if rng.random() < 0.75 else random_contrast(rng))
+    grey, weight = rendered.grey.astype(np.float64), np.zeros(grid.shape)
+    down = (body.length_mm - rendered.straight[..., 2]).astype(np.float64)
     level = np.interp(down, body.depth_mm, body.values)
-    near = np.isfinite(drawn.straight).all(axis=-1)
+    near = np.isfinite(rendered.straight).all(axis=-1)
     for piece in pieces:
         values, counts = np.zeros(grid.shape), np.zeros(grid.shape)
         values[near], counts[near] = piece.read(
-            drawn.straight[near].astype(np.float64), level[near], down[near], body
+            rendered.straight[near].astype(np.float64), level[near], down[near], body
         )
         # Fade at the borders, inwards only: what was not read has no grey value to fade with.
         counts *= np.clip(2 * gaussian_filter((counts > 0).astype(np.float64), EDGE_VOXELS) - 1, 0, 1)
@@ -179,47 +184,50 @@ def join_scans(
         weight = np.maximum(weight, counts)
     inside = grid.contains_voxel(grid.voxel_from_world(tips_world))
     seen = {v: tip for v, tip, is_seen in zip(tips, tips_world, inside, strict=True) if is_seen}
-    return Scan(
+    return LabelledScan(
         name=name,
         subject=name,
-        group=JOINED_GROUP,
+        region=COMPOSITE_REGION,
+        contrast="composite",
         volume=Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid),
-        discs={v: tip for v, tip in seen.items() if 3 <= v <= 25},
-        landmarks={v: tip for v, tip in seen.items() if not 3 <= v <= 25},
+        discs={v: tip for v, tip in seen.items() if v in DISC_VALUES},
+        landmarks={v: tip for v, tip in seen.items() if v not in DISC_VALUES},
         span_z_mm=(-np.inf, np.inf),
         centerline_world=canal_line(body, grid),
-        tissue=Volume(drawn.tissue, grid),
+        tissue=Volume(rendered.tissue, grid),
     )
 
 
-def can_join(scans: Sequence[Scan]) -> bool:
+def can_compose(scans: Sequence[LabelledScan]) -> bool:
     """Tell whether a set has a neck (C2/C3 to T1/T2) and a lumbar spine (T12/L1 to L5/S1) to join."""
-    return any(map(_is_neck, scans)) and any(map(_is_loin, scans))
+    return any(map(_is_neck, scans)) and any(map(_is_lumbar, scans))
 
 
-def _is_neck(scan: Scan) -> bool:
+def _is_neck(scan: LabelledScan) -> bool:
     return {3, 9} <= scan.discs.keys() and 21 not in scan.discs
 
 
-def _is_loin(scan: Scan) -> bool:
+def _is_lumbar(scan: LabelledScan) -> bool:
     return {20, 25} <= scan.discs.keys()
 
 
-def _is_thorax(scan: Scan) -> bool:
-    return {NECK_ENDS[0], LOIN_STARTS[1]} <= scan.discs.keys()
+def _is_thorax(scan: LabelledScan) -> bool:
+    return {NECK_ENDS[0], LUMBAR_STARTS[1]} <= scan.discs.keys()
 
 
-def make_joined_scan(rng: np.random.Generator, scans: Sequence[Scan], *, drawn_share: float = 0.35) -> Scan:
-    """Join scans drawn from a training set for which :func:`can_join` holds; some with a drawn thorax."""
-    necks, loins, thoraxes = (list(filter(fits, scans)) for fits in (_is_neck, _is_loin, _is_thorax))
-    neck, loin = necks[rng.integers(len(necks))], loins[rng.integers(len(loins))]
-    draw = not thoraxes or rng.random() < drawn_share
-    return join_scans(rng, neck, loin, None if draw else thoraxes[rng.integers(len(thoraxes))])
+def make_composite(
+    rng: np.random.Generator, scans: Sequence[LabelledScan], *, rendered_share: float = 0.35
+) -> LabelledScan:
+    """Compose scans of a training set for which :func:`can_compose` holds; some with a rendered thorax."""
+    necks, lumbars, thoraxes = (list(filter(fits, scans)) for fits in (_is_neck, _is_lumbar, _is_thorax))
+    neck, lumbar = necks[rng.integers(len(necks))], lumbars[rng.integers(len(lumbars))]
+    draw = not thoraxes or rng.random() < rendered_share
+    return compose_scans(rng, neck, lumbar, None if draw else thoraxes[rng.integers(len(thoraxes))])
 
 
 @dataclass(frozen=True, eq=False)
 class _ShiftedSpace:
-    """A scan's straight space, moved across at each height so that tips are where a drawn body has them."""
+    """A scan's straight space, shifted across so that tips are where a rendered body has them."""
 
     space: StraightSpace
     heights: FloatArray
@@ -242,13 +250,13 @@ class _ShiftedSpace:
         return np.stack([*across, np.zeros_like(z)], axis=1)
 
 
-def fit_tissues(scan: Scan) -> Scan:
+def fit_tissues(scan: LabelledScan) -> LabelledScan:
     """Give a scan without tissue labels those of a procedural body laid over its discs.
 
     Vertebrae, discs and canal lie where they are in the scan, to a millimetre or two, which is
     enough to give them grey values of their own. A scan with fewer than two discs gets none.
     """
-    values = np.array([v for v in sorted(scan.discs) if v <= LAST_DISC])
+    values = np.array([v for v in sorted(scan.discs) if v in DISC_VALUES])
     if len(values) < 2:
         return scan
     space = StraightSpace(Centerline.from_points(canal_points(scan)))
@@ -265,5 +273,5 @@ def fit_tissues(scan: Scan) -> Scan:
     shift = tips - body.tip_straight(values)
     upwards = np.argsort(tips[:, 2])
     fitted = _ShiftedSpace(space, tips[upwards, 2], shift[upwards])
-    drawn = draw_spine(np.random.default_rng(0), replace(body, space=fitted), scan.volume.grid, T2W)
-    return replace(scan, tissue=Volume(drawn.tissue, scan.volume.grid))
+    rendered = render_spine(np.random.default_rng(0), replace(body, space=fitted), scan.volume.grid, T2W)
+    return replace(scan, tissue=Volume(rendered.tissue, scan.volume.grid))

@@ -1,4 +1,4 @@
-"""Scans made harder on purpose: other contrasts, resolutions, poses, artefacts and fields of view.
+"""Perturbed scans: other contrasts, resolutions, poses, artefacts and fields of view.
 
 Every change is exact about where the discs are afterwards, so that the truth of the scan remains the
 truth of the changed one.
@@ -6,7 +6,7 @@ truth of the changed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +17,10 @@ from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates, zo
 
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.annotations import LabelledScan
 from sct_deepspine.io.images import ImageLike
 
-__all__ = ["Case", "LabelledScan", "stressed", "whole_spine_cases"]
+__all__ = ["Case", "perturbed", "whole_spine_cases"]
 
 REMAPS = 5
 ROTATION_DEGREES = 20.0
@@ -32,53 +33,34 @@ TOP_ANCHOR, BOTTOM_ANCHOR = 3, 25
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledScan:
-    """A scan and its truth.
-
-    Parameters
-    ----------
-    volume
-        The scan.
-    discs
-        Disc value → ``(3,)`` world.
-    span_z_mm
-        World z between which every visible disc is labelled.
-    """
-
-    volume: Volume
-    discs: dict[int, FloatArray]
-    span_z_mm: tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False)
 class Case:
     """A changed scan.
 
     Parameters
     ----------
-    stress
-        Name of the change.
+    perturbation
+        Its name.
     image
         What is to be labelled.
     truth
         The scan's discs that are still in view, in the frame of the scan before the change.
     span_z_mm
         Where discs count, in that frame.
-    original_from_stressed
+    original_from_perturbed
         ``(4, 4)``: takes world points found in ``image`` to that frame.
     anchor
         A disc told to the labelling, in the frame of ``image``.
     """
 
-    stress: str
+    perturbation: str
     image: ImageLike
-    truth: dict[int, FloatArray]
+    truth: Mapping[int, FloatArray]
     span_z_mm: tuple[float, float]
-    original_from_stressed: FloatArray = field(default_factory=lambda: np.eye(4))
+    original_from_perturbed: FloatArray = field(default_factory=lambda: np.eye(4))
     anchor: dict[int, FloatArray] | None = None
 
 
-def stressed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
+def perturbed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
     """Make all the changed versions of a scan, the unchanged one first.
 
     Parameters
@@ -180,7 +162,9 @@ def _turn_about_middle(grid: Grid, axis: int, degrees: float) -> FloatArray:
 
 def _oblique(name: str, scan: LabelledScan, ras: Volume, turn: FloatArray) -> Case:
     """Turn the person in the scanner and the slices with him: the voxels stay."""
-    return Case(name, ras.moved(turn), scan.discs, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64))
+    return Case(
+        name, ras.transformed(turn), scan.discs, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64)
+    )
 
 
 def _turned(name: str, scan: LabelledScan, grid: Grid, grey: NDArray[np.float32], turn: FloatArray) -> Case:

@@ -1,4 +1,4 @@
-"""A procedural spine scan with exact truth, for the demonstration, for tests and for training.
+"""A procedural (synthetic) spine scan with exact truth, for the demonstration, for tests and for training.
 
 Everything is drawn in the straightened space, where anatomy is a function of the distance to the
 cord and of the (fractional) level, and read from there for each voxel of a curved volume.
@@ -8,38 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM, SACRUM_STEPS_MM
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
-from sct_deepspine.geometry.straightening import PointMap, StraightSpace
+from sct_deepspine.geometry.straightening import StraighteningTransform, StraightSpace
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.training.dataset import CANAL_TISSUE, SYNTHETIC_GROUP, Scan
+from sct_deepspine.io.annotations import CANAL_TISSUE, DISC_TISSUE, VERTEBRA_TISSUE, LabelledScan
 
 __all__ = [
+    "PHANTOM_REGION",
     "T2W",
     "Contrast",
-    "Drawing",
+    "Rendering",
     "Spine",
     "canal_line",
-    "draw_spine",
     "frame_scan",
     "grow_spine",
     "make_phantom",
     "make_varied_phantom",
     "random_contrast",
+    "render_spine",
+    "unit_range",
 ]
 
-VERTEBRA_TISSUE, DISC_TISSUE = 1, 2
-SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
-"""Distances from L5/S1 to the remnants of the discs of the sacrum."""
+PHANTOM_REGION = "phantom"
 
 VIEWS = ((3, 25), (3, 12), (17, 25), (8, 20), (3, 25), (14, 25), (3, 16), (10, 25))
-"""First and last disc of the views drawn from."""
+"""First and last disc of the views rendered from."""
 
 SPINELESS_SHARE = 0.15
 FUSED_SHARE = 0.02
@@ -54,6 +55,13 @@ UNCOMMON_VALUES = 10, 20
 SLOPE_LEVELS = (1, 4, 8, 11, 14, 18, 21, 23, 25, 27)
 SLOPE_DEGREES = (5, 6, -20, -16, 0, 12, 10, 0, -25, -45)
 """Forward lean of the spine, going down, by level: lordosis, kyphosis, lordosis, sacrum."""
+
+
+def unit_range(data: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale grey values to about 0…1."""
+    grey = np.asarray(data, dtype=np.float32)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    return np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1.2)
 
 
 @dataclass(frozen=True)
@@ -98,16 +106,16 @@ class Spine:
         The space that straightens it.
     size
         1 is the template's.
-    worn
+    degenerated
         Disc value → height of the disc as a share of a healthy one's; 0 is fused, no disc to be seen.
     """
 
     values: FloatArray
     depth_mm: FloatArray
     length_mm: float
-    space: PointMap
+    space: StraighteningTransform
     size: float
-    worn: Mapping[int, float] = field(default_factory=dict)
+    degenerated: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def named(self) -> NDArray[np.bool_]:
@@ -133,12 +141,12 @@ def make_phantom(
     contrast: Contrast = T2W,
     spine: bool = True,
     noise: float = 0.03,
-    worn: Mapping[int, float] | None = None,
+    degenerated: Mapping[int, float] | None = None,
     sway_degrees: float = 4.0,
     extra: int | None = None,
     missing: int | None = None,
-) -> Scan:
-    """Make a scan of a spine that never was.
+) -> LabelledScan:
+    """Make a synthetic scan of a spine.
 
     Parameters
     ----------
@@ -154,7 +162,7 @@ def make_phantom(
         False for a body without vertebrae, discs, canal and cord.
     noise
         Standard deviation of the noise, relative to the brightest tissue.
-    worn
+    degenerated
         Disc value → height of the disc as a share of a healthy one's; 0 is fused.
     sway_degrees
         Spread of the sideways lean of a scoliosis.
@@ -163,21 +171,21 @@ def make_phantom(
 
     Returns
     -------
-    Scan
+    LabelledScan
         With every disc and landmark in view labelled (discs from 10 to 20 without a value if a vertebra is
         extra or missing), the cord's centreline and the tissues.
     """
     if not 3 <= first < last <= 25:
         raise ValueError(f"expected 3 <= first < last <= 25, got {first} and {last}")
-    body = grow_spine(rng, worn=worn, sway_degrees=sway_degrees, extra=extra, missing=missing)
+    body = grow_spine(rng, degenerated=degenerated, sway_degrees=sway_degrees, extra=extra, missing=missing)
     in_view = (body.values >= first) & (body.values <= last)
     grid = frame_scan(rng, body.space.native_from_straight(body.tip_straight(body.values[in_view])), voxel_mm)
     # Beyond the last discs lie the landmarks: the dens and S1/S2.
     in_view |= ((body.values < first) & (first == 3)) | ((body.values == 26) & (last == 25))
     visible, named = body.values[in_view], body.named[in_view]
     tips = body.space.native_from_straight(body.tip_straight(visible))
-    drawn = draw_spine(rng, body, grid, contrast, spine=spine)
-    grey = gaussian_filter(drawn.grey, [0.4 / size for size in voxel_mm])
+    rendered = render_spine(rng, body, grid, contrast, spine=spine)
+    grey = gaussian_filter(rendered.grey, [0.4 / size for size in voxel_mm])
     shade = zoom(
         rng.standard_normal((3, 3, 4)), [n / k for n, k in zip(grid.shape, (3, 3, 4), strict=True)], order=1
     )
@@ -188,17 +196,18 @@ def make_phantom(
     is_disc = (visible >= 3) & (visible <= 25)
     points = {int(v): tip for v, tip in zip(visible[shown & named], tips[shown & named], strict=True)}
     span = tips[is_disc, 2].min() - 12, tips[is_disc, 2].max() + 12
-    return Scan(
+    return LabelledScan(
         name="phantom",
         subject="phantom",
-        group=SYNTHETIC_GROUP,
+        region=PHANTOM_REGION,
+        contrast="synthetic",
         volume=volume,
         discs={v: tip for v, tip in points.items() if 3 <= v <= 25},
         landmarks={v: tip for v, tip in points.items() if not 3 <= v <= 25},
         unnamed=tips[shown & ~named],
         span_z_mm=(-np.inf if last == 25 else float(span[0]), np.inf if first == 3 else float(span[1])),
         centerline_world=canal_line(body, grid) if spine else None,
-        tissue=Volume(drawn.tissue, grid),
+        tissue=Volume(rendered.tissue, grid),
     )
 
 
@@ -210,7 +219,9 @@ def canal_line(body: Spine, grid: Grid) -> FloatArray:
     return line[np.argsort(line[:, 2])]
 
 
-def make_varied_phantom(rng: np.random.Generator, *, spineless_share: float = SPINELESS_SHARE) -> Scan:
+def make_varied_phantom(
+    rng: np.random.Generator, *, spineless_share: float = SPINELESS_SHARE
+) -> LabelledScan:
     """Make a phantom of random view, contrast and noise; some have no spine."""
     first, last = VIEWS[rng.integers(len(VIEWS))]
     contrast = T2W if rng.random() < 0.5 else random_contrast(rng)
@@ -230,7 +241,7 @@ def make_varied_phantom(rng: np.random.Generator, *, spineless_share: float = SP
         contrast=contrast,
         noise=noise,
         spine=spine,
-        worn=dict(enumerate(height.tolist())),
+        degenerated=dict(enumerate(height.tolist())),
         sway_degrees=12.0 if rng.random() < 0.3 else 4.0,
         extra=uncommon if is_extra else None,
         missing=None if is_extra else uncommon,
@@ -242,7 +253,7 @@ def grow_spine(
     *,
     size: float | None = None,
     steps_mm: Mapping[int, float] | None = None,
-    worn: Mapping[int, float] | None = None,
+    degenerated: Mapping[int, float] | None = None,
     sway_degrees: float = 4.0,
     extra: int | None = None,
     missing: int | None = None,
@@ -254,10 +265,10 @@ def grow_spine(
     rng
         Of everything not given.
     size
-        1 is the template's; drawn about it by default.
+        1 is the template's; rendered about it by default.
     steps_mm
-        Disc value → distance to the next disc, where it is known; drawn elsewhere.
-    worn, sway_degrees, extra, missing
+        Disc value → distance to the next disc, where it is known; rendered elsewhere.
+    degenerated, sway_degrees, extra, missing
         As in :func:`make_phantom`.
     """
     if size is None:
@@ -286,7 +297,7 @@ def grow_spine(
     line = Centerline.from_points(points)
     # Smoothing shortens the line by a trace.
     depth = depth * line.length_mm / down[-1]
-    return Spine(values, depth, line.length_mm, StraightSpace(line), size, worn or {})
+    return Spine(values, depth, line.length_mm, StraightSpace(line), size, degenerated or {})
 
 
 def frame_scan(rng: np.random.Generator, tips: FloatArray, voxel_mm: tuple[float, float, float]) -> Grid:
@@ -307,18 +318,18 @@ def _canal_radius(level: NDArray[np.floating], size: float) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
-    """A body drawn on a grid: grey values 0…1, tissue labels, and each voxel's straight point."""
+class Rendering:
+    """A body rendered on a grid: grey values 0…1, tissue labels, and each voxel's straight point."""
 
     grey: FloatArray
     tissue: NDArray[np.uint8]
     straight: NDArray[np.float32]
 
 
-def draw_spine(
+def render_spine(
     rng: np.random.Generator, body: Spine, grid: Grid, contrast: Contrast, *, spine: bool = True
-) -> Drawing:
-    """Draw a body's tissues on a grid, later ones over earlier ones."""
+) -> Rendering:
+    """Render a body's tissues on a grid, later ones over earlier ones."""
     voxels = np.indices(grid.shape).reshape(3, -1).T
     points = body.space.straight_from_native(grid.world_from_voxel(voxels))
     straight: NDArray[np.float32] = points.reshape(*grid.shape, 3).astype(np.float32)
@@ -335,11 +346,11 @@ def draw_spine(
     grey[(y < -back + rng.uniform(8, 25)) | (y > front - rng.uniform(5, 20))] = contrast.fat
     grey[(y < -back) | (y > front)] = contrast.air
     if spine:
-        _paint_spine(rng, body, (x, y, down, level), contrast, grey, tissue)
-    return Drawing(grey + 0.03 * blobs / blobs.std(), tissue, straight)
+        _render_tissues(rng, body, (x, y, down, level), contrast, grey, tissue)
+    return Rendering(grey + 0.03 * blobs / blobs.std(), tissue, straight)
 
 
-def _paint_spine(
+def _render_tissues(
     rng: np.random.Generator,
     body: Spine,
     where: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
@@ -372,7 +383,7 @@ def _paint_spine(
         & (np.abs(x) < half_width + 1.5)
         & (level >= 2)
     )
-    height = np.array([body.worn.get(int(v), 1.0) for v in body.values])[nearest - 1]
+    height = np.array([body.degenerated.get(int(v), 1.0) for v in body.values])[nearest - 1]
     is_disc = (np.abs(offset) < height * thickness / 2) & (value >= 3)
     end_plate = (np.abs(offset) < height * thickness / 2 + 1.2) & (value >= 3) & (height > 0)
     dens = (level > 0.9) & (level < 2.1) & (np.hypot(x, y - tip - 6) < 5.5 * size)

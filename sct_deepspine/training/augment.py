@@ -18,8 +18,8 @@ __all__ = [
     "random_grid",
     "random_texture",
     "randomise_grey_values",
-    "recolour_parcels",
-    "recolour_tissues",
+    "randomise_parcels",
+    "randomise_tissues",
     "smooth_field",
 ]
 
@@ -82,7 +82,7 @@ def random_texture(rng: np.random.Generator, shape: tuple[int, int]) -> Plane:
     )
 
 
-def recolour_tissues(rng: np.random.Generator, plane: Plane, tissue: NDArray[np.uint8]) -> Plane:
+def randomise_tissues(rng: np.random.Generator, plane: Plane, tissue: NDArray[np.uint8]) -> Plane:
     """Give each labelled tissue a grey value and a contrast of its own.
 
     No change of grey values alone can part tissues that look the same in the scan at hand but not
@@ -95,12 +95,12 @@ def recolour_tissues(rng: np.random.Generator, plane: Plane, tissue: NDArray[np.
         inside = tissue == label
         mean = float(plane[inside].mean())
         weight = gaussian_filter(inside.astype(np.float32), 0.6)
-        recoloured = rng.uniform(0.03, 1.0) + rng.uniform(-0.8, 1.2) * (plane - mean)
-        out += weight * (recoloured - out)
+        remapped = rng.uniform(0.03, 1.0) + rng.uniform(-0.8, 1.2) * (plane - mean)
+        out += weight * (remapped - out)
     return np.clip(out, 0, 1.2)
 
 
-def recolour_parcels(rng: np.random.Generator, plane: Plane) -> Plane:
+def randomise_parcels(rng: np.random.Generator, plane: Plane) -> Plane:
     """Cut a plane into clusters of like appearance and give each a grey value of its own.
 
     Clusters are of grey value at three scales, so that tissues which share a grey value but not a
@@ -153,7 +153,7 @@ def _remap(rng: np.random.Generator, plane: Plane) -> Plane:
 
 
 def randomise_grey_values(rng: np.random.Generator, plane: Plane, *, pixel_mm: float = 2.0) -> Plane:
-    """Change contrast, shading, sharpness and noise of a plane with values about 0…1, and spoil it."""
+    """Change contrast, shading, sharpness and noise of a plane with values about 0…1, and corrupt it."""
     if rng.random() < 0.4:
         plane = _remap(rng, plane)
     if rng.random() < 0.5:
@@ -166,9 +166,9 @@ def randomise_grey_values(rng: np.random.Generator, plane: Plane, *, pixel_mm: f
         plane = plane * np.exp(rng.uniform(0, 0.5) * smooth_field(rng, plane.shape, (4, 3)))
     if rng.random() < 0.35:
         plane = _lose_resolution(rng, plane, pixel_mm)
-    for share, spoil in ((0.1, _ghost), (0.06, _wrap), (0.06, _ring), (0.03, _spike)):
+    for share, corrupt in ((0.1, _ghost), (0.06, _wrap), (0.06, _ring), (0.03, _spike)):
         if rng.random() < share:
-            plane = spoil(rng, plane)
+            plane = corrupt(rng, plane)
     if rng.random() < 0.6:
         plane = plane + rng.uniform(0, 0.5) * plane.std() * rng.standard_normal(plane.shape)
     return np.asarray(plane, dtype=np.float32)
@@ -217,8 +217,10 @@ def _spike(rng: np.random.Generator, plane: Plane) -> Plane:
     middle = np.array(plane.shape) // 2
     place = middle + rng.integers(-middle // 2, middle // 2 + 1)
     strongest = np.log(np.abs(np.fft.fft2(plane)).max() + 1e-6)
-    spoil = KSpaceSpikeNoise(loc=(0, *place.tolist()), k_intensity=float(strongest + rng.uniform(-2.5, -1.0)))
-    return np.asarray(spoil(plane[None].astype(np.float32)))[0]
+    corrupt = KSpaceSpikeNoise(
+        loc=(0, *place.tolist()), k_intensity=float(strongest + rng.uniform(-2.5, -1.0))
+    )
+    return np.asarray(corrupt(plane[None].astype(np.float32)))[0]
 
 
 def _implant(rng: np.random.Generator, plane: Plane, pixel_mm: float) -> Plane:

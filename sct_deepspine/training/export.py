@@ -1,4 +1,4 @@
-"""Trained networks as files: tensors with their card, and ONNX graphs."""
+"""Trained networks as files: tensors with their model card, and ONNX graphs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 from sct_deepspine.io.files import make_folder, write_text, written_whole
 from sct_deepspine.models.backends.onnx import INPUT, OUTPUTS
 from sct_deepspine.models.backends.torch import TorchRuntime
-from sct_deepspine.models.hourglass import StackedHourglass
-from sct_deepspine.models.predictor import Artist
-from sct_deepspine.models.weights import FORMAT, graph_path
+from sct_deepspine.models.config import config_as_dict
+from sct_deepspine.models.networks import Network
+from sct_deepspine.models.weights import FORMAT, TrainedNetwork, graph_path
 
 __all__ = ["save_weights"]
 
@@ -31,16 +30,16 @@ TRACED: dict[str, Any] = {"dynamo": False} if "dynamo" in signature(torch.onnx.e
 
 
 def save_weights(
-    path: Path, artists: Mapping[str, Artist], card: Mapping[str, Any], *, onnx: bool = False
+    path: Path, networks: Mapping[str, TrainedNetwork], card: Mapping[str, Any], *, onnx: bool = False
 ) -> None:
-    """Write networks in half precision, and their card with the file's SHA-256.
+    """Write networks in half precision, and their model card with the file's SHA-256.
 
     Parameters
     ----------
     path
-        The ``.safetensors`` file; its card gets the suffix ``.json``.
-    artists
-        ``locate`` and, if there is one, ``refine``, run by torch.
+        The ``.safetensors`` file; the card gets the suffix ``.json``.
+    networks
+        By name, run by torch; for the labelling ``locate`` and, if there is one, ``refine``.
     card
         ``name`` and whatever else is worth telling: training data, licence, metrics, calibration.
     onnx
@@ -51,21 +50,25 @@ def save_weights(
     OutputError
         If they can't be written there.
     """
-    networks = {name: _network(artist) for name, artist in artists.items()}
+    modules = {name: _module(network) for name, network in networks.items()}
     tensors = {
         f"{name}.{key}": value.detach().cpu().half().contiguous()
-        for name, network in networks.items()
-        for key, value in network.state_dict().items()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
     files = {path: dump_tensors(tensors)}
     entries: dict[str, dict[str, Any]] = {
-        name: {"network": asdict(networks[name].config), "codec": asdict(a.codec), "pixel_mm": a.pixel_mm}
-        for name, a in artists.items()
+        name: {
+            "network": config_as_dict(modules[name].config),
+            "codec": dict(network.codec),
+            "pixel_mm": network.pixel_mm,
+        }
+        for name, network in networks.items()
     }
     if onnx:
-        for name, network in networks.items():
-            graph = _graph(network)
+        for name, module in modules.items():
+            graph = _graph(module)
             files[graph_path(path, name)] = graph
             entries[name]["onnx_sha256"] = hashlib.sha256(graph).hexdigest()
     sha256 = hashlib.sha256(files[path]).hexdigest()
@@ -77,16 +80,16 @@ def save_weights(
     write_text(path.with_suffix(".json"), json.dumps(whole, indent=2) + "\n")
 
 
-def _network(artist: Artist) -> StackedHourglass:
-    if not isinstance(artist.runtime, TorchRuntime):
+def _module(network: TrainedNetwork) -> Network:
+    if not isinstance(network.runtime, TorchRuntime):
         raise TypeError("only networks run by torch can be written; load them with device='cpu'")
-    return artist.runtime.network
+    return network.runtime.network
 
 
-class _Drawn(nn.Module):
+class _Outputs(nn.Module):
     """The outputs a graph has: the last stack's maps, and the attention map if there is one."""
 
-    def __init__(self, network: StackedHourglass) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -101,7 +104,7 @@ class _Drawn(nn.Module):
         return (maps, *seen)
 
 
-def _graph(network: StackedHourglass) -> bytes:
+def _graph(network: Network) -> bytes:
     """Trace a network to an ONNX graph whose batch, rows and columns are free.
 
     The weights are those of the half-precision tensors, so that both copies draw the same.
@@ -113,13 +116,13 @@ def _graph(network: StackedHourglass) -> bytes:
     )
     rounded.eval()
     example = torch.zeros(1, config.in_channels, 2 * config.multiple, config.multiple)
-    names = OUTPUTS if config.attention else OUTPUTS[:1]
+    names = OUTPUTS if hasattr(network, "attention") else OUTPUTS[:1]
     free = {0: "planes", 2: "rows", 3: "columns"}
     with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():
         target = Path(folder) / "graph.onnx"
         warnings.simplefilter("ignore")  # the tracer warns of the shape checks, which the graph does not need
         torch.onnx.export(
-            _Drawn(rounded),
+            _Outputs(rounded),
             (example,),
             target,
             input_names=[INPUT],

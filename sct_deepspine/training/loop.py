@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,17 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sct_deepspine.errors import WeightsError
-from sct_deepspine.labeling.heatmaps import Codec
-from sct_deepspine.models.config import NetworkConfig
-from sct_deepspine.models.hourglass import StackedHourglass, build_network, usable_device
-from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes, Scan
-from sct_deepspine.training.loss import map_loss
+from sct_deepspine.models.config import NetworkConfig, config_as_dict, config_from_dict
+from sct_deepspine.models.networks import Network, build_network, usable_device
 
-__all__ = ["ROLES", "Checkpoint", "Role", "TrainingConfig", "train"]
+__all__ = ["Batch", "Checkpoint", "Evaluation", "Loss", "TrainingConfig", "TrainingSet", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,49 +35,34 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
 }
 AVERAGE_DECAY = 0.998
+"""Of the running average of the weights, once it has run a while."""
 
+WARM_UP_STEPS = 200
+LARGEST_GRADIENT = 5.0
 
-@dataclass(frozen=True)
-class Role:
-    """What one of the two networks looks at.
+Batch = dict[str, Tensor]
+"""``image``, ``(N, channels, rows, columns)``, and whatever the loss needs."""
 
-    Parameters
-    ----------
-    planes
-        Its training planes.
-    codec
-        Its maps.
-    stacks
-        Hourglasses, unless another number is asked for.
-    """
+Loss = Callable[[list[Tensor], Batch], Tensor]
+"""Maps the raw maps of every stage and the batch to a scalar."""
 
-    planes: PlaneSettings
-    codec: Codec
-    stacks: int
+Evaluation = Callable[[Network, int, Path], Mapping[str, float]]
+"""Maps the network, the step and the folder of the run to figures; ``score`` is what the run is judged by."""
 
-
-ROLES = {
-    "locate": Role(PlaneSettings(tall_share=0.35), Codec(stride=2, first_value=1, levels=26), stacks=2),
-    "refine": Role(
-        PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),
-        Codec(stride=2, first_value=1, levels=26, sigma_cells=1.5),
-        stacks=1,
-    ),
-}
+TrainingSet = Callable[[int, int], "Dataset[Batch]"]
+"""Maps the index of the first item and a number to a dataset of that many, the same on every run."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that a training run depends on, beside the scans.
+    """Everything that a training run depends on, beside its data.
 
     Parameters
     ----------
     network
         The network.
-    planes
-        How training planes are drawn.
-    codec
-        Layout of the maps.
+    task
+        What is learned, in JSON's types; the loop only keeps it.
     optimiser
         ``adamw``, ``adam`` or ``rmsprop``.
     schedule
@@ -86,7 +70,7 @@ class TrainingConfig:
     learning_rate
         At the start (after a short warm-up).
     batch
-        Planes a step.
+        Batch size.
     steps
         Steps in all.
     evaluate_every
@@ -94,18 +78,17 @@ class TrainingConfig:
     checkpoint_minutes
         Minutes between checkpoints.
     workers
-        Processes that draw planes.
+        Processes that make the data.
     seed
-        Of weights and planes.
+        Of weights and data.
     device
         ``cpu``, ``cuda``, …
     sources
-        Where scans and first weights came from, as the options of ``sct_deepspine_train`` name them.
+        Where data and first weights came from, as the options of the command name them.
     """
 
     network: NetworkConfig
-    planes: PlaneSettings = field(default_factory=PlaneSettings)
-    codec: Codec = field(default_factory=lambda: Codec(stride=2))
+    task: Mapping[str, Any] = field(default_factory=dict)
     optimiser: str = "adamw"
     schedule: str = "cosine"
     learning_rate: float = 1e-3
@@ -131,22 +114,27 @@ class TrainingConfig:
     def from_json(cls, text: str) -> TrainingConfig:
         """Read what :meth:`to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        values["network"] = NetworkConfig(**values["network"])
-        values["planes"] = PlaneSettings(**values["planes"] | {"shape": tuple(values["planes"]["shape"])})
-        values["codec"] = Codec(**values["codec"])
-        return cls(**values)
+        return cls(**values | {"network": config_from_dict(values["network"])})
 
     def to_json(self) -> str:
         """Write the configuration as JSON."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(asdict(self) | {"network": config_as_dict(self.network)}, indent=1)
+
+
+def _running_average(average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
+    """Follow the weights, fast at first; counters are copied."""
+    if not value.is_floating_point():
+        return value
+    decay = min(AVERAGE_DECAY, (1 + int(count)) / (10 + int(count)))
+    return average.lerp(value, 1 - decay)
 
 
 @dataclass
 class Checkpoint:
     """The state of a run: network, running average of its weights, optimiser, step and best score."""
 
-    network: StackedHourglass
-    average: StackedHourglass
+    network: Network
+    average: AveragedModel
     optimiser: torch.optim.Optimizer
     step: int = 0
     best: float = -np.inf
@@ -155,17 +143,22 @@ class Checkpoint:
     def start(cls, config: TrainingConfig) -> Checkpoint:
         """Make the state of a run that has not begun."""
         torch.manual_seed(config.seed)
-        device = usable_device(config.device)
-        network = build_network(config.network).to(device)
-        average = build_network(config.network).to(device)
-        average.load_state_dict(network.state_dict())
+        network = build_network(config.network).to(usable_device(config.device))
+        average = AveragedModel(network, avg_fn=_running_average, use_buffers=True)
         optimiser = OPTIMISERS[config.optimiser](network.parameters(), lr=config.learning_rate)
-        return cls(network, average.requires_grad_(False), optimiser)
+        return cls(network, average, optimiser)
+
+    @property
+    def averaged(self) -> Network:
+        """The network with the running average of the weights, in evaluation mode."""
+        network = self.average.module.eval()
+        assert isinstance(network, Network)
+        return network
 
     def save(self, path: Path) -> None:
         """Write the state as safetensors, whole or not at all."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.module.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         partial = path.with_name(path.name + ".partial")
@@ -189,16 +182,11 @@ class Checkpoint:
             reason = str(error).splitlines()[0]
             raise WeightsError(f"{path} is no checkpoint of this network and optimiser ({reason})") from error
 
-    def _restore(self, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-        for prefix, module in (("network.", self.network), ("average.", self.average)):
-            module.load_state_dict(
-                {
-                    name.removeprefix(prefix): value
-                    for name, value in tensors.items()
-                    if name.startswith(prefix)
-                }
-            )
-        state: dict[int, dict[str, torch.Tensor]] = {}
+    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        for prefix, module in (("network.", self.network), ("average.", self.average.module)):
+            own = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+            module.load_state_dict(own)
+        state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimiser."):
                 _, index, key = name.split(".")
@@ -206,8 +194,9 @@ class Checkpoint:
         whole = self.optimiser.state_dict()
         self.optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
         self.step, self.best = int(metadata["step"]), float(metadata["best"])
+        self.average.n_averaged.fill_(self.step)
 
-    def start_from(self, initial: StackedHourglass) -> None:
+    def start_from(self, initial: Network) -> None:
         """Take over the weights of a trained network.
 
         Raises
@@ -219,65 +208,55 @@ class Checkpoint:
             raise WeightsError(
                 f"the network to start from is {initial.config}, the one to train {self.network.config}"
             )
-        for module in (self.network, self.average):
+        for module in (self.network, self.average.module):
             module.load_state_dict(initial.state_dict())
 
-    def update_average(self) -> None:
-        """Let the average follow the network."""
-        decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            ours, theirs = self.average.state_dict(), self.network.state_dict()
-            for name, value in ours.items():
-                if value.dtype.is_floating_point:
-                    value.lerp_(theirs[name], 1 - decay)
-                else:
-                    value.copy_(theirs[name])
 
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Return the learning rate of a step."""
-    warm_up = min(1.0, (step + 1) / 200)
+def rate_factor(config: TrainingConfig, step: int) -> float:
+    """Return the learning rate of a step as a share of the first one."""
+    warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
     done = step / config.steps
     if config.schedule == "cosine":
-        return config.learning_rate * warm_up * (0.5 * (1 + np.cos(np.pi * min(done, 1.0))) + 0.005)
+        return warm_up * float(0.5 * (1 + np.cos(np.pi * min(done, 1.0))) + 0.005)
     if config.schedule == "step":
-        return config.learning_rate * warm_up * (0.1 ** ((done >= 0.5) + (done >= 0.75)))
-    return config.learning_rate * warm_up
+        return warm_up * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+    return warm_up
 
 
 def train(
-    scans: Sequence[Scan],
+    training_set: TrainingSet,
     config: TrainingConfig,
     folder: Path,
     *,
-    evaluate: Callable[[StackedHourglass, int, Path], dict[str, float]],
+    loss: Loss,
+    evaluate: Evaluation,
     resume: bool = False,
-    initial: StackedHourglass | None = None,
+    initial: Network | None = None,
 ) -> Checkpoint:
-    """Train a network and keep its last and its best state.
+    """Run a training, or finish one that was interrupted.
 
     Parameters
     ----------
-    scans
-        Scans to train on.
+    training_set
+        Makes the data.
     config
         The run.
     folder
-        Receives ``config.json``, ``log.csv``, ``last.safetensors`` (to resume), ``best.safetensors``.
+        Receives ``config.json``, ``log.csv``, ``last.safetensors`` and ``best.safetensors``.
+    loss
+        What is made small.
     evaluate
-        Takes the averaged network, the step and the folder; returns figures, among them ``score``
-        (higher is better).
+        What is made of the running average of the weights every so many steps.
     resume
-        Go on from ``last.safetensors``.
+        Go on from ``last.safetensors`` if it is there.
     initial
-        Network to start from.
+        Start from these weights.
 
-    Raises
-    ------
-    WeightsError
-        If the checkpoint or the initial network is not of this configuration.
+    Returns
+    -------
+    Checkpoint
+        The last state.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config.to_json())
     state = Checkpoint.start(config)
     if initial is not None:
@@ -289,17 +268,19 @@ def train(
     else:
         for stale in (folder / "log.csv", *folder.glob("validation_*.png")):
             stale.unlink(missing_ok=True)
+    schedule = _schedule(state, config)
     saved = time.monotonic()
     losses: list[float] = []
     figures: dict[str, float] = {}
     with tqdm(total=config.steps, initial=state.step, unit="step", mininterval=5) as bar:
-        for batch in _batches(scans, config, state.step):
-            losses.append(_step(state, batch, config))
+        for batch in _batches(training_set, config, state.step):
+            losses.append(_step(state, batch, config, loss))
+            schedule.step()
             bar.update()
             shown = {"loss": float(np.mean(losses[-50:])), **figures}
             bar.set_postfix_str(", ".join(f"{name} {value:.3g}" for name, value in shown.items()))
             if state.step % config.evaluate_every == 0 or state.step == config.steps:
-                figures = evaluate(state.average.eval(), state.step, folder)
+                figures = dict(evaluate(state.averaged, state.step, folder))
                 _log(folder / "log.csv", {"step": state.step, "loss": float(np.mean(losses)), **figures})
                 losses.clear()
                 if figures["score"] >= state.best or not best.is_file():
@@ -312,19 +293,16 @@ def train(
     return state
 
 
-def _batches(scans: Sequence[Scan], config: TrainingConfig, step: int) -> DataLoader[dict[str, torch.Tensor]]:
-    planes = RandomPlanes(
-        scans,
-        config.codec,
-        config.planes,
-        length=(config.steps - step) * config.batch,
-        seed=config.seed,
-        start=step * config.batch,
-        batch=config.batch,
-    )
+def _schedule(state: Checkpoint, config: TrainingConfig) -> LambdaLR:
+    for group in state.optimiser.param_groups:
+        group["initial_lr"] = config.learning_rate
+    return LambdaLR(state.optimiser, lambda step: rate_factor(config, step), last_epoch=state.step - 1)
+
+
+def _batches(training_set: TrainingSet, config: TrainingConfig, step: int) -> DataLoader[Batch]:
     workers = config.workers
     return DataLoader(
-        planes,
+        training_set(step * config.batch, (config.steps - step) * config.batch),
         batch_size=config.batch,
         num_workers=workers,
         prefetch_factor=8 if workers else None,
@@ -332,22 +310,20 @@ def _batches(scans: Sequence[Scan], config: TrainingConfig, step: int) -> DataLo
     )
 
 
-def _step(state: Checkpoint, batch: dict[str, torch.Tensor], config: TrainingConfig) -> float:
+def _step(state: Checkpoint, batch: Batch, config: TrainingConfig, loss: Loss) -> float:
     batch = {name: value.to(config.device) for name, value in batch.items()}
     image = batch["image"].to(memory_format=torch.channels_last)
-    for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(config, state.step)
     state.network.train()
     with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
         maps = state.network(image)
-    loss = map_loss(maps, batch)
+    value = loss(maps, batch)
     state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    value.backward()
+    nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
     state.optimiser.step()
     state.step += 1
-    state.update_average()
-    return loss.item()
+    state.average.update_parameters(state.network)
+    return value.item()
 
 
 def _log(path: Path, row: dict[str, Any]) -> None:

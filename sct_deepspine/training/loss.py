@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["map_loss"]
+__all__ = ["disc_map_loss"]
 
 
-def map_loss(stacks: list[Tensor], batch: dict[str, Tensor], *, peak_weight: float = 8.0) -> Tensor:
+def disc_map_loss(stacks: list[Tensor], batch: dict[str, Tensor], *, peak_weight: float = 8.0) -> Tensor:
     """Sum the loss over the stacks (intermediate supervision).
 
     Cross-entropy of the any-disc and canal maps against their soft targets, where known, with cells

@@ -11,18 +11,28 @@ from numpy.typing import NDArray
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.planes import SLAB_MM, Sheet, middle_sheet, normalise, sample, straight_sheet
+from sct_deepspine.geometry.planes import (
+    SLAB_MM,
+    SamplingPlane,
+    midsagittal_plane,
+    normalise,
+    sample,
+    straightened_plane,
+)
 from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.io.annotations import LabelledScan, canal_points
 from sct_deepspine.io.files import written_whole
-from sct_deepspine.labeling.heatmaps import Codec, DiscMaps
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
 from sct_deepspine.models.backends.torch import TorchRuntime
-from sct_deepspine.models.hourglass import StackedHourglass
-from sct_deepspine.models.predictor import Artist
-from sct_deepspine.training.dataset import PlaneSettings, Scan, canal_points
+from sct_deepspine.models.networks import Network
+from sct_deepspine.models.predictor import Predictor
+from sct_deepspine.training.dataset import PlaneSettings
 
 __all__ = ["Validation", "write_convergence"]
 
 NEAR_MM = 6.0
+BEYOND_MM = 30.0
 SHOWN = 6
 MS_PER_PICTURE = 500
 
@@ -31,9 +41,9 @@ MS_PER_PICTURE = 500
 class _View:
     """One scan's plane, laid by its truth."""
 
-    scan: Scan
-    sheet: Sheet
-    plane: NDArray[np.float32]
+    scan: LabelledScan
+    plane: SamplingPlane
+    image: NDArray[np.float32]
     tips_pixel: dict[int, FloatArray]
 
 
@@ -52,22 +62,22 @@ class Validation:
         As in training; the planes are native or straight as there.
     """
 
-    def __init__(self, scans: Sequence[Scan], codec: Codec, settings: PlaneSettings) -> None:
+    def __init__(self, scans: Sequence[LabelledScan], codec: DiscCodec, settings: PlaneSettings) -> None:
         self.codec, self.settings = codec, settings
         self.views = [_lay_view(scan, settings) for scan in scans]
 
-    def __call__(self, network: StackedHourglass, step: int, folder: Path) -> dict[str, float]:
+    def __call__(self, network: Network, step: int, folder: Path) -> dict[str, float]:
         """Score a network and write ``validation_STEP.png`` into the folder."""
-        artist = Artist(TorchRuntime(network), self.codec, self.settings.pixel_mm)
+        predictor = Predictor(TorchRuntime(network), self.codec, self.settings.pixel_mm)
         errors: list[float] = []
         right = missed = 0
-        drawn: list[DiscMaps] = []
+        predicted: list[DiscMaps] = []
         for view in self.views:
-            maps = artist.draw([view.plane])[0]
-            drawn.append(maps)
+            maps = predictor.predict([view.image])[0]
+            predicted.append(maps)
             cells, _, level = self.codec.decode(maps)
-            tips = view.sheet.world_from_pixel(self.codec.pixel_from_cell(cells))
-            placed = np.isfinite(tips).all(axis=1)  # a straight sheet has pixels that are nowhere
+            tips = view.plane.world_from_pixel(self.codec.pixel_from_cell(cells))
+            placed = np.isfinite(tips).all(axis=1)  # a straightened plane has pixels that are nowhere
             tips, level = tips[placed], level[placed]
             for value, tip in view.scan.levels.items():
                 if value < self.codec.first_value:
@@ -80,7 +90,7 @@ class Validation:
                 right += int(level[distance.argmin()].argmax() + self.codec.first_value == value)
         count = max(missed + len(errors), 1)
         mean = float(np.mean(errors)) if errors else NEAR_MM
-        self._write_picture(drawn, step, folder)
+        self._write_picture(predicted, step, folder)
         return {
             "score": right / count - mean / 50 - missed / count,
             "right": right / count,
@@ -89,7 +99,7 @@ class Validation:
             "median_mm": float(np.median(errors)) if errors else NEAR_MM,
         }
 
-    def _write_picture(self, drawn: Sequence[DiscMaps], step: int, folder: Path) -> None:
+    def _write_picture(self, predicted: Sequence[DiscMaps], step: int, folder: Path) -> None:
         """Draw up to six scans, evenly chosen: plane, heat, likeliest level, truth as crosses."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -99,9 +109,9 @@ class Validation:
         FigureCanvasAgg(figure)
         figure.suptitle(f"step {step}", color="white", fontsize=8)
         for axes, index in zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True):
-            view, maps = self.views[index], drawn[index]
+            view, maps = self.views[index], predicted[index]
             shown = np.kron(maps.any_disc, np.ones((self.codec.stride, self.codec.stride)))
-            axes.imshow(view.plane, cmap="gray", vmin=-2, vmax=3)
+            axes.imshow(view.image, cmap="gray", vmin=-2, vmax=3)
             axes.imshow(np.ma.masked_less(shown, 0.05), cmap="hot", alpha=0.5, vmin=0, vmax=1)
             cells, _, level = self.codec.decode(maps)
             for (row, column), levels in zip(self.codec.pixel_from_cell(cells), level, strict=True):
@@ -109,28 +119,30 @@ class Validation:
                 axes.text(column + 3, row, text, color="lime", fontsize=6, va="center")
             for row, column in view.tips_pixel.values():
                 axes.plot(column, row, "c+", ms=4)
-            axes.set_xlim(-0.5, view.plane.shape[1] - 0.5)
-            axes.set_ylim(view.plane.shape[0] - 0.5, -0.5)
+            axes.set_xlim(-0.5, view.image.shape[1] - 0.5)
+            axes.set_ylim(view.image.shape[0] - 0.5, -0.5)
             axes.axis("off")
         with written_whole(folder / f"validation_{step:06d}.png") as partial:
             figure.savefig(partial, dpi=90, format="png", facecolor="black")
 
 
-def _lay_view(scan: Scan, settings: PlaneSettings) -> _View:
+def _lay_view(scan: LabelledScan, settings: PlaneSettings) -> _View:
+    scan = scan.deobliqued()
     line = Centerline.from_points(canal_points(scan))
     if settings.straight:
         space = StraightSpace(line)
         height = space.straight_from_native(np.array(list(scan.levels.values())))[:, 2]
-        sheet = straight_sheet(space, (np.nanmin(height) - 30, np.nanmax(height) + 30), settings.pixel_mm)
+        reach = np.nanmin(height) - BEYOND_MM, np.nanmax(height) + BEYOND_MM
+        plane = straightened_plane(space, reach, settings.pixel_mm)
     else:
-        sheet = middle_sheet(scan.volume, line, settings.pixel_mm)
-    plane = normalise(*sample(scan.volume, sheet, slab_mm=SLAB_MM))
-    tips = {value: _nearest_pixel(sheet, tip) for value, tip in scan.levels.items()}
-    return _View(scan, sheet, plane, tips)
+        plane = midsagittal_plane(DeobliquedVolume.of(scan.volume), line, settings.pixel_mm)
+    image = normalise(*sample(scan.volume, plane, slab_mm=SLAB_MM))
+    tips = {value: _nearest_pixel(plane, tip) for value, tip in scan.levels.items()}
+    return _View(scan, plane, image, tips)
 
 
-def _nearest_pixel(sheet: Sheet, point: FloatArray) -> FloatArray:
-    distance = np.linalg.norm(np.nan_to_num(sheet.points_world, nan=1e6) - point, axis=2)
+def _nearest_pixel(plane: SamplingPlane, point: FloatArray) -> FloatArray:
+    distance = np.linalg.norm(np.nan_to_num(plane.points_world, nan=1e6) - point, axis=2)
     return np.array(np.unravel_index(distance.argmin(), distance.shape), dtype=np.float64)
 
 

@@ -27,8 +27,8 @@ from sct_deepspine.evaluation.run import RIGHT_MM, stress_cases
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling import canal as locate
-from sct_deepspine.labeling.levels import Candidates, Sequence
-from sct_deepspine.models.predictor import Artist
+from sct_deepspine.labeling.levels import Candidates, LevelAssignment
+from sct_deepspine.models.predictor import Predictor
 from sct_deepspine.models.weights import Weights, load_weights
 from sct_deepspine.simulation.perturbations import Case
 
@@ -50,7 +50,7 @@ def main() -> None:
         "native plane instead of the straightened": {"straight": "off"},
         "one look: the coarse network alone": {"weights": replace(trained, refine=None)},
         "the canal looked for once": {"find": follow_once},
-        "arg-max of each level instead of the sequence": {"read": read_by_maximum},
+        "arg-max of each level instead of the assignment": {"read": read_by_maximum},
         "decoding without spacing": {"read": read_without_spacing},
     }
     if arguments.weights:
@@ -68,14 +68,14 @@ def figures(
     *,
     weights: Weights | None = None,
     straight: str = "auto",
-    read: Callable[..., Sequence] | None = None,
+    read: Callable[..., LevelAssignment] | None = None,
     find: Callable[..., Centerline] = locate.find_centerline,
 ) -> str:
     """Return a line of the table."""
-    whole, load = labeling._read_levels, labeling.load_weights
+    whole, load = labeling._assign_levels, labeling.load_weights
     labeling.find_centerline = find
     labeling.load_weights = lambda *_, **__: weights or trained  # type: ignore[assignment]
-    labeling._read_levels = read or whole
+    labeling._assign_levels = read or whole
     right = total = levels = 0
     errors: list[float] = []
     spent = 0.0
@@ -84,7 +84,7 @@ def figures(
             started = time.perf_counter()
             try:
                 labels = labeling.label_discs(case.image, straight=straight)
-                points = apply_affine(case.original_from_stressed, labels.points_world)
+                points = apply_affine(case.original_from_perturbed, labels.points_world)
                 found = dict(zip(labels.values.tolist(), points, strict=True))
             except DeepSpineError:
                 found = {}
@@ -95,28 +95,28 @@ def figures(
             score = score_scan(case.truth, found, span_z_mm=case.span_z_mm)
             levels += score.levels_right
     finally:
-        labeling._read_levels, labeling.load_weights = whole, load
+        labeling._assign_levels, labeling.load_weights = whole, load
         labeling.find_centerline = locate.find_centerline
     mean, ms = np.mean(errors), 1e3 * spent / len(cases)
     return f"{100 * right / total:13.1f} {100 * levels / len(cases):14.1f} {mean:8.2f} {ms:6.0f}"
 
 
-def follow_once(volume: Volume, artist: Artist) -> Centerline:
+def follow_once(volume: Volume, predictor: Predictor) -> Centerline:
     """Follow the canal through planes across the whole volume only."""
-    sheets = locate._sheets_across(volume, artist.pixel_mm)
-    return locate._follow_canal(volume, sheets, artist, locate._slab_mm(sheets), locate.SHARPNESS)
+    samplings = locate._sheets_across(volume, predictor.pixel_mm)
+    return locate._follow_canal(volume, samplings, predictor, locate._slab_mm(samplings), locate.SHARPNESS)
 
 
-def read_by_maximum(found: Candidates, _clamped: dict[int, int], _trained: Weights) -> Sequence:
+def read_by_maximum(found: Candidates, _clamped: dict[int, int], _trained: Weights) -> LevelAssignment:
     """Give each level the candidate at which its own heat map is highest."""
-    heat = found.strength[:, None] * found.level
+    heat = found.score[:, None] * found.level
     columns = np.flatnonzero(heat.max(axis=0, initial=0) > SEEN)
     # One candidate, one level: the one it is surest of.
     best = {int(heat[:, c].argmax()): int(c) for c in sorted(columns, key=lambda c: heat[:, c].max())}
     if not best:
         raise DeepSpineError("nothing seen")
     values, indices = (np.array(x) for x in zip(*sorted((c, k) for k, c in best.items()), strict=True))
-    return Sequence(
+    return LevelAssignment(
         indices=indices,
         values=values + found.first_value,
         probabilities=heat[indices, values],
@@ -130,9 +130,9 @@ def read_by_maximum(found: Candidates, _clamped: dict[int, int], _trained: Weigh
     )
 
 
-def read_without_spacing(found: Candidates, clamped: dict[int, int], trained: Weights) -> Sequence:
+def read_without_spacing(found: Candidates, clamped: dict[int, int], trained: Weights) -> LevelAssignment:
     """Decode with distances that cost nothing."""
-    if not len(found.strength):
+    if not len(found.score):
         raise DeepSpineError("nothing seen")
     return labeling.decode(found, anchors=clamped, parameters=replace(trained.decoding, spacing_cap=0.0))
 

@@ -19,7 +19,7 @@ from sct_deepspine import labeling
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.levels import Sequence
+from sct_deepspine.labeling.levels import LevelAssignment
 from sct_deepspine.models.weights import load_weights
 from sct_deepspine.simulation.phantom import T2W, VIEWS, make_phantom, random_contrast
 from sct_deepspine.training.dataset import Scan, read_folder
@@ -39,10 +39,10 @@ def main() -> None:
     scores: list[float] = []
     decode = labeling.decode
 
-    def noted(*positional, **named) -> Sequence:
-        sequence = decode(*positional, **named)
-        scores.append(labeling.spine_score(sequence))
-        return sequence
+    def noted(*positional, **named) -> LevelAssignment:
+        assignment = decode(*positional, **named)
+        scores.append(labeling.spine_score(assignment))
+        return assignment
 
     labeling.decode = noted
     print(f"{'':<16} {'images':>6} {'no canal':>8} {'taken for spines':>16} {'highest score':>13}")
@@ -56,7 +56,7 @@ def main() -> None:
         found = [is_labelled(image) for image in images]
         highest = f"{max(scores):13.2f}" if scores else f"{'-':>13}"
         print(f"{name:<16} {len(found):>6} {len(found) - len(scores):>8} {sum(found):>16} {highest}")
-    print(f"score needed: {load_weights().least_score}")
+    print(f"score needed: {load_weights().minimum_score}")
 
 
 def is_labelled(image: Volume) -> bool:

@@ -28,7 +28,7 @@ from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.evaluation.run import scored_discs
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.displacement import DisplacementField
-from sct_deepspine.io.annotations import label_cards
+from sct_deepspine.io.annotations import read_annotations
 from sct_deepspine.io.images import read_mask, read_volume
 from sct_deepspine.labeling.anchors import anchors_from_labels
 from sct_deepspine.labels import Disc, DiscLabels
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("template", type=Path)
     parser.add_argument("-chain", type=int, choices=(0, 1), default=1, help="register as well")
     arguments = parser.parse_args()
-    for path, card in label_cards(arguments.folder.resolve()):
+    for path, card in read_annotations(arguments.folder.resolve()):
         if "cord_seg" in card and "3" in card["discs"]:
             with tempfile.TemporaryDirectory() as place:
                 compare(path.parent, card, arguments.template.resolve(), Path(place), bool(arguments.chain))

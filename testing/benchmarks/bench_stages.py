@@ -25,8 +25,8 @@ STAGES = (
     "find_centerline",
     "_draw",
     "_find_candidates",
-    "_read_levels",
-    "look_again",
+    "_assign_levels",
+    "refine_candidates",
 )
 
 RUNTIMES: dict[str, str | None] = {"onnxruntime": None, "torch": "cpu"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sct_deepspine.cli.evaluate import main
-from sct_deepspine.evaluation.run import evaluate_folder, label_cards, read_judgements
+from sct_deepspine.evaluation.run import evaluate_folder, read_annotations, read_outcomes
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.simulation.phantom import make_phantom
@@ -104,7 +104,7 @@ def test_a_scan_that_cant_be_labelled_misses_every_disc_and_the_rest_goes_on(
 
 def test_only_cards_of_labelled_scans_count(folder):
     (folder / "notes.json").write_text('{"text": "nothing here"}')
-    assert [path.name for path, _ in label_cards(folder)] == ["phantom.json"]
+    assert [path.name for path, _ in read_annotations(folder)] == ["phantom.json"]
 
 
 def test_a_folder_without_labelled_scans_is_refused(tmp_path, capsys):
@@ -156,9 +156,9 @@ def test_confidences_are_judged_written_and_drawn(folder, use_weights, tmp_path,
     files = ["-confidences", str(tmp_path / "c.csv"), "-reliability", str(tmp_path / "r.png")]
     assert main(["-i", str(folder), "-v", "0", *files]) == 0
     assert "scan, landmark" in capsys.readouterr().out
-    judgements = read_judgements(tmp_path / "c.csv")
-    assert [j.part for j in judgements] == ["scan"] + ["disc"] * 8
-    assert all(j.right and j.kind == "landmark" and j.confidence > 0.5 for j in judgements)
+    outcomes = read_outcomes(tmp_path / "c.csv")
+    assert [j.part for j in outcomes] == ["scan"] + ["disc"] * 8
+    assert all(j.right and j.kind == "landmark" and j.confidence > 0.5 for j in outcomes)
     assert (tmp_path / "r.png").stat().st_size > 1000
 
 
@@ -180,13 +180,13 @@ def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, pa
 
 def test_whole_spines_are_joined_of_a_neck_and_a_lumbar_spine(tmp_path, save_scan, use_weights, capsys):
     use_weights()
-    for name, first, last in (("neck", 3, 10), ("loin", 18, 25)):
+    for name, first, last in (("neck", 3, 10), ("lumbar", 18, 25)):
         scan = make_phantom(np.random.default_rng(first), first=first, last=last, voxel_mm=(5.0, 2.5, 2.5))
         save_scan(replace(scan, name=name), scan.volume, tmp_path, subject=name)
     assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"]) == 0
     printed = capsys.readouterr().out
     for name in ("whole spine", "thoracic crop 6", "thoracic crop 8 with anchor"):
         assert name in printed
-    (tmp_path / "loin.json").unlink()
+    (tmp_path / "lumbar.json").unlink()
     assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"]) == 1
     assert "no lumbar spine" in capsys.readouterr().err

@@ -18,11 +18,11 @@ from nibabel.eulerangles import euler2mat
 
 import sct_deepspine
 from sct_deepspine.cli.label import main
-from sct_deepspine.labeling.heatmaps import Codec
+from sct_deepspine.labeling.heatmaps import DiscCodec
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.config import NetworkConfig
 from sct_deepspine.models.hourglass import build_network
-from sct_deepspine.models.predictor import Artist
+from sct_deepspine.models.predictor import Predictor
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.export import save_weights
 
@@ -143,7 +143,7 @@ def test_each_heat_map_peaks_at_its_disc_in_the_world(
     for value, tip in phantom.discs.items():
         volume = np.asarray(heat.dataobj[..., value - 3])
         peak = np.linalg.inv(turn) @ heat.affine @ [*np.unravel_index(volume.argmax(), volume.shape), 1]
-        # Half a cell of 4 mm along y and z; along x the sheet is written flat.
+        # Half a cell of 4 mm along y and z; along x the sampling is written flat.
         np.testing.assert_allclose(peak[1:3], tip[1:], atol=2.3)
         assert volume.max() > 0.5
     attention = nib.load("t2_attention.nii.gz")
@@ -438,7 +438,9 @@ def tiny_weights(tmp_path):
     config = NetworkConfig(channels=25, stacks=1, width=4, depth=1, attention=False)
     path = tmp_path / "tiny.safetensors"
     save_weights(
-        path, {"locate": Artist(TorchRuntime(build_network(config).eval()), Codec(2), 2.0)}, {"name": "tiny"}
+        path,
+        {"locate": Predictor(TorchRuntime(build_network(config).eval()), DiscCodec(2), 2.0)},
+        {"name": "tiny"},
     )
     return path
 

@@ -138,7 +138,7 @@ def test_no_anchor_leaves_the_candidates_as_they_are():
 def test_an_anchor_means_the_nearest_candidate():
     after, clamped = match(candidates(), {8: np.array([3.0, 1.0, 66.0])})
     assert clamped == {2: 8}
-    assert len(after.strength) == 4
+    assert len(after.score) == 4
 
 
 def test_only_the_known_coordinates_count():
@@ -157,16 +157,16 @@ def test_an_anchor_where_nothing_was_seen_becomes_a_candidate_in_its_place():
     assert clamped == {2: 9}
     np.testing.assert_allclose(after.points[:, 2], [100, 80, 71, 60, 40])
     np.testing.assert_allclose(after.points[2], [40, 2, 71])
-    assert after.strength[2] > 0.5
+    assert after.score[2] > 0.5
     np.testing.assert_allclose(after.level[2], after.level[2, 0])
-    for ours, theirs in ((after.strength, before.strength), (after.level, before.level)):
+    for ours, theirs in ((after.score, before.score), (after.level, before.level)):
         np.testing.assert_array_equal(np.delete(ours, 2, axis=0), theirs)
 
 
 def test_the_reach_of_an_anchor_ends_after_a_few_millimetres():
     near, far = ([1.0, 2.0, 100 + NEAR_MM + by] for by in (-0.1, 0.1))
-    assert len(match(candidates(), as_anchors((5, near)))[0].strength) == 4
-    assert len(match(candidates(), as_anchors((5, far)))[0].strength) == 5
+    assert len(match(candidates(), as_anchors((5, near)))[0].score) == 4
+    assert len(match(candidates(), as_anchors((5, far)))[0].score) == 5
 
 
 def test_clamped_candidates_are_told_by_their_place_in_the_new_order():

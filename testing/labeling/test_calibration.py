@@ -4,7 +4,7 @@ import pytest
 from sct_deepspine.labeling.calibration import (
     KINDS,
     Calibration,
-    Judgement,
+    Outcome,
     calibration_error,
     fit_calibration,
     reliability,
@@ -27,14 +27,14 @@ def test_the_kind_of_a_view_is_told_by_its_discs(values, kind):
     assert view_kind(values) == kind
 
 
-def judgements(kind, confidence, share_right, count=400, part="scan"):
-    """Return judgements of one confidence of which a share was right."""
+def outcomes(kind, confidence, share_right, count=400, part="scan"):
+    """Return outcomes of one confidence of which a share was right."""
     right = round(share_right * count)
-    return [Judgement(part, kind, confidence, n < right) for n in range(count)]
+    return [Outcome(part, kind, confidence, n < right) for n in range(count)]
 
 
 def test_what_was_too_sure_becomes_as_sure_as_it_was_right():
-    own = judgements("open", 0.999, 0.8) + judgements("open", 0.7, 0.4)
+    own = outcomes("open", 0.999, 0.8) + outcomes("open", 0.7, 0.4)
     calibration = fit_calibration(own)
     assert calibration.of_scan(0.999, "open") == pytest.approx(0.8, abs=0.03)
     assert calibration.of_scan(0.7, "open") == pytest.approx(0.4, abs=0.05)
@@ -44,8 +44,8 @@ def test_what_was_too_sure_becomes_as_sure_as_it_was_right():
 
 
 def test_kinds_and_parts_are_fitted_apart():
-    own = judgements("landmark", 0.99, 0.99) + judgements("thoracic", 0.99, 0.3)
-    calibration = fit_calibration(own + judgements("landmark", 0.9, 0.5, part="disc"))
+    own = outcomes("landmark", 0.99, 0.99) + outcomes("thoracic", 0.99, 0.3)
+    calibration = fit_calibration(own + outcomes("landmark", 0.9, 0.5, part="disc"))
     assert calibration.of_scan(0.99, "landmark") > 0.95
     assert calibration.of_scan(0.99, "thoracic") < 0.5
     assert calibration.of_scan(0.99, "open") == 0.99
@@ -53,7 +53,7 @@ def test_kinds_and_parts_are_fitted_apart():
 
 
 def test_the_thorax_alone_is_as_sure_as_it_was_right_whatever_the_decoding_says():
-    own = judgements("thoracic", 0.99, 0.4) + judgements("thoracic", 0.3, 0.2)
+    own = outcomes("thoracic", 0.99, 0.4) + outcomes("thoracic", 0.3, 0.2)
     calibration = fit_calibration(own)
     for confidence in (0.1, 0.5, 0.999):
         assert calibration.of_scan(confidence, "thoracic") == pytest.approx(0.3, abs=0.01)
@@ -61,18 +61,18 @@ def test_the_thorax_alone_is_as_sure_as_it_was_right_whatever_the_decoding_says(
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 0.97, 1.0])
 def test_a_surer_decoding_stays_surer(confidence):
-    calibration = fit_calibration(judgements("open", 0.99, 0.7) + judgements("open", 0.6, 0.9, count=20))
+    calibration = fit_calibration(outcomes("open", 0.99, 0.7) + outcomes("open", 0.6, 0.9, count=20))
     below, above = (calibration.of_scan(c, "open") for c in (max(confidence - 0.02, 0), confidence))
     assert 0 <= below <= above <= 1
 
 
 def test_a_few_judgements_that_are_all_right_do_not_run_away():
-    (curve,) = fit_calibration(judgements("open", 0.9, 1.0, count=5)).scan.values()
+    (curve,) = fit_calibration(outcomes("open", 0.9, 1.0, count=5)).scan.values()
     assert np.abs(curve).max() < 5
 
 
 def test_a_card_brings_the_same_corrections():
-    calibration = fit_calibration(judgements("open", 0.99, 0.7))
+    calibration = fit_calibration(outcomes("open", 0.99, 0.7))
     again = Calibration.from_card(calibration.as_card())
     assert again.of_scan(0.9, "open") == pytest.approx(calibration.of_scan(0.9, "open"), abs=1e-3)
     assert Calibration.from_card({}).of_scan(0.9, KINDS[0]) == 0.9

@@ -7,7 +7,7 @@ import pytest
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
-from sct_deepspine.geometry.planes import WIDEST_MM, middle_sheet, sample
+from sct_deepspine.geometry.planes import WIDEST_MM, midsagittal_plane, sample
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.canal import extend_centerline, find_centerline
 
@@ -82,8 +82,8 @@ def test_a_canal_beside_the_middle_is_found(show, paint_reader):
 def test_a_canal_seen_faintly_in_planes_beside_it_is_not_drawn_to_the_middle(show, paint_reader):
     line = canal_line(slope=0.0) + np.array([31, 0, 0])
     centred = show(upright((1, 80, 100)), line - [31, 0, 0])
-    sheet = middle_sheet(centred, Centerline.from_points(line - [31, 0, 0]), 2.0)
-    haze = 0.1 * paint_reader().draw([sample(centred, sheet)[0]])[0].canal
+    sampling = midsagittal_plane(centred, Centerline.from_points(line - [31, 0, 0]), 2.0)
+    haze = 0.1 * paint_reader().draw([sample(centred, sampling)[0]])[0].canal
     reader = paint_reader(edit=lambda maps: replace(maps, canal=np.maximum(maps.canal, haze)))
     found = find_centerline(show(upright(), line), reader)
     # The mean over the planes of the whole body alone is 3 mm off.
@@ -170,14 +170,14 @@ def test_a_centreline_outside_the_image_is_refused(show, paint_reader):
     assert "\n" not in str(error.value)
 
 
-# The sheet along it
+# The sampling along it
 
 
 @pytest.mark.parametrize("turn_degrees", [0.0, 10.0])
 def test_the_sheet_covers_the_image_and_stays_on_the_canal(turn_degrees):
     grid, line = upright(turn_degrees=turn_degrees), canal_line()
-    sheet = middle_sheet(Volume(np.zeros(grid.shape), grid), Centerline.from_points(line), 2.0)
-    points = sheet.points_world
+    sampling = midsagittal_plane(Volume(np.zeros(grid.shape), grid), Centerline.from_points(line), 2.0)
+    points = sampling.points_world
     faces = grid.world_from_voxel(np.indices((2, 2, 2)).reshape(3, 8).T * grid.shape - 0.5)
     for axis, (first, last) in ((2, (points[-1, 0], points[0, 0])), (1, (points[0, 0], points[0, -1]))):
         assert first[axis] - 1 <= faces[:, axis].min() + 1e-6
@@ -191,7 +191,7 @@ def test_the_sheet_covers_the_image_and_stays_on_the_canal(turn_degrees):
 def test_beyond_the_canal_the_sheet_goes_on_straight():
     grid = upright()
     line = Centerline.from_points(canal_line(length_mm=60))
-    points = middle_sheet(Volume(np.zeros(grid.shape), grid), line, 2.0).points_world
+    points = midsagittal_plane(Volume(np.zeros(grid.shape), grid), line, 2.0).points_world
     x, z = points[:, 0, 0], points[:, 0, 2]
     np.testing.assert_allclose(x[z > 31], line.samples_world[-1, 0])
     np.testing.assert_allclose(x[z < -31], line.samples_world[0, 0])
@@ -199,6 +199,8 @@ def test_beyond_the_canal_the_sheet_goes_on_straight():
 
 def test_the_first_pixel_begins_at_the_images_upper_posterior_face():
     grid = upright()
-    sheet = middle_sheet(Volume(np.zeros(grid.shape), grid), Centerline.from_points(canal_line()), 2.0)
-    np.testing.assert_allclose(sheet.points_world[0, 0, 1:], [-80 + 1, 100 - 1])
-    assert sheet.shape == (100, 80)
+    sampling = midsagittal_plane(
+        Volume(np.zeros(grid.shape), grid), Centerline.from_points(canal_line()), 2.0
+    )
+    np.testing.assert_allclose(sampling.points_world[0, 0, 1:], [-80 + 1, 100 - 1])
+    assert sampling.shape == (100, 80)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sct_deepspine.labeling.heatmaps import Codec, DiscMaps, gaussian, peaks
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, gaussian, peaks
 
 SHAPE = 37, 23
 
@@ -24,7 +24,7 @@ def one_level(point, codec, value=9):
 
 @pytest.mark.parametrize("stride", [2, 4])
 def test_cells_and_pixels_are_inverse_to_each_other(stride):
-    codec = Codec(stride)
+    codec = DiscCodec(stride)
     points = np.random.default_rng(0).uniform(-5, 200, (100, 2))
     np.testing.assert_allclose(codec.cell_from_pixel(codec.pixel_from_cell(points)), points, atol=1e-12)
     np.testing.assert_allclose(codec.pixel_from_cell(codec.cell_from_pixel(points)), points, atol=1e-12)
@@ -32,23 +32,23 @@ def test_cells_and_pixels_are_inverse_to_each_other(stride):
 
 @pytest.mark.parametrize("stride", [2, 4])
 def test_a_cells_centre_is_the_middle_of_its_pixels(stride):
-    codec = Codec(stride)
+    codec = DiscCodec(stride)
     pixels = np.arange(3 * stride).reshape(3, stride)  # of cells 0, 1 and 2
     np.testing.assert_allclose(codec.pixel_from_cell([0, 1, 2]), pixels.mean(axis=1))
 
 
 def test_there_is_a_map_for_each_level_one_for_any_disc_and_one_for_the_canal():
-    codec = Codec(2, first_value=3, levels=23)
+    codec = DiscCodec(2, first_value=3, levels=23)
     assert codec.channels == 25
     assert codec.values.tolist() == list(range(3, 26))
-    assert Codec(2, first_value=5, levels=4).values.tolist() == [5, 6, 7, 8]
+    assert DiscCodec(2, first_value=5, levels=4).values.tolist() == [5, 6, 7, 8]
 
 
 # From raw maps
 
 
 def test_raw_maps_become_probabilities():
-    codec = Codec(2, levels=5)
+    codec = DiscCodec(2, levels=5)
     raw = np.random.default_rng(0).normal(0, 8, (7, *SHAPE)).astype(np.float32)
     maps = codec.split(raw)
     assert maps.any_disc.shape == maps.canal.shape == SHAPE
@@ -61,13 +61,13 @@ def test_raw_maps_become_probabilities():
 
 
 def test_huge_raw_values_do_not_overflow():
-    maps = Codec(2, levels=2).split(np.array([1e4, -1e4, -1e4, 1e4])[:, None, None])
+    maps = DiscCodec(2, levels=2).split(np.array([1e4, -1e4, -1e4, 1e4])[:, None, None])
     np.testing.assert_array_equal([*maps.level[:, 0, 0], maps.any_disc[0, 0], maps.canal[0, 0]], [1, 0, 0, 1])
 
 
 def test_maps_of_another_layout_are_refused():
     with pytest.raises(ValueError, match="expected 25 maps, got 11"):
-        Codec(2).split(np.zeros((11, 4, 4)))
+        DiscCodec(2).split(np.zeros((11, 4, 4)))
 
 
 # Points to maps and back
@@ -75,31 +75,31 @@ def test_maps_of_another_layout_are_refused():
 
 @pytest.mark.parametrize("sigma", [1.2, 1.5])
 def test_points_come_back_from_their_maps_to_a_twentieth_of_a_cell(sigma):
-    codec = Codec(2, sigma_cells=sigma)
+    codec = DiscCodec(2, sigma_cells=sigma)
     rng = np.random.default_rng(0)
     for _ in range(40):
         rows = np.cumsum(rng.uniform(4, 6, 6)) - 1
         truth = np.stack([rows, rng.uniform(3, SHAPE[1] - 4, 6)], axis=1)
         points = np.full((codec.levels, 2), np.nan)
         points[4:10] = truth
-        found, strength, level = codec.decode(codec.encode(points, SHAPE))
+        found, score, level = codec.decode(codec.encode(points, SHAPE))
         assert np.abs(found - truth).max() <= 0.05
         assert (level.argmax(axis=1) == np.arange(4, 10)).all()
         # The highest cell is at most half a cell off in both directions.
-        assert (strength >= np.exp(-0.25 / sigma**2) - 1e-6).all()
+        assert (score >= np.exp(-0.25 / sigma**2) - 1e-6).all()
 
 
 def test_strength_is_the_height_of_the_highest_cell():
-    codec = Codec(2)
+    codec = DiscCodec(2)
     maps = codec.encode(one_level([10, 7], codec), SHAPE)
-    _, strength, _ = codec.decode(maps)
-    np.testing.assert_allclose(strength, [1])
+    _, score, _ = codec.decode(maps)
+    np.testing.assert_allclose(score, [1])
     faint = DiscMaps(maps.any_disc * np.float32(0.3), maps.level, maps.canal)
     np.testing.assert_allclose(codec.decode(faint)[1], [0.3], rtol=1e-6)
 
 
 def test_the_level_is_averaged_over_the_peak_and_sums_to_one():
-    codec = Codec(2, levels=3)
+    codec = DiscCodec(2, levels=3)
     level = np.zeros((3, *SHAPE), np.float32)
     level[0] = 1
     level[:, 10, 7] = 0, 0.8, 0.2
@@ -111,7 +111,7 @@ def test_the_level_is_averaged_over_the_peak_and_sums_to_one():
 
 
 def test_discs_come_from_superior_to_inferior():
-    codec = Codec(2)
+    codec = DiscCodec(2)
     points = np.full((codec.levels, 2), np.nan)
     points[[3, 9, 15]] = [[30, 5], [4, 9], [17, 12]]
     found, _, level = codec.decode(codec.encode(points, SHAPE))
@@ -120,17 +120,17 @@ def test_discs_come_from_superior_to_inferior():
 
 
 def test_an_empty_map_gives_no_disc():
-    codec = Codec(2)
+    codec = DiscCodec(2)
     for any_disc in (np.zeros(SHAPE, np.float32), np.full(SHAPE, 0.09, np.float32)):
         maps = DiscMaps(any_disc, np.full((23, *SHAPE), 1 / 23, np.float32), any_disc)
-        found, strength, level = codec.decode(maps)
+        found, score, level = codec.decode(maps)
         assert found.shape == (0, 2)
-        assert strength.shape == (0,)
+        assert score.shape == (0,)
         assert level.shape == (0, 23)
 
 
 def test_absent_levels_are_not_drawn():
-    codec = Codec(2)
+    codec = DiscCodec(2)
     maps = codec.encode(np.full((23, 2), np.nan), SHAPE)
     assert not maps.any_disc.any()
     maps = codec.encode(one_level([10, 7], codec), SHAPE)
@@ -148,7 +148,7 @@ def test_a_slanting_peak_cut_by_the_border_still_has_a_level(flip, turned):
     heat = np.flip(heat.T if turned else heat, flip).astype(np.float32)
     level = np.full((3, *heat.shape), 0.1, np.float32)
     level[1] = 0.8
-    found, _, levels = Codec(2, levels=3).decode(DiscMaps(heat, level, heat))
+    found, _, levels = DiscCodec(2, levels=3).decode(DiscMaps(heat, level, heat))
     assert len(found) == 1
     np.testing.assert_allclose(levels, [[0.1, 0.8, 0.1]], rtol=1e-5)
 
@@ -160,8 +160,8 @@ def test_a_slanting_peak_cut_by_the_border_still_has_a_level(flip, turned):
     "border", [(0, 11), (36, 11), (18, 0), (18, 22), (0, 0), (0, 22), (36, 0), (36, 22)], ids=str
 )
 def test_a_peak_at_the_border_is_found_there(border):
-    points, strength = peaks(drawn([border]), threshold=0.1)
-    np.testing.assert_allclose(strength, [1])
+    points, score = peaks(drawn([border]), threshold=0.1)
+    np.testing.assert_allclose(score, [1])
     # Beyond the border nothing is known of the peak's shape: half a cell of error is the price.
     np.testing.assert_allclose(points, [border], atol=0.5 + 1e-6)
 
@@ -199,11 +199,11 @@ def test_a_lone_bright_cell_stays_where_it_is():
 
 def test_a_summit_is_at_most_one_cell_from_the_highest():
     heat = np.random.default_rng(0).random(SHAPE).astype(np.float32)
-    points, strength = peaks(heat, threshold=0.1)
+    points, score = peaks(heat, threshold=0.1)
     assert len(points) > 5
     assert np.isfinite(points).all()
     cells = np.round(points).astype(int)
-    highest = np.array([np.argwhere(heat == s)[0] for s in strength.astype(np.float32)])
+    highest = np.array([np.argwhere(heat == s)[0] for s in score.astype(np.float32)])
     assert np.abs(points - highest).max() <= 1
     assert np.abs(cells - highest).max() <= 1
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
 from sct_deepspine.geometry.spacing import SpacingPrior, extrapolate_superior, fill_skipped
-from sct_deepspine.labeling.levels import Candidates, DecodingParameters, decode
+from sct_deepspine.labeling.levels import Candidates, DecodingParameters, assign_levels
 
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 spans = st.tuples(st.integers(3, 18), st.integers(7, 12)).map(lambda s: (s[0], min(s[0] + s[1] - 1, 25)))
@@ -32,16 +32,16 @@ def keep(candidates, chosen):
     return replace(
         candidates,
         points=candidates.points[chosen],
-        strength=candidates.strength[chosen],
+        score=candidates.score[chosen],
         level=candidates.level[chosen],
     )
 
 
-def insert(candidates, at, point, strength, level):
+def insert(candidates, at, point, score, level):
     return replace(
         candidates,
         points=np.insert(candidates.points, at, point, axis=0),
-        strength=np.insert(candidates.strength, at, strength),
+        score=np.insert(candidates.score, at, score),
         level=np.insert(candidates.level, at, level, axis=0),
     )
 
@@ -64,8 +64,8 @@ def all_readings(candidates, anchors, prior, parameters):
                     continue
                 alone = sum(
                     parameters.level_weight * np.log(levels * probability[k, v])
-                    + np.log(candidates.strength[k] / parameters.strength_unit)
-                    - parameters.omission_cost * np.log(1 - min(candidates.strength[k], 0.95))
+                    + np.log(candidates.score[k] / parameters.score_unit)
+                    - parameters.omission_cost * np.log(1 - min(candidates.score[k], 0.95))
                     for k, v in zip(chosen, values, strict=True)
                 )
                 for size, share in zip(prior.body_factors, sizes, strict=True):
@@ -109,7 +109,7 @@ def test_decoding_equals_trying_every_reading(seed, count, levels, temperature, 
             moved.level[:, column] = candidates.level[:, column - shift]
 
     readings = all_readings(moved, anchors, prior, parameters)
-    result = decode(candidates, anchors=anchors, prior=prior, parameters=parameters)
+    result = assign_levels(candidates, anchors=anchors, prior=prior, parameters=parameters)
 
     score, best = max(readings, key=lambda reading: reading[0])
     assert result.score == pytest.approx(score)
@@ -135,7 +135,7 @@ def test_decoding_equals_trying_every_reading(seed, count, levels, temperature, 
 @few
 @given(span=spans, seed=seeds, size=st.floats(0.75, 1.3))
 def test_a_clear_spine_is_read_whole_whatever_its_size_and_ends(span, seed, size):
-    result = decode(spine(*span, seed, size=size))
+    result = assign_levels(spine(*span, seed, size=size))
     assert result.values.tolist() == list(range(span[0], span[1] + 1))
     assert result.indices.tolist() == list(range(len(result.values)))
     assert result.level_confidence > 0.95
@@ -147,7 +147,7 @@ def test_a_clear_spine_is_read_whole_whatever_its_size_and_ends(span, seed, size
 @given(span=spans, seed=seeds, dropped=st.integers(1, 5))
 def test_a_missing_candidate_moves_no_other_label_and_is_filled_in(span, seed, dropped):
     whole = spine(*span, seed)
-    result = decode(keep(whole, np.arange(len(whole.strength)) != dropped))
+    result = assign_levels(keep(whole, np.arange(len(whole.score)) != dropped))
     assert result.skipped == (span[0] + dropped,)
     values, points, interpolated = fill_skipped(whole.points[result.values - span[0]], result.values)
     assert values.tolist() == list(range(span[0], span[1] + 1))
@@ -159,7 +159,7 @@ def test_a_missing_candidate_moves_no_other_label_and_is_filled_in(span, seed, d
 @given(span=spans, seed=seeds, data=st.data())
 def test_a_map_wrong_at_one_candidate_or_in_one_channel_does_not_survive(span, seed, data):
     candidates = spine(*span, seed)
-    count = len(candidates.strength)
+    count = len(candidates.score)
     k, other = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, 22))
     own = span[0] - 3 + k
     one_row = candidates.level.copy()
@@ -167,7 +167,7 @@ def test_a_map_wrong_at_one_candidate_or_in_one_channel_does_not_survive(span, s
     channels = candidates.level.copy()
     channels[:, [own, other]] = channels[:, [other, own]]
     for level in (one_row, channels):
-        result = decode(replace(candidates, level=level))
+        result = assign_levels(replace(candidates, level=level))
         assert result.values.tolist() == list(range(span[0], span[1] + 1))
 
 
@@ -176,7 +176,7 @@ def test_a_map_wrong_at_one_candidate_or_in_one_channel_does_not_survive(span, s
 def test_a_false_candidate_between_two_discs_is_left_out(span, seed, above):
     candidates = spine(*span, seed)
     middle = candidates.points[above : above + 2].mean(axis=0)
-    result = decode(insert(candidates, above + 1, middle, 0.6, candidates.level[above]))
+    result = assign_levels(insert(candidates, above + 1, middle, 0.6, candidates.level[above]))
     assert above + 1 not in result.indices
     assert result.values.tolist() == list(range(span[0], span[1] + 1))
 
@@ -185,7 +185,7 @@ def test_noise_candidates_far_from_the_spine_are_left_out():
     candidates = spine(9, 18)
     for at, x in ((8, 90.0), (5, -70.0), (2, 120.0)):
         candidates = insert(candidates, at, candidates.points[at] + [x, 0, 3], 0.4, np.full(23, 0.05))
-    result = decode(candidates)
+    result = assign_levels(candidates)
     assert result.values.tolist() == list(range(9, 19))
     assert np.abs(candidates.points[result.indices, 0]).max() < 20
 
@@ -196,7 +196,7 @@ def test_an_anchor_moves_all_labels_with_it(span, seed, shift, at):
     candidates = spine(*span, seed)
     if not 3 <= span[0] + shift <= span[1] + shift <= 25:
         shift = -shift
-    result = decode(candidates, anchors={at: span[0] + at + shift})
+    result = assign_levels(candidates, anchors={at: span[0] + at + shift})
     assert result.values.tolist() == [v + shift for v in range(span[0], span[1] + 1)]
     assert result.probabilities[at] == pytest.approx(1)
 
@@ -205,7 +205,7 @@ def test_two_anchors_move_each_its_own_part():
     candidates = spine(5, 16)
     kept = keep(candidates, np.arange(12) != 6)
     # The maps miss nothing, but the person counts one vertebra more: the upper part stays, the lower moves.
-    result = decode(kept, anchors={2: 7, 8: 15})
+    result = assign_levels(kept, anchors={2: 7, 8: 15})
     labels = dict(zip(result.indices.tolist(), result.values.tolist(), strict=True))
     assert (labels[0], labels[2], labels[8], labels[10]) == (5, 7, 15, 17)
 
@@ -214,22 +214,22 @@ def test_an_anchor_keeps_a_candidate_that_would_be_left_out():
     candidates = spine(5, 12)
     middle = candidates.points[3:5].mean(axis=0)
     candidates = insert(candidates, 4, middle, 0.001, np.zeros(23))
-    result = decode(candidates, anchors={4: 9})
+    result = assign_levels(candidates, anchors={4: 9})
     assert dict(zip(result.indices, result.values, strict=True))[4] == 9
 
 
 def test_maps_without_identity_give_no_confidence_and_one_anchor_gives_all():
     flat = replace(spine(6, 14, noise_mm=1), level=np.zeros((9, 23)))
-    unsure = decode(flat)
+    unsure = assign_levels(flat)
     assert unsure.level_confidence < 0.5
     assert abs(unsure.runner_up_shift) in (1, 2)
     assert 0 < unsure.runner_up_probability < unsure.level_confidence
-    sure = decode(flat, anchors={4: 10})
+    sure = assign_levels(flat, anchors={4: 10})
     assert sure.values.tolist() == list(range(6, 15))
     assert sure.level_confidence > 0.95
     assert sure.runner_up_shift == 0
     assert sure.runner_up_probability == 0
-    every = decode(flat, anchors={k: 6 + k for k in range(9)})
+    every = assign_levels(flat, anchors={k: 6 + k for k in range(9)})
     assert every.level_confidence == pytest.approx(1)
 
 
@@ -238,7 +238,9 @@ def test_maps_without_identity_give_no_confidence_and_one_anchor_gives_all():
 def test_numbers_stay_probabilities_at_any_temperature_and_under_absurd_anchors(temperature, anchors):
     rng = np.random.default_rng(3)
     candidates = Candidates(rng.normal(0, 1e3, (40, 3)), rng.uniform(0, 1, 40), rng.uniform(0, 1, (40, 23)))
-    result = decode(candidates, anchors=anchors, parameters=DecodingParameters(temperature=temperature))
+    result = assign_levels(
+        candidates, anchors=anchors, parameters=DecodingParameters(temperature=temperature)
+    )
     assert anchors.items() <= dict(zip(result.indices.tolist(), result.values.tolist(), strict=True)).items()
     for p in (*result.probabilities, result.level_confidence, result.runner_up_probability):
         assert 0 <= p <= 1 + 1e-9
@@ -246,21 +248,21 @@ def test_numbers_stay_probabilities_at_any_temperature_and_under_absurd_anchors(
 
 
 def test_one_candidate_is_labelled_but_uncertain():
-    result = decode(spine(12, 12))
+    result = assign_levels(spine(12, 12))
     assert result.values.tolist() == [12]
     assert result.probabilities[0] == pytest.approx(result.level_confidence)
     assert result.level_confidence < 0.7
 
 
 def test_faint_candidates_score_less_than_no_spine_at_all():
-    faint = replace(spine(5, 5), strength=[0.01], level=np.zeros((1, 23)))
-    assert decode(faint).score < 0
-    assert decode(spine(5, 12)).score > 20
+    faint = replace(spine(5, 5), score=[0.01], level=np.zeros((1, 23)))
+    assert assign_levels(faint).score < 0
+    assert assign_levels(spine(5, 12)).score > 20
 
 
 def test_no_candidate_is_no_spine():
     with pytest.raises(NoDiscsError):
-        decode(keep(spine(5, 8), []))
+        assign_levels(keep(spine(5, 8), []))
 
 
 @pytest.mark.parametrize(
@@ -268,13 +270,13 @@ def test_no_candidate_is_no_spine():
 )
 def test_anchors_that_can_not_be_are_refused(anchors):
     with pytest.raises(AnchorError):
-        decode(spine(5, 9), anchors=anchors)
+        assign_levels(spine(5, 9), anchors=anchors)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"strength": np.ones(3)},
+        {"score": np.ones(3)},
         {"level": np.full((5, 23), np.nan)},
         {"points": np.zeros(5)},
         {"level": -np.ones((5, 23))},
@@ -287,9 +289,9 @@ def test_candidates_that_do_not_fit_together_are_refused(change):
 
 def test_impossible_parameters_are_refused():
     with pytest.raises(ValueError, match="temperature"):
-        decode(spine(5, 9), parameters=DecodingParameters(temperature=0))
+        assign_levels(spine(5, 9), parameters=DecodingParameters(temperature=0))
     with pytest.raises(ValueError, match="floor"):
-        decode(spine(5, 9), parameters=DecodingParameters(level_floor=0.1))
+        assign_levels(spine(5, 9), parameters=DecodingParameters(level_floor=0.1))
 
 
 def test_sixty_candidates_are_decoded_at_once():
@@ -300,7 +302,7 @@ def test_sixty_candidates_are_decoded_at_once():
     seconds = []
     for _ in range(5):
         start = time.process_time()
-        decode(candidates)
+        assign_levels(candidates)
         seconds.append(time.process_time() - start)
     # About 25 ms; the bound leaves room for a slow machine and still fails if a loop over pairs comes back.
     assert min(seconds) < 0.15

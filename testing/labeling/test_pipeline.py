@@ -12,15 +12,15 @@ from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDisc
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.spacing import fill_skipped
-from sct_deepspine.geometry.straightening import MovedSpace, StraightSpace
+from sct_deepspine.geometry.straightening import StraightSpace, TransformedSpace
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.anchors import anchor_at_slice
-from sct_deepspine.labeling.heatmaps import Codec, DiscMaps
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
 from sct_deepspine.models.weights import Weights
 from sct_deepspine.reporting.figures import write_png
 from sct_deepspine.simulation.phantom import make_phantom
 
-FINE = Codec(stride=2, sigma_cells=1.5)
+FINE = DiscCodec(stride=2, sigma_cells=1.5)
 ORIENTATIONS = [
     np.column_stack([axes, flips])
     for axes in itertools.permutations(range(3))
@@ -37,7 +37,7 @@ def errors_mm(labels, scan):
     return np.array([np.linalg.norm(d.point_world - scan.discs[d.value]) for d in labels.discs])
 
 
-def spoil(**edits):
+def corrupt(**edits):
     """Return an edit of maps that changes some of them."""
     return lambda maps: replace(maps, **{name: edit(getattr(maps, name)) for name, edit in edits.items()})
 
@@ -58,7 +58,7 @@ def test_the_discs_of_a_phantom_are_found_with_their_levels(phantom, painted, us
     assert (labels.confidence > 0.9).all()
     assert labels.warnings == ()
     assert dict(labels.weights) == weights.identity
-    assert labels.drawn is None
+    assert labels.prediction is None
 
 
 def test_the_fine_look_brings_them_nearer(phantom, painted, use_weights, paint_reader):
@@ -66,7 +66,7 @@ def test_the_fine_look_brings_them_nearer(phantom, painted, use_weights, paint_r
         """Move every peak by one cell of 4 mm."""
         return np.roll(maps, 1, axis=-2)
 
-    coarse = paint_reader(edit=spoil(any_disc=smear, level=smear))
+    coarse = paint_reader(edit=corrupt(any_disc=smear, level=smear))
     use_weights(coarse)
     assert errors_mm(label_discs(painted), phantom).min() > 3
     use_weights(coarse, paint_reader(1.0, FINE))
@@ -120,12 +120,12 @@ def test_oblique_slices_have_the_discs_of_straight_ones(
 ):
     use_weights(refine=paint_reader(1.0, FINE))
     turn = turned(degrees)
-    labels = label_discs(painted.moved(turn), return_maps=True)
+    labels = label_discs(painted.transformed(turn), return_maps=True)
     np.testing.assert_allclose(labels.points_world, apply_affine(turn, plain_points), atol=0.05)
-    # The sheet is where the discs are: tips lie near it, and the picture shows them where it drew them.
-    rows, columns = np.round(labels.drawn.sheet.pixel_from_world(labels.points_world)).astype(int).T
-    nearest = labels.drawn.sheet.points_world[rows, columns]
-    assert np.linalg.norm(nearest - labels.points_world, axis=1).max() < labels.drawn.sheet.pixel_mm
+    # The sampling is where the discs are: tips lie near it, and the picture shows them where it drew them.
+    rows, columns = np.round(labels.prediction.sampling.pixel_from_world(labels.points_world)).astype(int).T
+    nearest = labels.prediction.sampling.points_world[rows, columns]
+    assert np.linalg.norm(nearest - labels.points_world, axis=1).max() < labels.prediction.sampling.pixel_mm
 
 
 def test_what_is_told_of_an_oblique_image_is_told_in_the_world(
@@ -133,12 +133,16 @@ def test_what_is_told_of_an_oblique_image_is_told_in_the_world(
 ):
     use_weights(refine=paint_reader(1.0, FINE))
     turn = turned(15)
-    image = painted.moved(turn)
+    image = painted.transformed(turn)
     line = Centerline.from_points(phantom.centerline_world)
-    space = MovedSpace(StraightSpace(line), turn)
+    space = TransformedSpace(StraightSpace(line), turn)
     there = apply_affine(turn, plain_points)
     anchor = 5, there[2]
-    for told in ({"centerline": line.moved(turn)}, {"straight": line.moved(turn)}, {"straight": space}):
+    for told in (
+        {"centerline": line.transformed(turn)},
+        {"straight": line.transformed(turn)},
+        {"straight": space},
+    ):
         labels = label_discs(image, anchor=anchor, **told)
         assert labels.values.tolist() == sorted(phantom.discs)
         np.testing.assert_allclose(labels.points_world, there, atol=1.0)
@@ -149,7 +153,7 @@ def test_a_slice_number_means_the_slice_however_it_is_tilted(degrees, phantom, p
     use_weights()
     # The spine is far behind the middle, so that a tilted slice is much lower there than in the middle.
     data = np.pad(painted.data, [(0, 0), (0, 80), (0, 0)])
-    image = Volume(data, Grid(data.shape, painted.grid.affine)).moved(turned(degrees))
+    image = Volume(data, Grid(data.shape, painted.grid.affine)).transformed(turned(degrees))
     slice_index = round(float(painted.grid.voxel_from_world(phantom.discs[6])[0, 2]))
     labels = label_discs(image, anchor=anchor_at_slice(9, slice_index, image))
     assert labels.values.tolist() == [value + 3 for value in sorted(phantom.discs)]
@@ -289,7 +293,7 @@ def test_a_disc_that_was_not_seen_is_filled_in_and_flagged(phantom, painted, use
 def test_levels_that_are_not_drawn_are_uncertain_and_the_warning_says_what_to_do(
     paint, use_weights, paint_reader
 ):
-    use_weights(paint_reader(edit=spoil(level=lambda level: np.full_like(level, 1 / 23))))
+    use_weights(paint_reader(edit=corrupt(level=lambda level: np.full_like(level, 1 / 23))))
     thorax = make_phantom(np.random.default_rng(5), first=10, last=15, voxel_mm=(5.0, 2.5, 2.5))
     labels = label_discs(paint(thorax))
     assert labels.level_confidence < 0.5
@@ -345,7 +349,7 @@ def test_anchors_that_hold_no_order_are_refused(painted, phantom, use_weights):
 
 
 def test_a_given_centreline_or_cord_replaces_the_search(phantom, painted, use_weights, paint_reader):
-    use_weights(paint_reader(edit=spoil(canal=never)))
+    use_weights(paint_reader(edit=corrupt(canal=never)))
     with pytest.raises(NoDiscsError):
         label_discs(painted)
     grid, line = phantom.volume.grid, phantom.centerline_world
@@ -389,7 +393,7 @@ def test_an_image_without_a_spine_is_refused(phantom, paint, use_weights):
 
 
 def test_a_reading_below_the_least_score_is_refused_unless_anchored(painted, phantom, use_weights):
-    use_weights(least_score=1e6)
+    use_weights(minimum_score=1e6)
     with pytest.raises(NoDiscsError, match=r"score .* 1000000\.0 needed"):
         label_discs(painted)
     assert len(label_discs(painted, anchor=(5, phantom.discs[5])).discs) == len(phantom.discs)
@@ -435,7 +439,7 @@ def test_a_gap_in_the_spacing_is_told(phantom, paint, use_weights):
 def test_what_the_network_saw_comes_back_on_request(painted, use_weights):
     use_weights()
     drawn = label_discs(painted, return_maps=True).drawn
-    assert drawn.plane.shape == drawn.sheet.shape
+    assert drawn.plane.shape == drawn.sampling.shape
     assert drawn.maps.any_disc.shape == tuple(-(-n // 2) for n in drawn.plane.shape)
     assert drawn.attention.shape == drawn.maps.any_disc.shape
 

@@ -5,14 +5,14 @@ import pytest
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid, as_points
-from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, flat_sheet, straight_sheet
+from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, sagittal_plane, straightened_plane
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.heatmaps import Codec, DiscMaps, DrawnSheet
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates
-from sct_deepspine.labeling.refinement import BEYOND_MM, REACH_MM, look_again
+from sct_deepspine.labeling.refinement import BEYOND_MM, REACH_MM, refine_candidates
 
-COARSE, FINE = Codec(stride=2), Codec(stride=2, sigma_cells=1.5)
+COARSE, FINE = DiscCodec(stride=2), DiscCodec(stride=2, sigma_cells=1.5)
 LENGTH_MM = 50.0
 FLAT = np.full(23, 1 / 23)
 
@@ -35,21 +35,21 @@ class Moved:
 
 
 class Dots:
-    """An artist that draws peaks of one level map at straight ``(y, z)`` places."""
+    """An predictor that draws peaks of one level map at straight ``(y, z)`` places."""
 
-    def __init__(self, places, strengths=None, level=FLAT):
+    def __init__(self, places, scores=None, level=FLAT):
         self.codec, self.pixel_mm = FINE, 1.0
         self.places, self.level = places, level
-        self.strengths = strengths or [1.0] * len(places)
+        self.scores = scores or [1.0] * len(places)
 
-    def draw(self, planes):
+    def predict(self, planes):
         shape = tuple(-(-n // 2) for n in planes[0].shape)
         heat = np.zeros(shape, np.float32)
         rows, columns = np.indices(shape)
-        for (y, z), strength in zip(self.places, self.strengths, strict=True):
+        for (y, z), score in zip(self.places, self.scores, strict=True):
             pixel = np.array([LENGTH_MM + BEYOND_MM - z, y - POSTERIOR_MM - 0.5])
             row, column = self.codec.cell_from_pixel(pixel)
-            drawn = strength * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
+            drawn = score * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
             heat = np.maximum(heat, drawn.astype(np.float32))
         level = np.broadcast_to(np.float32(self.level)[:, None, None], (23, *shape))
         return [DiscMaps(heat, level, np.zeros(shape, np.float32)) for _ in planes]
@@ -65,25 +65,25 @@ def world(*straight_yz):
     return np.array([[0, y, z] for y, z in straight_yz], float) + Moved.offset
 
 
-def coarse_look(tips, strength=1.0, level=FLAT):
+def coarse_look(tips, score=1.0, level=FLAT):
     """What a coarse network draws of discs at world places, and the candidates on it."""
     shape = (100, 60)
-    sheet = flat_sheet([0, -90, 118], shape, 2.0)
-    cells = COARSE.cell_from_pixel(sheet.pixel_from_world(tips))
+    sampling = sagittal_plane([0, -90, 118], shape, 2.0)
+    cells = COARSE.cell_from_pixel(sampling.pixel_from_world(tips))
     points = np.full((23, 2), np.nan)
     points[: len(cells)] = cells
     maps = COARSE.encode(points, (50, 30))
     levels = np.broadcast_to(np.float32(level)[:, None, None], maps.level.shape)
-    maps = replace(maps, any_disc=strength * maps.any_disc, level=levels)
-    found = Candidates(tips, np.full(len(tips), strength), np.tile(level, (len(tips), 1)))
-    return DrawnSheet(sheet, np.zeros(shape, np.float32), maps, COARSE), found
+    maps = replace(maps, any_disc=score * maps.any_disc, level=levels)
+    found = Candidates(tips, np.full(len(tips), score), np.tile(level, (len(tips), 1)))
+    return PlanePrediction(sampling, np.zeros(shape, np.float32), maps, COARSE), found
 
 
-def again(tips, places, strengths=None, *, level=FLAT, fine_level=FLAT, **options):
-    """Look again at discs given in the world with an artist that draws peaks."""
+def again(tips, places, scores=None, *, level=FLAT, fine_level=FLAT, **options):
+    """Look again at discs given in the world with an predictor that draws peaks."""
     drawn, found = coarse_look(tips, level=level, **options)
-    artist = Dots(places, strengths, fine_level)
-    return look_again(body(), Moved(), coarse=drawn, found=found, artist=artist)
+    predictor = Dots(places, scores, fine_level)
+    return refine_candidates(body(), Moved(), coarse=drawn, found=found, predictor=predictor)
 
 
 def certain(value):
@@ -92,13 +92,13 @@ def certain(value):
     return level / level.sum()
 
 
-# The sheet
+# The sampling
 
 
 def test_the_sheet_spans_the_straight_canals_surroundings():
-    sheet = straight_sheet(Moved(), (-20, 30), 1.0)
-    straight = sheet.points_world - Moved.offset
-    assert sheet.shape == (51, 64)
+    sampling = straightened_plane(Moved(), (-20, 30), 1.0)
+    straight = sampling.points_world - Moved.offset
+    assert sampling.shape == (51, 64)
     np.testing.assert_allclose(straight[0, 0], [0, POSTERIOR_MM + 0.5, 30])
     np.testing.assert_allclose(straight[-1, -1], [0, ANTERIOR_MM - 0.5, -20])
     np.testing.assert_allclose(straight[5, 7] - straight[5, 6], [0, 1, 0])
@@ -107,7 +107,7 @@ def test_the_sheet_spans_the_straight_canals_surroundings():
 
 @pytest.mark.parametrize("pixel_mm", [0.7, 1.0, 1.5])
 def test_the_sheet_reaches_the_lowest_height_at_any_pixel_size(pixel_mm):
-    straight = straight_sheet(Moved(), (-20, 30), pixel_mm).points_world - Moved.offset
+    straight = straightened_plane(Moved(), (-20, 30), pixel_mm).points_world - Moved.offset
     assert straight[0, 0, 2] == pytest.approx(30)
     assert -20 - 1e-6 - pixel_mm < straight[-1, 0, 2] <= -20 + 1e-6
 
@@ -118,8 +118,8 @@ def test_a_folded_part_of_the_space_has_no_pixels():
     space = StraightSpace(Centerline.from_points(arch, smoothing_mm=2))
     bowed_back = StraightSpace(Centerline.from_points(arch * [1, -1, 1], smoothing_mm=2))
     length = space.centerline.length_mm
-    assert np.isfinite(straight_sheet(space, (0, length), 1.0).points_world).all()
-    missing = np.isnan(straight_sheet(bowed_back, (0, length), 1.0).points_world).all(axis=2)
+    assert np.isfinite(straightened_plane(space, (0, length), 1.0).points_world).all()
+    missing = np.isnan(straightened_plane(bowed_back, (0, length), 1.0).points_world).all(axis=2)
     assert missing[1:-1, -1].all()  # beyond the ends the space goes on straight
     assert not missing[:, 0].any()
 
@@ -142,19 +142,19 @@ def test_a_candidate_that_only_the_coarse_look_sees_is_kept():
 def test_a_candidate_that_only_the_fine_look_sees_is_weak():
     found = again(world((9, 40)), [(9, 41), (9, 10)])
     np.testing.assert_allclose(found.points, world((9, 41), (9, 10)), atol=0.1)
-    assert found.strength[0] > 0.8
-    assert found.strength[1] < 0.1
+    assert found.score[0] > 0.8
+    assert found.score[1] < 0.1
 
 
 def test_without_fine_peaks_the_candidates_stay_as_they_were():
     drawn, found = coarse_look(world((9, 40), (9, 0)))
-    again_found = look_again(body(), Moved(), coarse=drawn, found=found, artist=Dots([]))
+    again_found = refine_candidates(body(), Moved(), coarse=drawn, found=found, predictor=Dots([]))
     assert again_found is found
 
 
 def test_a_strength_is_the_geometric_mean_of_both_looks():
     both, faint_fine, faint_coarse = (
-        again(world((9, 40)), [(9, 40)], [fine], strength=coarse).strength[0]
+        again(world((9, 40)), [(9, 40)], [fine], score=coarse).score[0]
         for fine, coarse in ((0.8, 0.9), (0.2, 0.9), (0.8, 0.1))
     )
     assert both / faint_fine == pytest.approx(2, rel=1e-3)
@@ -183,7 +183,7 @@ def test_fine_peaks_outside_the_image_are_no_candidates():
     assert body().grid.contains_voxel(body().grid.voxel_from_world(outside))[0]
     drawn, candidates = coarse_look(tips)
     low = Volume(body().data[:, :, :70], Grid((9, 60, 70), body().grid.affine))
-    cut = look_again(low, Moved(), coarse=drawn, found=candidates, artist=Dots([(9, 40), (9, 70)]))
+    cut = refine_candidates(low, Moved(), coarse=drawn, found=candidates, predictor=Dots([(9, 40), (9, 70)]))
     assert len(found.points) == 2
     assert len(cut.points) == 1
 
@@ -196,7 +196,9 @@ def test_displaced_discs_of_a_phantom_come_back_to_their_painted_places(phantom,
     off = np.random.default_rng(0).uniform(-3.5, 3.5, truth.shape) * [0.5, 1, 1]
     line = Centerline.from_points(phantom.centerline_world)
     drawn, candidates = coarse_look(truth + off)
-    artist = paint_reader(1.0, FINE)
-    found = look_again(painted, StraightSpace(line), coarse=drawn, found=candidates, artist=artist)
+    predictor = paint_reader(1.0, FINE)
+    found = refine_candidates(
+        painted, StraightSpace(line), coarse=drawn, found=candidates, predictor=predictor
+    )
     assert np.linalg.norm(off, axis=1).max() > 3
     assert np.linalg.norm(found.points - truth, axis=1).max() < 0.5

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sct_deepspine.errors import DeviceError, WeightsError
-from sct_deepspine.labeling.heatmaps import Codec
+from sct_deepspine.labeling.heatmaps import DiscCodec
 from sct_deepspine.labeling.levels import DecodingParameters
 from sct_deepspine.models.backends.onnx import OnnxRuntime
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.config import NetworkConfig
 from sct_deepspine.models.hourglass import build_network
-from sct_deepspine.models.predictor import Artist
+from sct_deepspine.models.predictor import Predictor
 from sct_deepspine.models.weights import SHIPPED, graph_path, load_weights
 from sct_deepspine.training.export import save_weights
 
@@ -23,29 +23,29 @@ LOCATE = NetworkConfig(channels=25, stacks=2, width=8, depth=2, stride=2)
 REFINE = NetworkConfig(channels=25, stacks=1, width=8, depth=1, stride=4, attention=False)
 
 
-def artist(config, **codec):
+def predictor(config, **codec):
     torch.manual_seed(0)
     network = build_network(config).train()
     with torch.no_grad():
         network(torch.randn(4, 1, 64, 64))  # so that the batch statistics are not the initial ones
-    return Artist(TorchRuntime(network.eval().half().float()), Codec(config.stride, **codec), 1.5)
+    return Predictor(TorchRuntime(network.eval().half().float()), DiscCodec(config.stride, **codec), 1.5)
 
 
 @pytest.fixture(scope="module")
-def artists():
-    return {"locate": artist(LOCATE), "refine": artist(REFINE, sigma_cells=1.5)}
+def predictors():
+    return {"locate": predictor(LOCATE), "refine": predictor(REFINE, sigma_cells=1.5)}
 
 
 @pytest.fixture(scope="module")
-def saved(artists, tmp_path_factory):
+def saved(predictors, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, artists, {"name": "tiny", "licence": "MIT"})
+    save_weights(path, predictors, {"name": "tiny", "licence": "MIT"})
     return path
 
 
 @pytest.fixture
 def copied(saved, tmp_path):
-    """Weights that a test may spoil."""
+    """Weights that a test may corrupt."""
     shutil.copy(saved, tmp_path)
     shutil.copy(saved.with_suffix(".json"), tmp_path)
     return tmp_path / saved.name
@@ -64,21 +64,21 @@ def plane(*shape):
 # Saving and loading
 
 
-def test_networks_come_back_as_they_were_saved(artists, saved):
+def test_networks_come_back_as_they_were_saved(predictors, saved):
     weights = load_weights(saved)
     assert weights.name == "tiny"
     assert weights.card["licence"] == "MIT"
     for name, loaded in (("locate", weights.locate), ("refine", weights.refine)):
-        assert loaded.codec == artists[name].codec
+        assert loaded.codec == predictors[name].codec
         assert loaded.pixel_mm == 1.5
-        assert loaded.runtime.network.config == artists[name].runtime.network.config
+        assert loaded.runtime.network.config == predictors[name].runtime.network.config
         assert not loaded.runtime.network.training
         assert not any(p.requires_grad for p in loaded.runtime.network.parameters())
-        state = artists[name].runtime.network.state_dict()
+        state = predictors[name].runtime.network.state_dict()
         for key, value in loaded.runtime.network.state_dict().items():
             if not key.endswith("num_batches_tracked"):
                 torch.testing.assert_close(value, state[key], rtol=0, atol=0)
-        before, after = artists[name].draw([plane(48, 32)])[0], loaded.draw([plane(48, 32)])[0]
+        before, after = predictors[name].draw([plane(48, 32)])[0], loaded.draw([plane(48, 32)])[0]
         np.testing.assert_allclose(after.heat, before.heat, atol=1e-5)
         np.testing.assert_allclose(after.canal, before.canal, atol=1e-5)
 
@@ -95,26 +95,26 @@ def test_tensors_are_stored_in_half_precision_and_nothing_else(saved):
     assert {value.dtype for value in load_file(saved).values()} == {torch.float16}
 
 
-def test_weights_may_hold_no_fine_network(artists, tmp_path):
+def test_weights_may_hold_no_fine_network(predictors, tmp_path):
     path = tmp_path / "coarse.safetensors"
-    save_weights(path, {"locate": artists["locate"]}, {"name": "coarse"})
+    save_weights(path, {"locate": predictors["locate"]}, {"name": "coarse"})
     assert load_weights(path).refine is None
 
 
-def test_the_card_sets_the_decoding_and_the_least_score(artists, tmp_path, saved):
+def test_the_card_sets_the_decoding_and_the_least_score(predictors, tmp_path, saved):
     assert load_weights(saved).decoding == DecodingParameters()
-    assert load_weights(saved).least_score == 0
+    assert load_weights(saved).minimum_score == 0
     path = tmp_path / "warm.safetensors"
-    card = {"name": "warm", "decoding": {"temperature": 2.5}, "least_score": 7}
-    save_weights(path, {"locate": artists["locate"]}, card)
+    card = {"name": "warm", "decoding": {"temperature": 2.5}, "minimum_score": 7}
+    save_weights(path, {"locate": predictors["locate"]}, card)
     assert load_weights(path).decoding == DecodingParameters(temperature=2.5)
-    assert load_weights(path).least_score == 7
+    assert load_weights(path).minimum_score == 7
 
 
-def test_the_same_file_is_read_once_and_another_of_its_name_again(copied, artists):
+def test_the_same_file_is_read_once_and_another_of_its_name_again(copied, predictors):
     first = load_weights(copied)
     assert load_weights(str(copied)) is first
-    save_weights(copied, {"locate": artists["locate"]}, {"name": "another"})
+    save_weights(copied, {"locate": predictors["locate"]}, {"name": "another"})
     os.utime(copied, ns=(0, 1))
     assert load_weights(copied).name == "another"
 
@@ -130,9 +130,9 @@ def test_the_shipped_weights_load():
 
 
 @pytest.fixture(scope="module")
-def with_graphs(artists, tmp_path_factory):
+def with_graphs(predictors, tmp_path_factory):
     path = tmp_path_factory.mktemp("graphs") / "tiny.safetensors"
-    save_weights(path, artists, {"name": "tiny"}, onnx=True)
+    save_weights(path, predictors, {"name": "tiny"}, onnx=True)
     return path
 
 
@@ -271,13 +271,13 @@ def test_a_device_that_does_not_exist_is_refused(copied):
     refused(copied, "can't be used", error=DeviceError, device="abacus")
 
 
-# Drawing
+# Rendering
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (61, 47), (1, 1), (3, 65)])
 @pytest.mark.parametrize("name", ["locate", "refine"])
-def test_planes_of_any_size_are_drawn_in_cells(name, shape, artists):
-    drawer = artists[name]
+def test_planes_of_any_size_are_drawn_in_cells(name, shape, predictors):
+    drawer = predictors[name]
     planes = [plane(*shape), 2 * plane(*shape)]
     maps = drawer.draw(planes)
     cells = tuple(-(-n // drawer.codec.stride) for n in shape)
@@ -289,15 +289,15 @@ def test_planes_of_any_size_are_drawn_in_cells(name, shape, artists):
         np.testing.assert_allclose(each.level.sum(axis=0), 1, atol=1e-4)
 
 
-def test_a_plane_is_drawn_as_if_nothing_but_the_outside_were_beyond_it(artists):
+def test_a_plane_is_drawn_as_if_nothing_but_the_outside_were_beyond_it(predictors):
     small = plane(29, 37)
     padded = np.pad(small, [(0, 3), (0, 3)])
-    one, other = artists["locate"].draw([small])[0], artists["locate"].draw([padded])[0]
+    one, other = predictors["locate"].draw([small])[0], predictors["locate"].draw([padded])[0]
     np.testing.assert_allclose(one.heat, other.heat[:, :15, :19], atol=1e-6)
 
 
-def test_the_last_stack_counts(artists):
-    drawer = artists["locate"]
+def test_the_last_stack_counts(predictors):
+    drawer = predictors["locate"]
     image = torch.from_numpy(plane(32, 32))[None, None]
     with torch.no_grad():
         raw = drawer.runtime.network(image)[-1][0].numpy()
@@ -305,18 +305,18 @@ def test_the_last_stack_counts(artists):
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (61, 47)])
-def test_the_attention_map_is_on_the_same_cells(shape, artists):
-    attention = artists["locate"].attention(plane(*shape))
-    assert attention.shape == artists["locate"].draw([plane(*shape)])[0].any_disc.shape
+def test_the_attention_map_is_on_the_same_cells(shape, predictors):
+    attention = predictors["locate"].attention(plane(*shape))
+    assert attention.shape == predictors["locate"].draw([plane(*shape)])[0].any_disc.shape
     assert 0 <= attention.min() < attention.max() <= 1
 
 
-def test_a_network_without_attention_has_no_attention_map(artists):
-    assert artists["refine"].attention(plane(64, 48)) is None
+def test_a_network_without_attention_has_no_attention_map(predictors):
+    assert predictors["refine"].attention(plane(64, 48)) is None
 
 
-def test_looking_at_the_attention_leaves_no_hook_behind(artists):
-    drawer = artists["locate"]
+def test_looking_at_the_attention_leaves_no_hook_behind(predictors):
+    drawer = predictors["locate"]
     drawer.attention(plane(32, 32))
     assert not drawer.runtime.network.attention._forward_hooks
 
@@ -329,4 +329,4 @@ def test_a_network_that_takes_three_channels_gets_the_plane_three_times():
 def artist_of_three_channels():
     torch.manual_seed(0)
     config = NetworkConfig(**asdict(LOCATE) | {"in_channels": 3})
-    return Artist(TorchRuntime(build_network(config).eval()), Codec(2), 1.0)
+    return Predictor(TorchRuntime(build_network(config).eval()), DiscCodec(2), 1.0)

@@ -187,15 +187,15 @@ def test_the_command_is_run_in_an_empty_folder_with_absolute_paths(ready, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("spoil", "match"),
+    ("corrupt", "match"),
     [
         (lambda place: (place / "data/PAM50/template/info_label.txt").unlink(), "sct_download_data -d PAM50"),
         (lambda place: (place / "bin" / registration.BINARIES[2]).unlink(), registration.BINARIES[2]),
     ],
     ids=["template", "program"],
 )
-def test_what_is_missing_is_told_before_anything_is_written(spoil, match, ready, tmp_path):
-    spoil(tmp_path)
+def test_what_is_missing_is_told_before_anything_is_written(corrupt, match, ready, tmp_path):
+    corrupt(tmp_path)
     with pytest.raises(SctError, match=match):
         register(tmp_path)
     assert not (tmp_path / "reg").exists()
@@ -247,10 +247,10 @@ def test_temporary_folders_are_private_and_removed_unless_kept():
 
 def test_labels_can_be_moved_and_cut_at_their_ends():
     labels = labels_of(range(3, 8))
-    moved = labels.moved({5: [1.0, 2.0, 3.0], 99: [0, 0, 0]})
+    moved = labels.transformed({5: [1.0, 2.0, 3.0], 99: [0, 0, 0]})
     assert moved.points_world[2].tolist() == [1, 2, 3]
     np.testing.assert_array_equal(moved.points_world[0], labels.points_world[0])
     filled = replace(labels, discs=tuple(replace(disc, interpolated=True) for disc in labels.discs))
-    assert filled.moved({5: [1, 2, 3]}).interpolated.tolist() == [True, True, False, True, True]
+    assert filled.transformed({5: [1, 2, 3]}).interpolated.tolist() == [True, True, False, True, True]
     assert labels.without_ends({3, 5, 7}).values.tolist() == [4, 5, 6]
     assert labels.without_ends(()).values.tolist() == [3, 4, 5, 6, 7]

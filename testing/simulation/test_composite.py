@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM
-from sct_deepspine.simulation.composite import can_join, fit_tissues, join_scans, make_joined_scan
+from sct_deepspine.simulation.composite import can_compose, compose_scans, fit_tissues, make_composite
 from sct_deepspine.simulation.phantom import make_phantom
 
 VOXEL_MM = (5.0, 2.5, 2.5)
@@ -18,7 +18,7 @@ def rng(seed=0):
 @pytest.fixture(scope="module")
 def people():
     """A neck, a lumbar spine and a thorax, of three phantoms."""
-    views = {"neck": (3, 12), "loin": (17, 25), "thorax": (6, 22)}
+    views = {"neck": (3, 12), "lumbar": (17, 25), "thorax": (6, 22)}
     return {
         name: replace(
             make_phantom(rng(n), first=first, last=last, voxel_mm=VOXEL_MM), name=name, group="people"
@@ -29,8 +29,8 @@ def people():
 
 @pytest.fixture(scope="module", params=[True, False], ids=["real thorax", "drawn thorax"])
 def joined(people, request):
-    return join_scans(
-        rng(3), people["neck"], people["loin"], people["thorax"] if request.param else None, name="joined"
+    return compose_scans(
+        rng(3), people["neck"], people["lumbar"], people["thorax"] if request.param else None, name="joined"
     )
 
 
@@ -61,24 +61,24 @@ def test_a_tip_shows_what_it_showed_in_the_scan_it_came_from(joined, people):
 
 
 def test_the_same_seed_makes_the_same_spine(people):
-    one, other = (join_scans(rng(7), people["neck"], people["loin"]) for _ in range(2))
+    one, other = (compose_scans(rng(7), people["neck"], people["lumbar"]) for _ in range(2))
     np.testing.assert_array_equal(one.volume.data, other.volume.data)
-    another = join_scans(rng(8), people["neck"], people["loin"])
+    another = compose_scans(rng(8), people["neck"], people["lumbar"])
     assert (
         another.volume.data.shape != one.volume.data.shape or (another.volume.data != one.volume.data).any()
     )
 
 
 def test_a_set_without_a_neck_or_a_loin_can_not_be_joined(people):
-    assert can_join(list(people.values()))
-    assert not can_join([people["neck"], people["thorax"]])
-    assert not can_join([people["loin"], people["thorax"]])
-    assert sorted(make_joined_scan(rng(), list(people.values())).discs) == list(range(3, 26))
+    assert can_compose(list(people.values()))
+    assert not can_compose([people["neck"], people["thorax"]])
+    assert not can_compose([people["lumbar"], people["thorax"]])
+    assert sorted(make_composite(rng(), list(people.values())).discs) == list(range(3, 26))
 
 
 def test_a_fused_level_shows_no_disc():
     sound = make_phantom(rng(5), first=18, last=22, voxel_mm=VOXEL_MM)
-    fused = make_phantom(rng(5), first=18, last=22, voxel_mm=VOXEL_MM, worn={20: 0.0})
+    fused = make_phantom(rng(5), first=18, last=22, voxel_mm=VOXEL_MM, degenerated={20: 0.0})
     np.testing.assert_allclose(fused.discs[20], sound.discs[20])
 
     def disc_voxels(scan, value):
@@ -112,7 +112,7 @@ def test_a_scan_with_one_disc_gets_no_tissues():
 
 
 def test_a_joined_spine_has_tissues_at_its_discs(people):
-    scan = make_joined_scan(rng(), list(people.values()))
+    scan = make_composite(rng(), list(people.values()))
     tips = np.array(list(scan.discs.values()))
     within = np.round(scan.volume.grid.voxel_from_world(tips + np.array([0, 5.0, 0]))).astype(int)
     assert (scan.tissue.data[tuple(within.T)] == 2).mean() > 0.8

@@ -28,7 +28,7 @@ def neck():
 
 @pytest.fixture(scope="module")
 def cases(neck):
-    return {case.stress: case for case in stressed(neck, np.random.default_rng(0))}
+    return {case.stress: case for case in perturbed(neck, np.random.default_rng(0))}
 
 
 def test_the_unchanged_scan_comes_first_and_every_family_is_there(cases):
@@ -67,7 +67,7 @@ def brightest_world(case):
 )
 def test_the_brightest_voxel_is_at_a_disc_of_the_truth(cases, name):
     case = cases[name]
-    point = case.original_from_stressed[:3, :3] @ brightest_world(case) + case.original_from_stressed[:3, 3]
+    point = case.original_from_perturbed[:3, :3] @ brightest_world(case) + case.original_from_perturbed[:3, 3]
     nearest = min(np.linalg.norm(point - tip) for tip in case.truth.values())
     assert nearest < 3.0  # a voxel's diagonal, or half a thick slice
 
@@ -107,12 +107,12 @@ def test_an_anchored_crop_tells_one_of_its_discs(cases):
 
 def test_a_lumbar_crop_keeps_the_sacrum_s_end():
     spine = landmarked_scan(range(18, 26))
-    case = next(c for c in stressed(spine, np.random.default_rng(0)) if c.stress == "crop 4 with landmark")
+    case = next(c for c in perturbed(spine, np.random.default_rng(0)) if c.stress == "crop 4 with landmark")
     assert list(case.truth) == [22, 23, 24, 25]
     assert case.image.grid.affine[2, 3] == spine.volume.grid.affine[2, 3]
 
 
 def test_the_same_seed_makes_the_same_scans(neck, cases):
-    again = {case.stress: case for case in stressed(neck, np.random.default_rng(0))}
+    again = {case.stress: case for case in perturbed(neck, np.random.default_rng(0))}
     for name in ("remap 1", "noise", "motion"):
         np.testing.assert_array_equal(again[name].image.data, cases[name].image.data)

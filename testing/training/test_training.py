@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from sct_deepspine.errors import ImageError
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.heatmaps import Codec
+from sct_deepspine.labeling.heatmaps import DiscCodec
 from sct_deepspine.models.config import NetworkConfig
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom, random_contrast
 from sct_deepspine.training.augment import (
@@ -23,8 +23,8 @@ from sct_deepspine.training.augment import (
     crop_field_of_view,
     random_grid,
     randomise_grey_values,
-    recolour_parcels,
-    recolour_tissues,
+    randomise_parcels,
+    randomise_tissues,
     smooth_field,
 )
 from sct_deepspine.training.dataset import (
@@ -40,7 +40,7 @@ from sct_deepspine.training.loop import ROLES, Checkpoint, TrainingConfig, learn
 from sct_deepspine.training.loss import map_loss
 from sct_deepspine.training.validation import Validation, write_convergence
 
-CODEC = Codec(stride=2)
+CODEC = DiscCodec(stride=2)
 TINY = NetworkConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
 PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
 FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
@@ -207,7 +207,9 @@ def test_scans_come_back_from_their_folder(phantom, lumbar, tmp_path, save_scan)
 def test_an_oblique_scan_is_read_along_its_slices(phantom, tmp_path, save_scan):
     turn = from_matvec(euler2mat(z=0.3), [0, 0, 40])
     there = {value: apply_affine(turn, tip) for value, tip in phantom.discs.items()}
-    save_scan(replace(phantom, discs=there, span_z_mm=(-10.0, 50.0)), phantom.volume.moved(turn), tmp_path)
+    save_scan(
+        replace(phantom, discs=there, span_z_mm=(-10.0, 50.0)), phantom.volume.transformed(turn), tmp_path
+    )
     (scan,) = read_folder(tmp_path)
     np.testing.assert_allclose(scan.volume.grid.axes, np.eye(3), atol=1e-9)
     for value, tip in phantom.discs.items():
@@ -282,14 +284,14 @@ def test_planes_and_targets_have_the_shapes_of_the_codec(settings, phantom):
 
 
 class Recorded(RandomPlanes):
-    """Keeps the sheets that are laid."""
+    """Keeps the samplings that are laid."""
 
-    def _lay_native_sheet(self, rng, scan, shape):
-        self.laid = super()._lay_native_sheet(rng, scan, shape)
+    def _lay_native(self, rng, scan, shape):
+        self.laid = super()._lay_native(rng, scan, shape)
         return self.laid
 
-    def _lay_straight_sheet(self, rng, scan, shape):
-        self.laid = super()._lay_straight_sheet(rng, scan, shape)
+    def _lay_straightened(self, rng, scan, shape):
+        self.laid = super()._lay_straightened(rng, scan, shape)
         return self.laid
 
 
@@ -299,10 +301,10 @@ def test_targets_peak_at_the_true_tips_and_name_their_levels(settings, phantom):
     planes = Recorded([phantom], CODEC, settings, length=20, seed=0)
     seen = 0
     for item in planes:
-        sheet, _ = planes.laid
+        sampling, _ = planes.laid
         heat, level = item["any_disc"].numpy(), item["level"].numpy()
         for value, tip in phantom.discs.items():
-            distance = np.linalg.norm(np.nan_to_num(sheet.points_world, nan=1e6) - tip, axis=2)
+            distance = np.linalg.norm(np.nan_to_num(sampling.points_world, nan=1e6) - tip, axis=2)
             pixel = np.unravel_index(distance.argmin(), distance.shape)
             row, column = (p // 2 for p in pixel)
             border = not (2 <= row < heat.shape[0] - 2 and 2 <= column < heat.shape[1] - 2)
@@ -323,8 +325,8 @@ def test_peaks_have_the_codecs_width_in_the_plane_and_a_wider_one_across_it(phan
     tips = np.array(list(phantom.discs.values()))
     seen = 0
     for item in planes:
-        sheet, scale = planes.laid
-        cells = sheet.points_world.reshape(rows, 2, columns, 2, 3).mean(axis=(1, 3))
+        sampling, scale = planes.laid
+        cells = sampling.points_world.reshape(rows, 2, columns, 2, 3).mean(axis=(1, 3))
         offset = (cells[:, :, None] - tips) * [LATERAL_WEIGHT, 1, 1]
         sigma_mm = CODEC.sigma_cells * CODEC.stride * FINE_PLANES.pixel_mm * scale
         truth = np.exp(-0.5 * (offset**2).sum(-1).min(-1) / sigma_mm**2)
@@ -340,9 +342,9 @@ def test_what_is_not_labelled_is_masked_and_what_is_outside_is_known_to_be_empty
     planes = Recorded([lumbar], CODEC, PLANES, length=10, seed=1)
     masked = 0
     for item in planes:
-        sheet, _ = planes.laid
+        sampling, _ = planes.laid
         rows, columns = (n // 2 for n in PLANES.shape)
-        z = sheet.points_world[..., 2].reshape(rows, 2, columns, 2).mean(axis=(1, 3))
+        z = sampling.points_world[..., 2].reshape(rows, 2, columns, 2).mean(axis=(1, 3))
         unlabelled = (z <= low) | (z >= high)
         covered = (item["image"][0].numpy() != 0).reshape(rows, 2, columns, 2).mean(axis=(1, 3))
         outside = covered == 0
@@ -364,7 +366,7 @@ def test_without_a_canal_its_map_is_unknown_inside_the_image(phantom):
 
 
 def test_a_scan_without_a_disc_of_the_codec_has_empty_targets(lumbar):
-    codec = Codec(stride=2, first_value=3, levels=5)
+    codec = DiscCodec(stride=2, first_value=3, levels=5)
     planes = RandomPlanes([lumbar], codec, PLANES, length=3, seed=0)
     for item in planes:
         assert not item["any_disc"].any()
@@ -410,21 +412,21 @@ def test_parcels_of_like_appearance_get_grey_values_of_their_own():
     plane[10:30, 10:30] = 0.8
     plane += 0.02 * rng().standard_normal(plane.shape).astype(np.float32)
     before = plane.copy()
-    changed = [recolour_parcels(rng(seed), plane) for seed in range(20)]
+    changed = [randomise_parcels(rng(seed), plane) for seed in range(20)]
     np.testing.assert_array_equal(plane, before)
     assert all(c.shape == plane.shape and c.dtype == np.float32 for c in changed)
     steps = [c[15:25, 15:25].mean() - c[35:45, 35:45].mean() for c in changed]
     assert min(steps) < -0.1  # the contrast can be the other way round
     assert max(steps) > 0.1
     flat = np.zeros((48, 48), np.float32)
-    np.testing.assert_array_equal(recolour_parcels(rng(), flat), flat)
+    np.testing.assert_array_equal(randomise_parcels(rng(), flat), flat)
 
 
-@pytest.mark.parametrize("spoil", [_ghost, _wrap, _ring, _spike], ids=lambda f: f.__name__)
-def test_an_artefact_spoils_a_plane_and_leaves_it_recognisable(spoil):
+@pytest.mark.parametrize("corrupt", [_ghost, _wrap, _ring, _spike], ids=lambda f: f.__name__)
+def test_an_artefact_spoils_a_plane_and_leaves_it_recognisable(corrupt):
     plane = gaussian_filter(rng().random((64, 48)), 2).astype(np.float32)
     for seed in range(10):
-        spoilt = spoil(rng(seed), plane)
+        spoilt = corrupt(rng(seed), plane)
         assert spoilt.shape == plane.shape
         assert np.isfinite(spoilt).all()
         assert (spoilt != plane).any()
@@ -461,7 +463,7 @@ def test_tissues_get_grey_values_of_their_own():
     plane = np.full((40, 40), 0.5, np.float32)
     contrasts = []
     for seed in range(20):
-        out = recolour_tissues(rng(seed), plane, tissue)
+        out = randomise_tissues(rng(seed), plane, tissue)
         assert (out[0] == 0.5).all()
         contrasts.append(out[10, 20] - out[28, 20])
     assert np.ptp(contrasts) > 0.5
@@ -554,9 +556,9 @@ def perfect():
 
 def test_right_maps_cost_least_and_every_stack_counts():
     good, batch = map_loss([perfect()], target()), target()
-    for spoil in (CODEC.levels, CODEC.levels + 1, 7):
+    for corrupt in (CODEC.levels, CODEC.levels + 1, 7):
         wrong = perfect()
-        wrong[0, spoil, 3, 2] *= -1
+        wrong[0, corrupt, 3, 2] *= -1
         assert map_loss([wrong], batch) > good + 0.05
     assert map_loss([perfect(), raw_maps()], batch) > good + map_loss([raw_maps()], batch) - 1e-5
 
@@ -731,7 +733,7 @@ def test_a_perfect_network_has_a_perfect_score(
     def reader(network, codec, pixel_mm):
         return paint_reader(pixel_mm, codec)
 
-    monkeypatch.setattr("sct_deepspine.training.validation.Artist", reader)
+    monkeypatch.setattr("sct_deepspine.training.validation.Predictor", reader)
     judge = Validation([replace(phantom, volume=painted)], CODEC, settings)
     figures = judge(None, 300, tmp_path)
     assert figures["missed"] == 0
@@ -746,7 +748,7 @@ def test_a_network_that_draws_nothing_misses_everything(phantom, paint_reader, m
     def blank(network, codec, pixel_mm):
         return paint_reader(pixel_mm, codec, edit=lambda m: replace(m, any_disc=0 * m.any_disc))
 
-    monkeypatch.setattr("sct_deepspine.training.validation.Artist", blank)
+    monkeypatch.setattr("sct_deepspine.training.validation.Predictor", blank)
     figures = Validation([phantom], CODEC, PLANES)(None, 1, tmp_path)
     assert (figures["missed"], figures["right"]) == (1, 0)
     assert figures["score"] < -1
@@ -784,14 +786,14 @@ def test_real_scans_have_their_discs_in_view_from_top_to_bottom(data_folder):
 def test_the_grey_values_of_a_plane_are_those_of_the_scan(phantom):
     """With nothing changed at random but the pose, bright canal is where the target says."""
     settings = replace(
-        PLANES, pixel_mm=2.0, lateral_share=0.0, recolour_share=0.0, parcel_share=0.0, shape=(96, 64)
+        PLANES, pixel_mm=2.0, lateral_share=0.0, tissue_share=0.0, parcel_share=0.0, shape=(96, 64)
     )
     planes = Recorded([phantom], CODEC, settings, length=4, seed=2)
     grid = phantom.tissue.grid
     for item in planes:
-        sheet, _ = planes.laid
-        voxel = grid.voxel_from_world(sheet.points_world.reshape(-1, 3))
-        tissue = map_coordinates(phantom.tissue.data, voxel.T, order=0, cval=0).reshape(sheet.shape)
+        sampling, _ = planes.laid
+        voxel = grid.voxel_from_world(sampling.points_world.reshape(-1, 3))
+        tissue = map_coordinates(phantom.tissue.data, voxel.T, order=0, cval=0).reshape(sampling.shape)
         canal = item["canal"].numpy().repeat(2, 0).repeat(2, 1)
         sure = canal > 0.9
         if sure.sum() > 20:

@@ -41,7 +41,8 @@ class OnnxRuntime:
 
     def attention(self, planes: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Return the attention maps of planes, or None for a network without attention."""
-        return self._run(OUTPUTS[1], planes)[:, 0] if self.config.attention else None
+        names = [output.name for output in self.session.get_outputs()]
+        return self._run(OUTPUTS[1], planes)[:, 0] if OUTPUTS[1] in names else None
 
     def _run(self, output: str, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         image = np.repeat(planes[:, None], self.config.in_channels, axis=1).astype(np.float32, copy=False)

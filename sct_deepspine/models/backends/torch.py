@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.models.config import NetworkConfig
-from sct_deepspine.models.hourglass import StackedHourglass, build_network, usable_device
+from sct_deepspine.models.networks import Network, build_network, usable_device
 
 __all__ = ["TorchRuntime", "read_networks"]
 
@@ -27,7 +27,7 @@ class TorchRuntime:
         The network, in evaluation mode.
     """
 
-    network: StackedHourglass
+    network: Network
 
     @property
     def config(self) -> NetworkConfig:
@@ -102,6 +102,6 @@ def _read(
     return TorchRuntime(network)
 
 
-def _counters(network: StackedHourglass) -> dict[str, torch.Tensor]:
+def _counters(network: Network) -> dict[str, torch.Tensor]:
     """Batch normalisation counts its batches; inference does not need the count, and files omit it."""
     return {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}

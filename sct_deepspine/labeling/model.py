@@ -1,0 +1,80 @@
+"""The trained model of the labelling: its two networks and its part of the model card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sct_deepspine.errors import WeightsError
+from sct_deepspine.labeling.calibration import Calibration
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscPredictor
+from sct_deepspine.labeling.levels import DecodingParameters
+from sct_deepspine.models.predictor import Predictor
+from sct_deepspine.models.weights import TrainedNetwork, Weights, load_weights
+
+__all__ = ["LabelingModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelingModel:
+    """What :func:`sct_deepspine.label_discs` needs of a weights file.
+
+    Parameters
+    ----------
+    locate
+        Predicts maps on coarse planes of the whole view: where the spine is, which level each disc is.
+    refine
+        Predicts maps on fine planes of the straightened spine: where exactly each disc is. None if there
+        is no such network; discs then stay where the coarse stage puts them.
+    parameters
+        Constants of the level assignment.
+    calibration
+        What corrects its probabilities.
+    minimum_score
+        Score, weighed against length, below which an assignment is not taken for a spine.
+    identity
+        ``name`` and ``sha256`` of the weights, for results.
+    """
+
+    locate: DiscPredictor
+    refine: DiscPredictor | None = None
+    parameters: DecodingParameters = field(default_factory=DecodingParameters)
+    calibration: Calibration = field(default_factory=Calibration)
+    minimum_score: float = 0.0
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls, weights: Weights | str | os.PathLike[str] | None = None, *, device: str | None = None
+    ) -> LabelingModel:
+        """Take the networks from weights that are loaded, from a file, or from the shipped file.
+
+        Raises
+        ------
+        WeightsError
+            If a file can't be used, or holds no network of the labelling.
+        DeviceError
+            If the device does not exist.
+        """
+        given = weights if isinstance(weights, Weights) else load_weights(weights, device=device)
+        try:
+            # Cards of format 1 keep what is the labelling's at their top, and call the score otherwise.
+            card = given.card.get("labeling", given.card)
+            refine = given.networks.get("refine")
+            return cls(
+                locate=_disc_predictor(given.networks["locate"]),
+                refine=_disc_predictor(refine) if refine else None,
+                parameters=DecodingParameters(**card.get("decoding", {})),
+                calibration=Calibration.from_card(card.get("calibration", {})),
+                minimum_score=float(card.get("minimum_score", card.get("least_score", 0.0))),
+                identity=given.identity,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(f"the weights {given.name} can't be used to label discs: {reason}") from error
+
+
+def _disc_predictor(network: TrainedNetwork) -> DiscPredictor:
+    codec = {name: value for name, value in network.codec.items() if name != "kind"}
+    return Predictor(network.runtime, DiscCodec(**codec), network.pixel_mm)

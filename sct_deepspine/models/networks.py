@@ -1,0 +1,34 @@
+"""From a configuration to a torch network, and the device it runs on."""
+
+from __future__ import annotations
+
+import torch
+
+from sct_deepspine.errors import DeviceError
+from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.hourglass import AttentionHourglass, StackedHourglass
+
+__all__ = ["Network", "build_network", "usable_device"]
+
+Network = StackedHourglass
+"""Any network: it has a ``config`` and maps images to a list of raw maps, one entry per stage."""
+
+
+def build_network(config: NetworkConfig) -> Network:
+    """Build the network that a configuration describes, with random weights."""
+    return AttentionHourglass(config) if config.attention else StackedHourglass(config)
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device on which tensors can be made.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such device on this machine.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"the device {name} can't be used ({reason}); cpu always can") from error

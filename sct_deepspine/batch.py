@@ -18,14 +18,19 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sct_deepspine._version import __version__
-from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.errors import DeepSpineError, ImageError
 from sct_deepspine.io.bids import DERIVATIVE, ScanFile
 from sct_deepspine.io.files import make_folder, write_text
+from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, write_results
+
+if TYPE_CHECKING:
+    from sct_deepspine.labeling.model import LabelingModel
 
 __all__ = ["BatchOptions", "Row", "label_scan", "run_batch", "write_overview"]
 
@@ -33,7 +38,7 @@ DERIVATIVES = Path("derivatives") / "sct_deepspine"
 ENTRIES = Path("sourcedata") / "pictures"
 """Where the pictures of the overview are kept."""
 
-DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+DONE, SKIPPED, CORRECTED, FAILED = "done", "skipped", "corrected", "failed"
 ATTEMPTS = 2
 """Times a scan may take its worker process down with it before it counts as failed."""
 
@@ -86,8 +91,10 @@ class Row:
     error: str = ""
 
 
-def label_scan(scan: ScanFile, options: BatchOptions) -> Row:
+def label_scan(scan: ScanFile, options: BatchOptions, model: LabelingModel | None = None) -> Row:
     """Label one scan and write its files, unless that has been done; never raises.
+
+    Labels that were edited by hand since an earlier run wrote them are kept as they are.
 
     Parameters
     ----------
@@ -95,21 +102,35 @@ def label_scan(scan: ScanFile, options: BatchOptions) -> Row:
         The scan.
     options
         What is asked for.
+    model
+        A loaded model; by default the one that the options name, read once a process.
     """
     name = str(scan.folder / scan.stem)
     started = time.perf_counter()
     try:
-        fingerprint = _fingerprint(scan.path, options)
-        finished = _finished(scan, options, fingerprint)
+        model = model or _model(options.weights, options.device)
+        target = _target(scan, options)
+        if target.is_file() and edited_files(_sidecar(target), [target]):
+            return _corrected(name, target)
+        fingerprint = _fingerprint(scan.path, options, model)
+        finished = _finished(target, fingerprint)
         if finished is not None:
             return _row(name, SKIPPED, finished, 0.0)
-        sidecar = _label(scan, options, fingerprint, name)
+        sidecar = _label(scan, options, fingerprint, name, model)
         return _row(name, DONE, sidecar, time.perf_counter() - started)
     except DeepSpineError as error:
         return _failed(name, options, str(error), started)
     except Exception as error:  # one scan never stops the rest, whatever it is
         text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
         return _failed(name, options, text, started)
+
+
+@lru_cache(maxsize=1)
+def _model(weights: str | None, device: str | None) -> LabelingModel:
+    """Load the model of a process that labels one scan after the other."""
+    from sct_deepspine.labeling.model import LabelingModel
+
+    return LabelingModel.load(weights, device=device)
 
 
 def _failed(name: str, options: BatchOptions, error: str, started: float) -> Row:
@@ -120,6 +141,16 @@ def _failed(name: str, options: BatchOptions, error: str, started: float) -> Row
     return Row(name, FAILED, seconds=round(time.perf_counter() - started, 2), error=error)
 
 
+def _corrected(name: str, target: Path) -> Row:
+    """Return the row of labels that a person has edited."""
+    from sct_deepspine.anatomy import disc_name
+    from sct_deepspine.io.annotations import label_centres
+
+    values = sorted(label_centres(target))
+    ends = disc_name(values[0]), disc_name(values[-1])
+    return Row(name, CORRECTED, len(values), *ends, level_confidence=1.0, least_confidence=1.0)
+
+
 def _target(scan: ScanFile, options: BatchOptions) -> Path:
     return options.derivatives / scan.folder / f"{scan.stem}_{DERIVATIVE}.nii.gz"
 
@@ -128,13 +159,9 @@ def _sidecar(target: Path) -> Path:
     return target.with_name(target.name.removesuffix(".nii.gz") + ".json")
 
 
-def _fingerprint(image: Path, options: BatchOptions) -> str:
+def _fingerprint(image: Path, options: BatchOptions, model: LabelingModel) -> str:
     """Return the SHA-256 of all that the result depends on."""
-    from sct_deepspine.errors import ImageError
-    from sct_deepspine.models.weights import load_weights
-
-    weights = load_weights(options.weights, device=options.device)
-    asked = json.dumps([weights.sha256, options.device, options.upper, __version__])
+    asked = json.dumps([model.identity["sha256"], options.device, options.upper, __version__])
     digest = hashlib.sha256(asked.encode())
     try:
         with image.open("rb") as file:
@@ -145,39 +172,40 @@ def _fingerprint(image: Path, options: BatchOptions) -> str:
     return digest.hexdigest()
 
 
-def _finished(scan: ScanFile, options: BatchOptions, fingerprint: str) -> dict[str, Any] | None:
+def _finished(target: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return the sidecar of a scan that was labelled just so before, else None."""
-    target = _target(scan, options)
-    try:
-        sidecar = json.loads(_sidecar(target).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    same = isinstance(sidecar, dict) and sidecar.get("Fingerprint") == fingerprint
+    sidecar = read_sidecar(_sidecar(target))
+    same = sidecar is not None and sidecar.get("Fingerprint") == fingerprint
     return sidecar if same and target.is_file() else None
 
 
-def _label(scan: ScanFile, options: BatchOptions, fingerprint: str, name: str) -> dict[str, Any]:
+def _label(
+    scan: ScanFile, options: BatchOptions, fingerprint: str, name: str, model: LabelingModel
+) -> dict[str, Any]:
     """Label a scan; write the label image, the template's labels, the picture, and last the sidecar."""
     from sct_deepspine.io.images import read_volume
     from sct_deepspine.labeling.pipeline import label_discs
     from sct_deepspine.reporting.html import make_entry
 
     volume = read_volume(scan.path)
-    labels = label_discs(volume, weights=options.weights, device=options.device, return_maps=True)
+    labels = label_discs(volume, weights=model, return_maps=True)
     labels = labels.of(str(scan.path))
     if options.upper:
         labels = labels.with_upper_discs()
     target = _target(scan, options)
-    make_folder(target.parent)
-    _sidecar(target).unlink(missing_ok=True)
-    labels.save(target)
+    writers: dict[Path, Writer] = {target: labels.save}
     in_template = labels.for_template()
     if 0 < len(in_template.discs) < len(labels.discs):
-        in_template.save(target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz"))
+        writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = in_template.save
+    write_results(
+        labels,
+        _sidecar(target),
+        writers,
+        GeneratedBy=DESCRIPTION["GeneratedBy"],
+        Fingerprint=fingerprint,
+    )
     _keep_entry(options, name, make_entry(labels, volume, name).to_json())
-    text = labels.to_json(GeneratedBy=DESCRIPTION["GeneratedBy"], Fingerprint=fingerprint)
-    write_text(_sidecar(target), text)
-    return json.loads(text)
+    return labels.as_dict()
 
 
 def _keep_entry(options: BatchOptions, name: str, text: str) -> None:
@@ -202,7 +230,12 @@ def _row(name: str, status: str, sidecar: dict[str, Any], seconds: float) -> Row
 
 
 def run_batch(
-    scans: Sequence[ScanFile], options: BatchOptions, *, jobs: int = 1, scheduler: str | None = None
+    scans: Sequence[ScanFile],
+    options: BatchOptions,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    model: LabelingModel | None = None,
 ) -> Iterator[Row]:
     """Label scans, in this process, in several, or on a Dask cluster; yields rows as they come.
 
@@ -216,6 +249,8 @@ def run_batch(
         Processes.
     scheduler
         Address of a Dask scheduler, whose workers are then used instead.
+    model
+        A loaded model, for labelling in this process; others load their own.
 
     Raises
     ------
@@ -229,7 +264,7 @@ def run_batch(
     if scheduler is not None:
         return _on_dask(scans, options, scheduler)
     if jobs == 1:
-        return (label_scan(scan, options) for scan in scans)
+        return (label_scan(scan, options, model) for scan in scans)
     return _in_processes(scans, options, jobs)
 
 

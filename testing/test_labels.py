@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import SctLikeImage
 
 from sct_deepspine import __version__
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM, disc_name
@@ -102,16 +103,16 @@ def file(tmp_path):
     return path
 
 
-def test_labels_are_of_the_kind_that_came_in(file, sct_like_image):
+def test_labels_are_of_the_kind_that_came_in(file):
     truth = three_labels().to_array()
-    nifti, sct = nib.load(file), sct_like_image(np.zeros(SHAPE, np.int16), AFFINE)
+    nifti, sct = nib.load(file), SctLikeImage(np.zeros(SHAPE, np.int16), AFFINE)
     for source in (file, str(file), nifti, None):
         image = three_labels(source).to_image()
         assert isinstance(image, nib.Nifti1Image)
         np.testing.assert_array_equal(image.dataobj, truth)
         np.testing.assert_array_equal(image.affine, AFFINE)
     image = three_labels(sct).to_image()
-    assert type(image) is sct_like_image
+    assert type(image) is SctLikeImage
     np.testing.assert_array_equal(image.data, truth)
     assert not sct.data.any()
     data, affine = three_labels((np.zeros(SHAPE), AFFINE)).to_image()
@@ -123,11 +124,11 @@ def test_labels_are_of_the_kind_that_came_in(file, sct_like_image):
 
 @pytest.mark.parametrize("kind", ["path", "nibabel", "sct", "pair", "volume", "none"])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_whatever_came_in_the_saved_file_holds_the_labels(kind, suffix, file, tmp_path, sct_like_image):
+def test_whatever_came_in_the_saved_file_holds_the_labels(kind, suffix, file, tmp_path):
     source = {
         "path": file,
         "nibabel": nib.load(file),
-        "sct": sct_like_image(np.zeros(SHAPE, np.int16), AFFINE),
+        "sct": SctLikeImage(np.zeros(SHAPE, np.int16), AFFINE),
         "pair": (np.zeros(SHAPE), AFFINE),
         "volume": Volume(np.zeros(SHAPE), GRID),
         "none": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from sct_deepspine.io.bids import image_stem
 from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.io.images import read_volume
 from sct_deepspine.labels import DiscLabels
-from sct_deepspine.reporting import exports as outputs
+from sct_deepspine.reporting import exports
+from sct_deepspine.reporting.results import Writer, write_results
 from sct_deepspine.sct.registration import Registration, register_to_template, template_labels
 from sct_deepspine.sct.toolbox import add_qc_entry, require_sct, sct_is_installed, show_viewer_syntax
 
@@ -81,30 +82,19 @@ class Products:
 
     def write(self, labels: DiscLabels) -> None:
         """Write everything that is asked for."""
-        asked, target, prediction = self.arguments, self.target, labels.prediction
-        base = target.with_name(image_stem(target))
-        stem = base.name.removesuffix("_discs")
+        asked, prediction = self.arguments, labels.prediction
         if asked.attention and (prediction is None or prediction.attention is None):
             raise DeepSpineError("these weights have no attention map; leave -attention out")
         labels.to_array()  # fails before the first file is written, if it fails
-        make_folder(target.parent)
-        labels.save(self._add(target))
         generated_by = [{"Name": Path(asked.words[0]).name, "Version": __version__}]
-        text = labels.to_json(command=shlex.join(asked.words), GeneratedBy=generated_by)
-        write_text(self._add(base.with_name(f"{base.name}.json")), text)
-        self._write_template_labels(labels, base.with_name(f"{base.name}_template.nii.gz"))
-        if asked.csv:
-            write_text(self._add(base.with_name(f"{base.name}.csv")), labels.to_csv())
-        if asked.slicer:
-            outputs.write_markups(labels, self._add(base.with_name(f"{base.name}.mrk.json")))
-        if asked.heatmaps and prediction is not None:
-            outputs.write_heatmaps(prediction, self._add(base.with_name(f"{stem}_heatmaps.nii.gz")))
-        if asked.attention and prediction is not None:
-            outputs.write_attention(prediction, self._add(base.with_name(f"{stem}_attention.nii.gz")))
-        if asked.qc_png:
-            from sct_deepspine.reporting.figures import write_png
-
-            write_png(labels, self._add(Path(asked.qc_png)))
+        self.written += write_results(
+            labels,
+            self.base.with_name(f"{self.base.name}.json"),
+            self._writers(labels),
+            overwrite=bool(asked.overwrite),
+            command=shlex.join(asked.words),
+            GeneratedBy=generated_by,
+        )
         if asked.qc:
             self._add_to_report(labels)
         if asked.register:
@@ -113,7 +103,7 @@ class Products:
                 asked.s,
                 labels,
                 contrast=asked.c,
-                folder=base.with_name(f"{stem}_reg"),
+                folder=self.base.with_name(f"{self.stem}_reg"),
                 template=asked.t,
                 param=asked.param,
                 count=asked.n_labels,
@@ -121,17 +111,40 @@ class Products:
             )
             self.written += [self.registration.warp_template2anat, self.registration.warp_anat2template]
 
-    def _add(self, path: Path) -> Path:
-        self.written.append(path)
-        return path
+    @property
+    def base(self) -> Path:
+        """The label image's path without its suffix."""
+        return self.target.with_name(image_stem(self.target))
 
-    def _write_template_labels(self, labels: DiscLabels, path: Path) -> None:
-        """Write the labels that the registration can take, if they are some and not all."""
+    @property
+    def stem(self) -> str:
+        """What the names of the other files begin with."""
+        return self.base.name.removesuffix("_discs")
+
+    def _writers(self, labels: DiscLabels) -> dict[Path, Writer]:
+        """Return what writes each file that is asked for."""
+        asked, base, prediction = self.arguments, self.base, labels.prediction
+        writers: dict[Path, Writer] = {self.target: labels.save}
         usable = labels.for_template()
-        if self.arguments.s and usable.discs:
-            usable, _ = template_labels(labels, self.arguments.s)
+        if asked.s and usable.discs:
+            usable, _ = template_labels(labels, asked.s)
         if 0 < len(usable.discs) < len(labels.discs):
-            usable.save(self._add(path))
+            writers[base.with_name(f"{base.name}_template.nii.gz")] = usable.save
+        if asked.csv:
+            writers[base.with_name(f"{base.name}.csv")] = partial(_write_csv, labels)
+        if asked.slicer:
+            writers[base.with_name(f"{base.name}.mrk.json")] = partial(exports.write_markups, labels)
+        if asked.heatmaps and prediction is not None:
+            path = base.with_name(f"{self.stem}_heatmaps.nii.gz")
+            writers[path] = partial(exports.write_heatmaps, prediction)
+        if asked.attention and prediction is not None:
+            path = base.with_name(f"{self.stem}_attention.nii.gz")
+            writers[path] = partial(exports.write_attention, prediction)
+        if asked.qc_png:
+            from sct_deepspine.reporting.figures import write_png
+
+            writers[Path(asked.qc_png)] = partial(write_png, labels)
+        return writers
 
     def _add_to_report(self, labels: DiscLabels) -> None:
         asked, folder = self.arguments, Path(self.arguments.qc)
@@ -154,7 +167,9 @@ class Products:
         make_folder(entries)
         key = sha256(f"{name}\n{self.image.resolve()}".encode()).hexdigest()[:16]
         write_text(entries / f"{key}.json", make_entry(labels, self.volume, name).to_json())
-        write_page(self._add(folder / "index.html"), read_entries(entries), title="Disc labels")
+        page = folder / "index.html"
+        write_page(page, read_entries(entries), title="Disc labels")
+        self.written.append(page)
 
     def report(self, labels: DiscLabels) -> None:
         """Print what was found, where it went and what to run next."""
@@ -188,6 +203,10 @@ class Products:
             print(f"Left out: {out.value} {out.name}, {out.reason}.")
         words = ["sct_warp_template", "-d", str(self.arguments.i), "-w", str(done.warp_template2anat)]
         print(f"Next:\n  {shlex.join(words)}")
+
+
+def _write_csv(labels: DiscLabels, path: Path) -> None:
+    write_text(path, labels.to_csv())
 
 
 def _existing(folder: Path) -> Path:

@@ -12,6 +12,7 @@ from sct_deepspine.cli._common import FAILURE, Arguments, add_networks, interrup
 
 if TYPE_CHECKING:
     from sct_deepspine.batch import Row
+    from sct_deepspine.labeling.model import LabelingModel
 
 __all__ = ["get_parser", "main"]
 
@@ -61,12 +62,18 @@ def get_parser() -> Arguments:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 if a scan failed, 130 if interrupted."""
+def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = None) -> int:
+    """Run the command; return 0, 1 if a scan failed, 130 if interrupted.
+
+    A loaded model is used instead of ``-weights`` where scans are labelled in this process.
+    """
     parser = get_parser()
     arguments = parser.parse(argv)
     if arguments.jobs < 1:
         parser.error(f"argument -jobs: expected at least 1, got {arguments.jobs}")
+    if arguments.scheduler and arguments.jobs != 1:
+        parser.error("-jobs and -scheduler exclude each other: a cluster has its own workers")
+    arguments.model = model
     return run(_batch, arguments)
 
 
@@ -75,9 +82,10 @@ def _batch(arguments: argparse.Namespace) -> int:
 
     from sct_deepspine.batch import BatchOptions, run_batch, write_overview
     from sct_deepspine.io.bids import find_scans
-    from sct_deepspine.models.weights import load_weights
+    from sct_deepspine.labeling.model import LabelingModel
 
-    load_weights(arguments.weights, device=arguments.device)  # what is wrong with them is no scan's fault
+    # What is wrong with the weights is no scan's fault.
+    model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
     scans = find_scans(
         arguments.i, include=arguments.include, exclude=arguments.exclude, contrasts=arguments.contrast
     )
@@ -88,7 +96,9 @@ def _batch(arguments: argparse.Namespace) -> int:
     bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)
     with bar:
         try:
-            for row in run_batch(scans, options, jobs=arguments.jobs, scheduler=arguments.scheduler):
+            for row in run_batch(
+                scans, options, jobs=arguments.jobs, scheduler=arguments.scheduler, model=model
+            ):
                 rows.append(row)
                 bar.update()
         except KeyboardInterrupt as error:
@@ -109,6 +119,9 @@ def _report(rows: Sequence[Row], total: int, written: Sequence[Path]) -> None:
     doubtful = [row for row in rows if not row.error and row.level_confidence < 0.5]
     for row in sorted(doubtful, key=lambda row: row.level_confidence):
         print(f"DOUBTFUL {row.scan}: level confidence {row.level_confidence:.2f}")
-    counts = {status: sum(row.status == status for row in rows) for status in ("done", "skipped", "failed")}
+    counts = {
+        status: sum(row.status == status for row in rows)
+        for status in ("done", "skipped", "corrected", "failed")
+    }
     print(f"{total} scans: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
     print("Written:", *(f"  {path}" for path in written), sep="\n")

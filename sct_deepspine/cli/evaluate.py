@@ -12,6 +12,7 @@ from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.io.annotations import LabelledScan
+    from sct_deepspine.labeling.model import LabelingModel
 
 __all__ = ["get_parser", "main"]
 
@@ -51,9 +52,11 @@ def get_parser() -> Arguments:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 after one line on stderr."""
-    return run(_evaluate, get_parser().parse(argv))
+def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = None) -> int:
+    """Run the command, on a loaded model instead of ``-weights``; return 0, or 1 after one line on stderr."""
+    arguments = get_parser().parse(argv)
+    arguments.model = model
+    return run(_evaluate, arguments)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -75,7 +78,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.reporting.figures import write_reliability
 
-    model = LabelingModel.load(arguments.weights, device=arguments.device)
+    model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
     total = len(read_annotations(arguments.i))
     each = evaluate_folder(arguments.i, weights=model)
     results = list(tqdm(each, total=total, unit="scan", disable=None if arguments.v else True))

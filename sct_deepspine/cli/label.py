@@ -12,6 +12,7 @@ from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.geometry.volume import Volume
+    from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labels import DiscLabels
 
 __all__ = ["get_parser", "main"]
@@ -82,6 +83,7 @@ def _add_outputs(parser: Arguments) -> None:
     place.add_argument("-o", metavar="FILE", help="Label image to write. Default: IMAGE_discs.nii.gz")
     place.add_argument("-ofolder", metavar="DIR", help="Folder to write to. Default: the current one")
     switches = {
+        "-overwrite": "Replace files that this command did not write, or that were edited since",
         "-upper": "Also write C1/C2 (2) and the top of C1 (1), extrapolated",
         "-csv": "Also write the discs as CSV",
         "-slicer": "Also write the discs as 3D Slicer markups (.mrk.json)",
@@ -123,13 +125,15 @@ def _add_registration(parser: Arguments) -> None:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = None) -> int:
     """Run the command.
 
     Parameters
     ----------
     argv
         Arguments; by default those of the process.
+    model
+        A loaded model instead of ``-weights``.
 
     Returns
     -------
@@ -138,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = get_parser()
     arguments = parser.parse(argv)
+    arguments.model = model
     arguments.words = [PROGRAM, *(sys.argv[1:] if argv is None else argv)]
     if arguments.initdisc is not None:
         try:
@@ -163,13 +168,14 @@ def _label(arguments: argparse.Namespace) -> int:
 
 def _label_file(arguments: argparse.Namespace, products: Any) -> DiscLabels:
     from sct_deepspine.labeling.anchors import read_corrections
+    from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labeling.pipeline import label_discs
 
     volume = products.volume
-    options = {
+    model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
+    options: dict[str, Any] = {
         "seg": arguments.s,
-        "weights": arguments.weights,
-        "device": arguments.device,
+        "weights": model,
         "straight": _straight(arguments),
         "return_maps": products.needs_maps,
     }

@@ -12,13 +12,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import PaintReader, fake_model
 
-from sct_deepspine import batch
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
 from sct_deepspine.cli.batch import main
 from sct_deepspine.errors import ImageError
 from sct_deepspine.io.bids import find_scans
 from sct_deepspine.reporting.html import Entry
+
+MODEL = fake_model()
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +91,9 @@ def test_two_scans_of_one_name_are_refused(dataset):
 # What is written
 
 
-def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(
-    dataset, tmp_path, use_weights, capsys, phantom
-):
-    use_batch_weights(use_weights)
+def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(dataset, tmp_path, capsys, phantom):
     results = tmp_path / "out"
-    assert main(["-i", str(dataset), "-o", str(results)]) == 1
+    assert main(["-i", str(dataset), "-o", str(results)], model=MODEL) == 1
     printed = capsys.readouterr()
     assert "FAILED" in printed.out
     assert "4 scans: 3 done, 0 skipped, 1 failed" in printed.out
@@ -116,32 +115,14 @@ def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(
     assert page.index("sub-02_T2w") < page.index("sub-01_T2w")  # what failed comes first
 
 
-def use_batch_weights(use_weights):
-    weights = use_weights()
-    import sct_deepspine.models.weights
-
-    sct_deepspine.models.weights.load_weights = lambda path=None, device=None: weights
-    return weights
-
-
-@pytest.fixture(autouse=True)
-def restore_weights(monkeypatch):
-    import sct_deepspine.models.weights
-
-    monkeypatch.setattr(
-        sct_deepspine.models.weights, "load_weights", sct_deepspine.models.weights.load_weights
-    )
-
-
-def test_what_is_finished_is_skipped_and_what_has_changed_is_not(dataset, tmp_path, use_weights):
-    use_batch_weights(use_weights)
+def test_what_is_finished_is_skipped_and_what_has_changed_is_not(dataset, tmp_path):
     results = tmp_path / "out"
     words = ["-i", str(dataset), "-o", str(results), "-v", "0", "-contrast", "T2w", "-exclude", "sub-02*"]
-    assert main(words) == 0
+    assert main(words, model=MODEL) == 0
     folder = results / "derivatives" / "sct_deepspine"
     label = folder / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
     before = label.stat().st_mtime_ns
-    assert main(words) == 0
+    assert main(words, model=MODEL) == 0
     assert {row["status"] for row in rows_of(results).values()} == {"skipped"}
     assert label.stat().st_mtime_ns == before
 
@@ -149,31 +130,48 @@ def test_what_is_finished_is_skipped_and_what_has_changed_is_not(dataset, tmp_pa
     loaded = nib.load(image)
     nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj) * 2, loaded.affine), image)
     (folder / "sub-03" / "anat" / "sub-03_T2w_label-discs_dlabel.nii.gz").unlink()
-    assert main(words) == 0
+    assert main(words, model=MODEL) == 0
     assert {row["status"] for row in rows_of(results).values()} == {"done"}
-    assert main([*words, "-upper", "1"]) == 0
+    assert main([*words, "-upper", "1"], model=MODEL) == 0
     assert {row["status"] for row in rows_of(results).values()} == {"done"}
 
 
-def test_a_half_written_scan_is_done_again(dataset, tmp_path, use_weights, monkeypatch):
-    use_batch_weights(use_weights)
+def test_a_scan_that_was_interrupted_leaves_nothing_and_is_done_again(dataset, tmp_path):
     options = BatchOptions(tmp_path / "out")
     scan = find_scans(dataset, include=["sub-01_T2w*"])
-    with monkeypatch.context() as patch:
-        patch.setattr(batch, "_keep_entry", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            list(run_batch(scan, options))
-    folder = options.derivatives / "sub-01" / "anat"
-    assert (folder / "sub-01_T2w_label-discs_dlabel.nii.gz").is_file()
-    assert not (folder / "sub-01_T2w_label-discs_dlabel.json").exists()
-    (row,) = run_batch(scan, options)
+
+    def interrupt(maps):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_batch(scan, options, model=fake_model(PaintReader(edit=interrupt))))
+    assert not list(options.derivatives.rglob("*dlabel*"))
+    (row,) = run_batch(scan, options, model=MODEL)
     assert row.status == "done"
 
 
-def test_an_unexpected_error_is_one_scans_own(dataset, tmp_path, use_weights, monkeypatch):
-    use_batch_weights(use_weights)
-    monkeypatch.setattr(batch, "_label", lambda *_: 1 / 0)
-    rows = list(run_batch(find_scans(dataset, contrasts=["T1w"]), BatchOptions(tmp_path)))
+def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    image = nib.load(label)
+    data = np.asarray(image.dataobj).copy()
+    data[data == 3] = 0
+    nib.save(nib.Nifti1Image(data, image.affine, image.header), label)
+    before = label.read_bytes()
+    (row,) = run_batch(scan, BatchOptions(tmp_path / "out", upper=True), model=MODEL)
+    assert (row.status, row.first) == ("corrected", "C3/C4")
+    assert label.read_bytes() == before
+
+
+def test_an_unexpected_error_is_one_scans_own(dataset, tmp_path):
+    def fail(maps):
+        return 1 / 0
+
+    broken = fake_model(PaintReader(edit=fail))
+    scans = find_scans(dataset, contrasts=["T1w"])
+    rows = list(run_batch(scans, BatchOptions(tmp_path), model=broken))
     assert [(row.status, row.error) for row in rows] == [
         ("failed", "unexpected ZeroDivisionError: division by zero")
     ]
@@ -216,7 +214,6 @@ def test_worker_processes_give_every_scan_one_row(small, tmp_path):
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from sct_deepspine import batch
 from sct_deepspine.bids import find_scans
 
 def label_or_die(scan, options, plain=batch.label_scan):

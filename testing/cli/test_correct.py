@@ -11,10 +11,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import PaintReader, fake_model
 
 from sct_deepspine.cli.label import main
 
 VOXEL_MM = 4.0
+MODEL = fake_model()
 
 
 @pytest.fixture
@@ -24,10 +26,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def labelled(here, painted_file, use_weights):
+def labelled(here, painted_file):
     """The labels that the command wrote: the image's path, the label file and its discs."""
-    use_weights()
-    assert main(["-i", str(painted_file), "-v", "0"]) == 0
+    assert main(["-i", str(painted_file), "-v", "0"], model=MODEL) == 0
     return painted_file, Path("t2_discs.nii.gz"), discs_of("t2_discs.json")
 
 
@@ -44,7 +45,10 @@ def edited(label_file, edit):
 
 
 def again(image, *words):
-    code = main(["-i", str(image), "-initlabel", "edited.nii.gz", "-o", "again.nii.gz", "-v", "0", *words])
+    code = main(
+        ["-i", str(image), "-initlabel", "edited.nii.gz", "-o", "again.nii.gz", "-v", "0", *words],
+        model=MODEL,
+    )
     return discs_of("again.json") if code == 0 else code
 
 
@@ -124,11 +128,16 @@ def test_a_few_labels_are_taken_at_their_word(labelled):
 # Straightening
 
 
-def test_without_straightening_the_discs_are_the_same(labelled, use_weights, paint_reader):
+def test_without_straightening_the_discs_are_the_same(labelled):
     image, _, discs = labelled
-    use_weights(refine=paint_reader(pixel_mm=1.0))
+    model = fake_model(refine=PaintReader(pixel_mm=1.0))
     for straight in ("auto", "off"):
-        assert main(["-i", str(image), "-straight", straight, "-o", f"{straight}.nii.gz", "-v", "0"]) == 0
+        assert (
+            main(
+                ["-i", str(image), "-straight", straight, "-o", f"{straight}.nii.gz", "-v", "0"], model=model
+            )
+            == 0
+        )
         found = discs_of(f"{straight}.json")
         assert list(found) == list(discs)
         assert max(np.linalg.norm(found[value] - discs[value]) for value in discs) < 3
@@ -136,7 +145,7 @@ def test_without_straightening_the_discs_are_the_same(labelled, use_weights, pai
 
 def test_warps_that_are_not_there_are_told(labelled, capsys):
     image, *_ = labelled
-    assert main(["-i", str(image), "-warps", "lost", "-o", "x.nii.gz"]) == 1
+    assert main(["-i", str(image), "-warps", "lost", "-o", "x.nii.gz"], model=MODEL) == 1
     assert "warp_curve2straight.nii.gz" in capsys.readouterr().err
     assert not Path("x.nii.gz").exists()
 
@@ -145,7 +154,7 @@ def test_warps_that_are_not_there_are_told(labelled, capsys):
 def test_what_needs_the_cord_says_so(words, labelled, capsys):
     image, *_ = labelled
     with pytest.raises(SystemExit) as exit_:
-        main(["-i", str(image), *words])
+        main(["-i", str(image), *words], model=MODEL)
     assert exit_.value.code == 2
     assert "give -s SEG" in capsys.readouterr().err
 
@@ -157,7 +166,7 @@ def test_without_sct_what_needs_it_is_refused(words, labelled, capsys, monkeypat
     from sct_deepspine import sct
 
     sct.require_sct.cache_clear()
-    assert main(["-i", str(image), "-s", str(image), *words, "-o", "x.nii.gz"]) == 1
+    assert main(["-i", str(image), "-s", str(image), *words, "-o", "x.nii.gz"], model=MODEL) == 1
     assert "Spinal Cord Toolbox is not installed" in capsys.readouterr().err
     assert not Path("x.nii.gz").exists()
     sct.require_sct.cache_clear()
@@ -176,7 +185,9 @@ def test_the_page_gathers_scans_and_replaces_those_labelled_again(labelled, no_s
     other = image.with_name("other.nii.gz")
     shutil.copy(image, other)
     for path in (image, other, image):
-        assert main(["-i", str(path), "-qc", "qc", "-qc-dataset", "set", "-qc-subject", "one"]) == 0
+        assert (
+            main(["-i", str(path), "-qc", "qc", "-qc-dataset", "set", "-qc-subject", "one"], model=MODEL) == 0
+        )
     assert "qc/index.html" in capsys.readouterr().out
     page = Path("qc/index.html").read_text(encoding="utf-8")
     assert page.count('"picture": "iVBOR') == 2
@@ -190,7 +201,7 @@ def test_the_page_works_in_a_browser(labelled, no_sct):
     if program is None:
         pytest.skip("chromium is not installed")
     image, *_ = labelled
-    assert main(["-i", str(image), "-qc", "qc", "-v", "0"]) == 0
+    assert main(["-i", str(image), "-qc", "qc", "-v", "0"], model=MODEL) == 0
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
     with browser.sync_playwright() as playwright:
         page = playwright.chromium.launch(executable_path=program, args=flags).new_page()

@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import PaintReader, fake_model, paint_truth, write_scan
 
 from sct_deepspine.cli.evaluate import main
 from sct_deepspine.evaluation.run import evaluate_folder, read_annotations, read_outcomes
@@ -14,9 +15,9 @@ from sct_deepspine.simulation.phantom import make_phantom
 
 
 @pytest.fixture
-def folder(tmp_path, phantom, painted, save_scan):
+def folder(tmp_path, phantom, painted):
     """One painted phantom with its card."""
-    save_scan(phantom, painted, tmp_path / "scans", subject="nobody", region="neck", contrast="T2w")
+    write_scan(phantom, painted, tmp_path / "scans", subject="nobody", region="neck", contrast="T2w")
     return tmp_path / "scans"
 
 
@@ -25,9 +26,9 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_a_perfect_labelling_has_a_perfect_score(folder, phantom, tmp_path, use_weights, capsys):
-    use_weights()
-    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv")]) == 0
+def test_a_perfect_labelling_has_a_perfect_score(folder, phantom, tmp_path, capsys):
+    model = fake_model()
+    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv")], model=model) == 0
     (row,) = rows_of(tmp_path / "scores.csv")
     assert (row["name"], row["subject"], row["region"], row["contrast"]) == (
         *("phantom.nii.gz", "nobody", "neck", "T2w"),
@@ -46,12 +47,12 @@ def test_a_perfect_labelling_has_a_perfect_score(folder, phantom, tmp_path, use_
         assert title in out
 
 
-def test_wrong_levels_are_counted_as_wrong(folder, phantom, tmp_path, use_weights, paint_reader, capsys):
+def test_wrong_levels_are_counted_as_wrong(folder, phantom, tmp_path, capsys):
     def one_lower(maps):
         return replace(maps, level=np.roll(maps.level, 1, axis=0))
 
-    use_weights(paint_reader(edit=one_lower))
-    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv")]) == 0
+    model = fake_model(PaintReader(edit=one_lower))
+    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv")], model=model) == 0
     (row,) = rows_of(tmp_path / "scores.csv")
     assert row["levels_right"] == "0"
     assert float(row["mean_mm"]) > 10
@@ -59,14 +60,14 @@ def test_wrong_levels_are_counted_as_wrong(folder, phantom, tmp_path, use_weight
     assert "WRONG" in capsys.readouterr().out
 
 
-def test_outside_the_labelled_span_nothing_is_counted(tmp_path, phantom, painted, save_scan, use_weights):
-    use_weights()
+def test_outside_the_labelled_span_nothing_is_counted(tmp_path, phantom, painted):
+    model = fake_model()
     middle = (phantom.discs[6][2] + phantom.discs[7][2]) / 2
     upper = {value: tip for value, tip in phantom.discs.items() if value <= 6}
     part = replace(phantom, discs=upper, span_z_mm=(middle, np.inf))
-    save_scan(part, painted, tmp_path / "part")
+    write_scan(part, painted, tmp_path / "part")
     whole = replace(phantom, discs=upper, span_z_mm=(-np.inf, np.inf))
-    save_scan(whole, painted, tmp_path / "whole")
+    write_scan(whole, painted, tmp_path / "whole")
     (narrow,), (wide,) = (list(evaluate_folder(tmp_path / name)) for name in ("part", "whole"))
     assert (narrow.score.predicted_count, narrow.score.invented) == (4, 0)
     assert (wide.score.predicted_count, wide.score.invented) == (8, 4)
@@ -74,23 +75,23 @@ def test_outside_the_labelled_span_nothing_is_counted(tmp_path, phantom, painted
     assert narrow.score.complete
 
 
-def test_discs_above_c2_c3_are_not_scored(tmp_path, phantom, painted, save_scan, use_weights):
-    use_weights()
+def test_discs_above_c2_c3_are_not_scored(tmp_path, phantom, painted):
+    model = fake_model()
     more = phantom.discs | {1: phantom.discs[3] + [0, 0, 38], 2: phantom.discs[3] + [0, 0, 16]}
-    save_scan(replace(phantom, discs=more), painted, tmp_path)
+    write_scan(replace(phantom, discs=more), painted, tmp_path)
     (result,) = evaluate_folder(tmp_path)
     assert result.score.true_count == len(phantom.discs)
     assert result.score.missed == 0
 
 
 def test_a_scan_that_cant_be_labelled_misses_every_disc_and_the_rest_goes_on(
-    folder, phantom, paint, save_scan, use_weights, capsys, tmp_path
+    folder, phantom, capsys, tmp_path
 ):
-    use_weights()
-    blank = paint(phantom, discs=False, canal=False)
-    save_scan(replace(phantom, name="blank"), blank, folder)
-    save_scan(replace(phantom, name="broken"), Volume(blank.data * np.nan, blank.grid), folder)
-    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv"), "-v", "0"]) == 0
+    model = fake_model()
+    blank = paint_truth(phantom, discs=False, canal=False)
+    write_scan(replace(phantom, name="blank"), blank, folder)
+    write_scan(replace(phantom, name="broken"), Volume(blank.data * np.nan, blank.grid), folder)
+    assert main(["-i", str(folder), "-o", str(tmp_path / "scores.csv"), "-v", "0"], model=model) == 0
     rows = {row["name"]: row for row in rows_of(tmp_path / "scores.csv")}
     assert list(rows) == ["blank.nii.gz", "broken.nii.gz", "phantom.nii.gz"]
     for name, message in (("blank.nii.gz", "no spine"), ("broken.nii.gz", "NaN")):
@@ -115,24 +116,24 @@ def test_a_folder_without_labelled_scans_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["not JSON", '{"discs": {}}', '{"discs": {"3": [1, 2]}}'])
-def test_a_broken_card_is_refused_by_name(text, folder, use_weights, capsys):
-    use_weights()
+def test_a_broken_card_is_refused_by_name(text, folder, capsys):
+    model = fake_model()
     (folder / "broken.json").write_text(text)
-    assert main(["-i", str(folder), "-v", "0"]) == 1
+    assert main(["-i", str(folder), "-v", "0"], model=model) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ERROR: ")
     assert "broken.json" in line
 
 
-def test_a_table_that_cant_be_written_is_refused(folder, tmp_path, use_weights, capsys):
-    use_weights()
-    assert main(["-i", str(folder), "-o", str(tmp_path / "lost" / "scores.csv"), "-v", "0"]) == 1
+def test_a_table_that_cant_be_written_is_refused(folder, tmp_path, capsys):
+    model = fake_model()
+    assert main(["-i", str(folder), "-o", str(tmp_path / "lost" / "scores.csv"), "-v", "0"], model=model) == 1
     assert "can't write" in capsys.readouterr().err
 
 
-def test_under_stress_each_change_has_its_line(folder, use_weights, capsys):
-    use_weights()
-    assert main(["-i", str(folder), "-stress", "1", "-v", "0"]) == 0
+def test_under_stress_each_change_has_its_line(folder, capsys):
+    model = fake_model()
+    assert main(["-i", str(folder), "-stress", "1", "-v", "0"], model=model) == 0
     table = capsys.readouterr().out.split("\n\n")[-2].splitlines()
     assert "discs right %" in table[0]
     figures = {line[:24].strip(): line[24:].split() for line in table[1:]}
@@ -151,10 +152,10 @@ def test_a_usage_error_exits_with_two(capsys):
         assert "sct_deepspine_evaluate" in capsys.readouterr().err
 
 
-def test_confidences_are_judged_written_and_drawn(folder, use_weights, tmp_path, capsys):
-    use_weights()
+def test_confidences_are_judged_written_and_drawn(folder, tmp_path, capsys):
+    model = fake_model()
     files = ["-confidences", str(tmp_path / "c.csv"), "-reliability", str(tmp_path / "r.png")]
-    assert main(["-i", str(folder), "-v", "0", *files]) == 0
+    assert main(["-i", str(folder), "-v", "0", *files], model=model) == 0
     assert "scan, landmark" in capsys.readouterr().out
     outcomes = read_outcomes(tmp_path / "c.csv")
     assert [j.part for j in outcomes] == ["scan"] + ["disc"] * 8
@@ -162,8 +163,8 @@ def test_confidences_are_judged_written_and_drawn(folder, use_weights, tmp_path,
     assert (tmp_path / "r.png").stat().st_size > 1000
 
 
-def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, painted, use_weights):
-    use_weights()
+def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, painted):
+    model = fake_model()
     anat, labels = tmp_path / "sub-01" / "anat", tmp_path / "derivatives" / "labels" / "sub-01" / "anat"
     anat.mkdir(parents=True)
     labels.mkdir(parents=True)
@@ -178,15 +179,15 @@ def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, pa
     assert result.score.levels_right
 
 
-def test_whole_spines_are_joined_of_a_neck_and_a_lumbar_spine(tmp_path, save_scan, use_weights, capsys):
-    use_weights()
+def test_whole_spines_are_joined_of_a_neck_and_a_lumbar_spine(tmp_path, capsys):
+    model = fake_model()
     for name, first, last in (("neck", 3, 10), ("lumbar", 18, 25)):
         scan = make_phantom(np.random.default_rng(first), first=first, last=last, voxel_mm=(5.0, 2.5, 2.5))
-        save_scan(replace(scan, name=name), scan.volume, tmp_path, subject=name)
-    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"]) == 0
+        write_scan(replace(scan, name=name), scan.volume, tmp_path, subject=name)
+    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"], model=model) == 0
     printed = capsys.readouterr().out
     for name in ("whole spine", "thoracic crop 6", "thoracic crop 8 with anchor"):
         assert name in printed
     (tmp_path / "lumbar.json").unlink()
-    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"]) == 1
+    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"], model=model) == 1
     assert "no lumbar spine" in capsys.readouterr().err

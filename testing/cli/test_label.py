@@ -6,13 +6,14 @@ import shlex
 import struct
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from fakes import PaintReader, fake_model, paint_truth
 from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
@@ -20,9 +21,9 @@ import sct_deepspine
 from sct_deepspine.cli.label import main
 from sct_deepspine.labeling.heatmaps import DiscCodec
 from sct_deepspine.models.backends.torch import TorchRuntime
-from sct_deepspine.models.config import NetworkConfig
-from sct_deepspine.models.hourglass import build_network
-from sct_deepspine.models.predictor import Predictor
+from sct_deepspine.models.config import HourglassConfig
+from sct_deepspine.models.networks import build_network
+from sct_deepspine.models.weights import TrainedNetwork
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.export import save_weights
 
@@ -41,17 +42,22 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def label(capsys, monkeypatch, here):
-    """Runs the command; returns the exit code and what was printed on stdout and stderr."""
+    """Runs the command; returns the exit code and what was printed on stdout and stderr.
+
+    A network that reads paint is run, or ``label.model``, or what ``-weights`` says.
+    """
 
     def run(*words):
         # nibabel writes its warnings where stderr was at its import.
         for handler in nib.imageglobals.logger.handlers:
             if hasattr(handler, "stream"):
                 monkeypatch.setattr(handler, "stream", sys.stderr)
-        code = main([str(word) for word in words])
+        model = None if "-weights" in words else run.model
+        code = main([str(word) for word in words], model=model)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
+    run.model = fake_model()
     return run
 
 
@@ -66,10 +72,7 @@ def everything_below(folder):
 # What is written
 
 
-def test_labels_and_json_are_written_to_the_current_folder(
-    label, here, painted_file, phantom, use_weights, painted
-):
-    use_weights()
+def test_labels_and_json_are_written_to_the_current_folder(label, here, painted_file, phantom, painted):
     before = files_below(painted_file.parent)
     code, out, err = label("-i", painted_file)
     assert (code, err) == (0, "")
@@ -89,8 +92,7 @@ def test_labels_and_json_are_written_to_the_current_folder(
         assert name in out
 
 
-def test_the_json_is_of_the_published_form(label, painted_file, phantom, use_weights, painted):
-    weights = use_weights()
+def test_the_json_is_of_the_published_form(label, painted_file, phantom, painted):
     label("-i", painted_file, "-csv", 0)
     content = json.loads(Path("t2_discs.json").read_text())
     assert {"image", "discs", "level_confidence", "weights", "version", "command"} <= content.keys()
@@ -110,8 +112,7 @@ def test_the_json_is_of_the_published_form(label, painted_file, phantom, use_wei
         assert disc["interpolated"] is False
 
 
-def test_csv_and_slicer_say_the_same_as_json(label, here, painted_file, use_weights):
-    use_weights()
+def test_csv_and_slicer_say_the_same_as_json(label, here, painted_file):
     code, _, _ = label("-i", painted_file, "-csv", 1, "-slicer", 1)
     assert code == 0
     assert everything_below(here) == [f"t2_discs.{end}" for end in ("csv", "json", "mrk.json", "nii.gz")]
@@ -128,10 +129,7 @@ def test_csv_and_slicer_say_the_same_as_json(label, here, painted_file, use_weig
 
 
 @pytest.mark.parametrize("degrees", [0, 20])
-def test_each_heat_map_peaks_at_its_disc_in_the_world(
-    degrees, label, here, painted_file, painted, phantom, use_weights
-):
-    use_weights()
+def test_each_heat_map_peaks_at_its_disc_in_the_world(degrees, label, here, painted_file, painted, phantom):
     turn = from_matvec(euler2mat(z=np.radians(degrees)), [5, -30, 20])
     nib.save(nib.Nifti1Image(painted.data, turn @ painted.grid.affine), painted_file)
     code, _, _ = label("-i", painted_file, "-heatmaps", 1, "-attention", 1)
@@ -152,8 +150,7 @@ def test_each_heat_map_peaks_at_its_disc_in_the_world(
     np.testing.assert_allclose(np.asarray(attention.dataobj), np.asarray(heat.dataobj).max(3), atol=0.05)
 
 
-def test_a_picture_is_written_on_request(label, here, painted_file, use_weights):
-    use_weights()
+def test_a_picture_is_written_on_request(label, here, painted_file):
     assert label("-i", painted_file, "-qc-png", "picture.png")[0] == 0
     content = Path("picture.png").read_bytes()
     assert content.startswith(b"\x89PNG")
@@ -162,15 +159,13 @@ def test_a_picture_is_written_on_request(label, here, painted_file, use_weights)
     assert height > 300
 
 
-def test_a_folder_to_write_to_is_made(label, here, painted_file, use_weights):
-    use_weights()
+def test_a_folder_to_write_to_is_made(label, here, painted_file):
     assert label("-i", painted_file, "-ofolder", "new/deep", "-csv", 1)[0] == 0
     assert everything_below(here / "new" / "deep") == [f"t2_discs.{end}" for end in ("csv", "json", "nii.gz")]
 
 
 @pytest.mark.parametrize("name", ["sub/mine.nii.gz", "sub/mine.nii"])
-def test_a_file_to_write_names_the_others(name, label, here, painted_file, use_weights):
-    use_weights()
+def test_a_file_to_write_names_the_others(name, label, here, painted_file):
     (here / "sub").mkdir()
     assert label("-i", painted_file, "-o", name, "-csv", 1, "-heatmaps", 1)[0] == 0
     expected = [Path(name).name, "mine.csv", "mine.json", "mine_heatmaps.nii.gz"]
@@ -178,15 +173,13 @@ def test_a_file_to_write_names_the_others(name, label, here, painted_file, use_w
     assert nib.load(name).get_data_dtype() == np.uint8
 
 
-def test_labelling_again_replaces_the_files(label, here, painted_file, use_weights):
-    use_weights()
+def test_labelling_again_replaces_the_files(label, here, painted_file):
     for _ in range(2):
         assert label("-i", painted_file)[0] == 0
     assert everything_below(here) == ["t2_discs.json", "t2_discs.nii.gz"]
 
 
-def test_verbosity_zero_is_silent(label, painted_file, use_weights):
-    use_weights()
+def test_verbosity_zero_is_silent(label, painted_file):
     assert label("-i", painted_file, "-v", 0) == (0, "", "")
 
 
@@ -197,17 +190,15 @@ def values_written(name="t2_discs.json"):
     return [disc["value"] for disc in json.loads(Path(name).read_text())["discs"]]
 
 
-def test_a_slice_number_shifts_the_levels(label, painted_file, painted, phantom, use_weights):
-    use_weights()
+def test_a_slice_number_shifts_the_levels(label, painted_file, painted, phantom):
     place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
     assert label("-i", painted_file, "-initdisc", f"8,{place}")[0] == 0
     assert values_written() == [value + 1 for value in sorted(phantom.discs)]
 
 
 def test_slices_are_counted_from_the_inferior_end_of_a_flipped_image(
-    label, here, painted_file, painted, phantom, use_weights
+    label, here, painted_file, painted, phantom
 ):
-    use_weights()
     flipped = nib.load(painted_file).as_reoriented([[2, -1], [0, 1], [1, -1]])
     nib.save(flipped, "flipped.nii.gz")
     place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
@@ -215,8 +206,7 @@ def test_slices_are_counted_from_the_inferior_end_of_a_flipped_image(
     assert values_written("flipped_discs.json") == [value + 1 for value in sorted(phantom.discs)]
 
 
-def test_a_label_image_shifts_the_levels(label, here, painted_file, painted, phantom, use_weights):
-    use_weights()
+def test_a_label_image_shifts_the_levels(label, here, painted_file, painted, phantom):
     data = np.zeros(painted.data.shape, np.uint8)
     data[tuple(np.round(painted.grid.voxel_from_world(phantom.discs[5])[0]).astype(int))] = 7
     nib.save(nib.Nifti1Image(data, painted.grid.affine), "known.nii.gz")
@@ -224,10 +214,8 @@ def test_a_label_image_shifts_the_levels(label, here, painted_file, painted, pha
     assert values_written() == [value + 2 for value in sorted(phantom.discs)]
 
 
-def test_a_cord_mask_replaces_the_search(
-    label, here, painted_file, painted, phantom, use_weights, paint_reader
-):
-    use_weights(paint_reader(edit=lambda maps: replace(maps, canal=0 * maps.canal)))
+def test_a_cord_mask_replaces_the_search(label, here, painted_file, painted, phantom):
+    label.model = fake_model(PaintReader(edit=lambda maps: replace(maps, canal=0 * maps.canal)))
     assert label("-i", painted_file)[0] == 1
     mask = (phantom.tissue.data == 3).astype(np.uint8)
     nib.save(nib.Nifti1Image(mask, painted.grid.affine), "seg.nii.gz")
@@ -237,8 +225,7 @@ def test_a_cord_mask_replaces_the_search(
     assert values_written() == sorted(phantom.discs)
 
 
-def test_upper_discs_are_added_on_request(label, here, painted, phantom, use_weights):
-    use_weights()
+def test_upper_discs_are_added_on_request(label, here, painted, phantom):
     grid = painted.grid
     taller = np.pad(painted.data, [(0, 0), (0, 0), (0, 40)], mode="edge")
     nib.save(nib.Nifti1Image(taller, grid.affine), "tall.nii.gz")
@@ -248,11 +235,10 @@ def test_upper_discs_are_added_on_request(label, here, painted, phantom, use_wei
     assert [disc["interpolated"] for disc in discs[:3]] == [True, True, False]
 
 
-def test_discs_that_the_template_lacks_are_left_out_of_a_second_file(label, here, paint, use_weights):
+def test_discs_that_the_template_lacks_are_left_out_of_a_second_file(label, here):
     scan = make_phantom(np.random.default_rng(3), first=17, last=25, voxel_mm=(5.0, 2.5, 2.5))
-    volume = paint(scan)
+    volume = paint_truth(scan)
     nib.save(nib.Nifti1Image(volume.data, volume.grid.affine), "back.nii.gz")
-    use_weights()
     code, out, _ = label("-i", "back.nii.gz")
     assert code == 0
     assert "-ldisc back_discs_template.nii.gz" in out
@@ -263,17 +249,13 @@ def test_discs_that_the_template_lacks_are_left_out_of_a_second_file(label, here
     assert held["back_discs_template"].tolist() == [0, *range(17, 22)]
 
 
-def test_a_neck_needs_no_second_file(label, here, painted_file, use_weights):
-    use_weights()
+def test_a_neck_needs_no_second_file(label, here, painted_file):
     _, out, _ = label("-i", painted_file)
     assert not list(here.glob("*_template*"))
     assert "-ldisc t2_discs.nii.gz" in out
 
 
-def test_the_demonstration_shows_the_error_against_the_truth(
-    label, here, phantom, painted, use_weights, monkeypatch
-):
-    use_weights()
+def test_the_demonstration_shows_the_error_against_the_truth(label, here, phantom, painted, monkeypatch):
     scan = replace(phantom, volume=painted)
     monkeypatch.setattr("sct_deepspine.simulation.phantom.make_phantom", lambda rng, **options: scan)
     code, out, err = label("-demo")
@@ -361,15 +343,13 @@ def refused(label, folder, *words):
 
 
 @pytest.mark.parametrize("kind", BAD_IMAGES)
-def test_a_bad_image_is_refused(kind, label, here, use_weights, tmp_path):
-    use_weights()
+def test_a_bad_image_is_refused(kind, label, here, tmp_path):
     path = tmp_path / "bad.nii.gz"
     BAD_IMAGES[kind](path)
     refused(label, tmp_path, "-i", path)
 
 
-def test_a_bad_mask_or_anchor_is_refused(label, here, use_weights, tmp_path, painted_file, painted):
-    use_weights()
+def test_a_bad_mask_or_anchor_is_refused(label, here, tmp_path, painted_file, painted):
     save(tmp_path / "empty.nii.gz", np.zeros(painted.data.shape, np.uint8), painted.grid.affine)
     for words in (
         ("-s", tmp_path / "lost.nii.gz"),
@@ -384,15 +364,13 @@ def test_a_bad_mask_or_anchor_is_refused(label, here, use_weights, tmp_path, pai
         refused(label, tmp_path, "-i", painted_file, *words)
 
 
-def test_an_image_without_a_spine_is_refused(label, here, use_weights, tmp_path, paint, phantom):
-    use_weights()
-    empty = paint(phantom, discs=False, canal=False)
+def test_an_image_without_a_spine_is_refused(label, here, tmp_path, phantom):
+    empty = paint_truth(phantom, discs=False, canal=False)
     save(tmp_path / "leg.nii.gz", empty.data, empty.grid.affine)
     assert "no spine was found" in refused(label, tmp_path, "-i", tmp_path / "leg.nii.gz", "-csv", 1)
 
 
-def test_a_folder_that_is_not_there_is_refused(label, here, use_weights, tmp_path, painted_file):
-    use_weights()
+def test_a_folder_that_is_not_there_is_refused(label, here, tmp_path, painted_file):
     assert "no" in refused(label, tmp_path, "-i", painted_file, "-o", "missing/discs.nii.gz")
     assert "missing" in refused(label, tmp_path, "-i", painted_file, "-qc-png", "missing/picture.png")
     (here / "file").write_text("in the way")
@@ -401,8 +379,7 @@ def test_a_folder_that_is_not_there_is_refused(label, here, use_weights, tmp_pat
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_to_is_refused(label, here, use_weights, tmp_path, painted_file):
-    use_weights()
+def test_a_folder_that_may_not_be_written_to_is_refused(label, here, tmp_path, painted_file):
     (here / "locked").mkdir()
     (here / "locked").chmod(0o500)
     for words in (("-ofolder", "locked"), ("-o", "locked/discs.nii"), ("-qc-png", "locked/picture.png")):
@@ -410,24 +387,20 @@ def test_a_folder_that_may_not_be_written_to_is_refused(label, here, use_weights
 
 
 @pytest.mark.parametrize("name", ["discs.txt", "discs", "discs.nii.bz2", "discs.json"])
-def test_an_output_of_another_format_is_refused(name, label, here, use_weights, tmp_path, painted_file):
-    use_weights()
+def test_an_output_of_another_format_is_refused(name, label, here, tmp_path, painted_file):
     refused(label, tmp_path, "-i", painted_file, "-o", name)
 
 
-def test_an_output_that_is_a_folder_is_refused(label, here, use_weights, tmp_path, painted_file):
-    use_weights()
+def test_an_output_that_is_a_folder_is_refused(label, here, tmp_path, painted_file):
     (here / "taken.nii.gz").mkdir()
     refused(label, tmp_path, "-i", painted_file, "-o", "taken.nii.gz")
 
 
-def test_the_scan_itself_is_never_written_over(label, here, use_weights, tmp_path, painted_file):
-    use_weights()
+def test_the_scan_itself_is_never_written_over(label, here, tmp_path, painted_file):
     refused(label, tmp_path, "-i", painted_file, "-o", painted_file)
 
 
-def test_a_bad_image_leaves_no_new_folder_behind(label, here, use_weights, tmp_path):
-    use_weights()
+def test_a_bad_image_leaves_no_new_folder_behind(label, here, tmp_path):
     refused(label, tmp_path, "-i", tmp_path / "lost.nii.gz", "-ofolder", "new")
 
 
@@ -435,11 +408,11 @@ def test_a_bad_image_leaves_no_new_folder_behind(label, here, use_weights, tmp_p
 def tiny_weights(tmp_path):
     """A weights file of an untrained network without attention."""
     torch.manual_seed(0)
-    config = NetworkConfig(channels=25, stacks=1, width=4, depth=1, attention=False)
+    config = HourglassConfig(channels=25, stacks=1, width=4, depth=1, attention=False)
     path = tmp_path / "tiny.safetensors"
     save_weights(
         path,
-        {"locate": Predictor(TorchRuntime(build_network(config).eval()), DiscCodec(2), 2.0)},
+        {"locate": TrainedNetwork(TorchRuntime(build_network(config).eval()), asdict(DiscCodec(2)), 2.0)},
         {"name": "tiny"},
     )
     return path
@@ -457,14 +430,12 @@ def test_weights_or_a_device_that_do_not_exist_are_refused(label, here, tmp_path
     refused(label, tmp_path, "-i", painted_file, "-weights", tiny_weights, "-device", "abacus")
 
 
-def test_an_attention_map_that_does_not_exist_is_refused(
-    label, here, tmp_path, painted_file, use_weights, paint_reader
-):
-    class Plain(paint_reader):
+def test_an_attention_map_that_does_not_exist_is_refused(label, here, tmp_path, painted_file):
+    class Plain(PaintReader):
         def attention(self, plane):
             return None
 
-    use_weights(Plain())
+    label.model = fake_model(Plain())
     line = refused(label, tmp_path, "-i", painted_file, "-attention", 1, "-csv", 1)
     assert "attention" in line
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fakes import write_scan
 from safetensors.torch import load_file
 
 from sct_deepspine import label_discs
@@ -31,11 +32,11 @@ OPTIONS = ["-optimiser", "adam", "-schedule", "constant", "-lr", "0.002", "-seed
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory, phantom, save_scan):
+def scans(tmp_path_factory, phantom):
     """A folder of two people who share a phantom's spine."""
     folder = tmp_path_factory.mktemp("scans")
-    save_scan(replace(phantom, name="one"), phantom.volume, folder, subject="one")
-    save_scan(replace(phantom, name="two"), phantom.volume, folder, subject="two")
+    write_scan(replace(phantom, name="one"), phantom.volume, folder, subject="one")
+    write_scan(replace(phantom, name="two"), phantom.volume, folder, subject="two")
     return folder
 
 
@@ -142,11 +143,9 @@ def test_phantoms_alone_are_enough_to_train_on(tmp_path, small_phantoms):
     assert len(set(tips)) == 6
 
 
-def test_without_a_validation_folder_a_fifth_of_the_subjects_is_held_back(
-    tmp_path, small_phantoms, phantom, save_scan
-):
+def test_without_a_validation_folder_a_fifth_of_the_subjects_is_held_back(tmp_path, small_phantoms, phantom):
     for name in ("one", "two", "three", "four", "five"):
-        save_scan(replace(phantom, name=name), phantom.volume, tmp_path / "scans", subject=name)
+        write_scan(replace(phantom, name=name), phantom.volume, tmp_path / "scans", subject=name)
     folder = tmp_path / "run"
     assert run("-i", tmp_path / "scans", "-ofolder", folder, "-phantoms", 1, *TINY) == 0
     card = json.loads((folder / "weights.json").read_text())

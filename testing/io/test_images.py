@@ -5,6 +5,7 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import SctLikeImage
 from nibabel.orientations import inv_ornt_aff
 
 from sct_deepspine.errors import DeepSpineError, GeometryError, ImageError
@@ -58,14 +59,14 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["path", "text path", "nibabel", "pair", "volume", "sct"])
-def test_every_kind_of_image_gives_the_same_voxels_at_the_same_place(kind, file, sct_like_image):
+def test_every_kind_of_image_gives_the_same_voxels_at_the_same_place(kind, file):
     image = {
         "path": file,
         "text path": str(file),
         "nibabel": nib.load(file),
         "pair": (ramp(), AFFINE),
         "volume": Volume(ramp(), Grid(SHAPE, AFFINE)),
-        "sct": sct_like_image(ramp(), AFFINE),
+        "sct": SctLikeImage(ramp(), AFFINE),
     }[kind]
     volume = read_volume(image)
     np.testing.assert_array_equal(volume.data, ramp())
@@ -82,10 +83,10 @@ def test_scaled_voxels_are_read_as_they_are_meant(tmp_path):
     np.testing.assert_allclose(read_volume(path).data, ramp() * 0.5 + 3)
 
 
-def test_trailing_axes_of_length_one_are_dropped(tmp_path, sct_like_image):
+def test_trailing_axes_of_length_one_are_dropped(tmp_path):
     path = tmp_path / "five.nii"
     nib.save(nib.Nifti1Image(ramp((*SHAPE, 1, 1)), AFFINE), path)
-    for image in (path, (ramp((*SHAPE, 1)), AFFINE), sct_like_image(ramp((*SHAPE, 1)), AFFINE)):
+    for image in (path, (ramp((*SHAPE, 1)), AFFINE), SctLikeImage(ramp((*SHAPE, 1)), AFFINE)):
         np.testing.assert_array_equal(read_volume(image).data, ramp())
 
 
@@ -94,8 +95,8 @@ def test_an_image_one_voxel_thick_is_a_volume():
     assert read_volume((ramp((5, 7, 1)), AFFINE)).grid.shape == (5, 7, 1)
 
 
-def test_only_what_has_all_of_scts_promises_counts_as_its_image(sct_like_image):
-    assert is_sct_image(sct_like_image(ramp(), AFFINE))
+def test_only_what_has_all_of_scts_promises_counts_as_its_image():
+    assert is_sct_image(SctLikeImage(ramp(), AFFINE))
     assert not is_sct_image(nib.Nifti1Image(ramp(), AFFINE))
     assert not is_sct_image((ramp(), AFFINE))
 
@@ -268,14 +269,14 @@ def test_an_empty_mask_is_refused():
 LABELS = ramp(dtype=np.uint8) % 26
 
 
-def test_labels_come_back_as_the_kind_that_went_in(file, sct_like_image):
+def test_labels_come_back_as_the_kind_that_went_in(file):
     grid = Grid(SHAPE, AFFINE)
-    sct = sct_like_image(ramp(), AFFINE)
+    sct = SctLikeImage(ramp(), AFFINE)
     assert isinstance(image_like(nib.load(file), LABELS, grid), nib.Nifti1Image)
     assert isinstance(image_like(file, LABELS, grid), nib.Nifti1Image)
     assert isinstance(image_like(str(file), LABELS, grid), nib.Nifti1Image)
     assert isinstance(image_like(None, LABELS, grid), nib.Nifti1Image)
-    assert isinstance(image_like(sct, LABELS, grid), sct_like_image)
+    assert isinstance(image_like(sct, LABELS, grid), SctLikeImage)
     assert isinstance(image_like(Volume(ramp(), grid), LABELS, grid), Volume)
     data, affine = image_like((ramp(), AFFINE), LABELS, grid)
     np.testing.assert_array_equal(data, LABELS)
@@ -333,8 +334,8 @@ def test_scaling_of_the_image_is_not_applied_to_the_labels(tmp_path):
     np.testing.assert_array_equal(nib.load(tmp_path / "labels.nii").dataobj, LABELS)
 
 
-def test_an_sct_image_keeps_its_four_axes_and_forgets_its_scaling(sct_like_image):
-    sct = sct_like_image(ramp((*SHAPE, 1)), AFFINE)
+def test_an_sct_image_keeps_its_four_axes_and_forgets_its_scaling():
+    sct = SctLikeImage(ramp((*SHAPE, 1)), AFFINE)
     sct.hdr["scl_slope"], sct.hdr["scl_inter"] = 0.5, 3
     labels = image_like(sct, LABELS, Grid(SHAPE, AFFINE))
     assert labels.data.shape == (*SHAPE, 1)
@@ -343,8 +344,8 @@ def test_an_sct_image_keeps_its_four_axes_and_forgets_its_scaling(sct_like_image
     assert (float(labels.hdr["scl_slope"]), float(labels.hdr["scl_inter"])) == (1, 0)
 
 
-def test_the_image_that_came_in_is_not_altered(file, sct_like_image):
-    sct, nifti = sct_like_image(ramp(), AFFINE), nib.load(file)
+def test_the_image_that_came_in_is_not_altered(file):
+    sct, nifti = SctLikeImage(ramp(), AFFINE), nib.load(file)
     header, content = sct.hdr.copy(), file.read_bytes()
     nifti_header = nifti.header.copy()
     for image in (sct, nifti, file):

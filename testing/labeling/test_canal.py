@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fakes import PaintReader, paint_truth
 
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
@@ -29,12 +30,12 @@ def canal_line(slope=0.25, bow_mm=12.0, length_mm=190.0):
 
 
 @pytest.fixture
-def show(paint):
+def show():
     """Paint a canal on a grid."""
 
     def on(grid, line, *, canal=True):
         scan = SimpleNamespace(volume=SimpleNamespace(grid=grid), centerline_world=line, discs={})
-        return paint(scan, canal=canal)
+        return paint_truth(scan, canal=canal)
 
     return on
 
@@ -52,49 +53,49 @@ def distance_mm(found, line):
 
 @pytest.mark.parametrize("slope", [0.0, 0.25, -0.2])
 @pytest.mark.parametrize("turn_degrees", [0.0, 10.0])
-def test_a_leaning_canal_is_followed_across_the_planes(slope, turn_degrees, show, paint_reader):
+def test_a_leaning_canal_is_followed_across_the_planes(slope, turn_degrees, show):
     line = canal_line(slope)
-    found = find_centerline(show(upright(turn_degrees=turn_degrees), line), paint_reader())
+    found = find_centerline(show(upright(turn_degrees=turn_degrees), line), PaintReader())
     assert distance_mm(found, line).max() < 1.0
     assert np.ptp(found.samples_world[:, 2]) > 160
 
 
 @pytest.mark.parametrize("pixel_mm", [1.5, 2.0, 2.5])
-def test_pixels_of_any_size_lead_to_the_same_canal(pixel_mm, show, paint_reader):
+def test_pixels_of_any_size_lead_to_the_same_canal(pixel_mm, show):
     line = canal_line()
-    found = find_centerline(show(upright(), line), paint_reader(pixel_mm))
+    found = find_centerline(show(upright(), line), PaintReader(pixel_mm))
     assert distance_mm(found, line).max() < 1.0
 
 
-def test_a_single_slice_has_its_canal_in_its_plane(show, paint_reader):
+def test_a_single_slice_has_its_canal_in_its_plane(show):
     line = canal_line(slope=0.0)
-    found = find_centerline(show(upright((1, 80, 100)), line), paint_reader())
+    found = find_centerline(show(upright((1, 80, 100)), line), PaintReader())
     assert distance_mm(found, line).max() < 1.0
     np.testing.assert_allclose(found.samples_world[:, 0], 0, atol=1e-6)
 
 
-def test_a_canal_beside_the_middle_is_found(show, paint_reader):
+def test_a_canal_beside_the_middle_is_found(show):
     line = canal_line(slope=0.0) + np.array([31, 0, 0])
-    found = find_centerline(show(upright(), line), paint_reader())
+    found = find_centerline(show(upright(), line), PaintReader())
     assert distance_mm(found, line).max() < 1.0
 
 
-def test_a_canal_seen_faintly_in_planes_beside_it_is_not_drawn_to_the_middle(show, paint_reader):
+def test_a_canal_seen_faintly_in_planes_beside_it_is_not_drawn_to_the_middle(show):
     line = canal_line(slope=0.0) + np.array([31, 0, 0])
     centred = show(upright((1, 80, 100)), line - [31, 0, 0])
     sampling = midsagittal_plane(centred, Centerline.from_points(line - [31, 0, 0]), 2.0)
-    haze = 0.1 * paint_reader().draw([sample(centred, sampling)[0]])[0].canal
-    reader = paint_reader(edit=lambda maps: replace(maps, canal=np.maximum(maps.canal, haze)))
+    haze = 0.1 * PaintReader().draw([sample(centred, sampling)[0]])[0].canal
+    reader = PaintReader(edit=lambda maps: replace(maps, canal=np.maximum(maps.canal, haze)))
     found = find_centerline(show(upright(), line), reader)
     # The mean over the planes of the whole body alone is 3 mm off.
     assert distance_mm(found, line).max() < 1.0
 
 
-def test_a_body_wider_than_the_reach_is_searched_about_its_middle(show, paint_reader):
+def test_a_body_wider_than_the_reach_is_searched_about_its_middle(show):
     wide = upright((100, 80, 100))
     line = canal_line(slope=0.1)
     assert wide.spacing_mm[0] * 100 > WIDEST_MM
-    assert distance_mm(find_centerline(show(wide, line), paint_reader()), line).max() < 1.0
+    assert distance_mm(find_centerline(show(wide, line), PaintReader()), line).max() < 1.0
 
 
 def without(volume, low_mm, high_mm):
@@ -105,68 +106,68 @@ def without(volume, low_mm, high_mm):
     return Volume(data, volume.grid)
 
 
-def test_a_short_gap_is_bridged(show, paint_reader):
+def test_a_short_gap_is_bridged(show):
     line = canal_line()
-    found = find_centerline(without(show(upright(), line), 5, 13), paint_reader())
+    found = find_centerline(without(show(upright(), line), 5, 13), PaintReader())
     assert np.ptp(found.samples_world[:, 2]) > 160
     assert distance_mm(found, line).max() < 1.5
 
 
-def test_of_two_pieces_the_longer_counts(show, paint_reader):
+def test_of_two_pieces_the_longer_counts(show):
     line = canal_line()
-    found = find_centerline(without(show(upright(), line), 10, 50), paint_reader())
+    found = find_centerline(without(show(upright(), line), 10, 50), PaintReader())
     assert found.samples_world[:, 2].max() < 14
     assert found.samples_world[:, 2].min() < -80
 
 
-def test_no_canal_means_no_spine(show, paint_reader):
+def test_no_canal_means_no_spine(show):
     volume = show(upright(), canal_line(), canal=False)
     with pytest.raises(NoDiscsError, match="no spine was found") as error:
-        find_centerline(volume, paint_reader())
+        find_centerline(volume, PaintReader())
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kept_mm", [10, 30])
-def test_a_bit_of_canal_is_no_spine(kept_mm, show, paint_reader):
+def test_a_bit_of_canal_is_no_spine(kept_mm, show):
     volume = without(show(upright(), canal_line()), -500, 90 - kept_mm)
     with pytest.raises(NoDiscsError, match="no spine was found"):
-        find_centerline(volume, paint_reader())
+        find_centerline(volume, PaintReader())
 
 
-def test_an_image_of_a_few_voxels_is_no_spine(paint_reader):
+def test_an_image_of_a_few_voxels_is_no_spine():
     data = np.arange(24.0).reshape(2, 3, 4)
     with pytest.raises(NoDiscsError):
-        find_centerline(Volume(data, Grid(data.shape, np.eye(4))), paint_reader())
+        find_centerline(Volume(data, Grid(data.shape, np.eye(4))), PaintReader())
 
 
 # A centreline that is known in part
 
 
 @pytest.mark.parametrize(("low_mm", "high_mm"), [(-95, 20), (-20, 95), (-30, 30)])
-def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, show, paint_reader):
+def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, show):
     line = canal_line()
     part = line[(line[:, 2] >= low_mm) & (line[:, 2] <= high_mm)]
-    whole = extend_centerline(Centerline.from_points(part), show(upright(), line), paint_reader())
+    whole = extend_centerline(Centerline.from_points(part), show(upright(), line), PaintReader())
     assert np.ptp(whole.samples_world[:, 2]) > 160
     assert distance_mm(whole, line).max() < 1.5
 
 
-def test_a_centreline_through_the_whole_image_is_left_as_it_is(show, paint_reader):
+def test_a_centreline_through_the_whole_image_is_left_as_it_is(show):
     line = canal_line()
     known = Centerline.from_points(line)
-    assert extend_centerline(known, show(upright(), line + np.array([20, 0, 0])), paint_reader()) is known
+    assert extend_centerline(known, show(upright(), line + np.array([20, 0, 0])), PaintReader()) is known
 
 
-def test_a_centreline_is_kept_where_the_network_sees_no_canal(show, paint_reader):
+def test_a_centreline_is_kept_where_the_network_sees_no_canal(show):
     known = Centerline.from_points(canal_line(length_mm=60))
     volume = show(upright(), canal_line(), canal=False)
-    assert extend_centerline(known, volume, paint_reader()) is known
+    assert extend_centerline(known, volume, PaintReader()) is known
 
 
-def test_a_centreline_outside_the_image_is_refused(show, paint_reader):
+def test_a_centreline_outside_the_image_is_refused(show):
     known = Centerline.from_points(canal_line() + np.array([0, 300, 0]))
     with pytest.raises(GeometryError, match="outside the image") as error:
-        extend_centerline(known, show(upright(), canal_line()), paint_reader())
+        extend_centerline(known, show(upright(), canal_line()), PaintReader())
     assert "\n" not in str(error.value)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import PaintReader, SctLikeImage, fake_model, paint_truth
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 
@@ -12,7 +13,7 @@ from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDisc
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.spacing import fill_skipped
-from sct_deepspine.geometry.straightening import StraightSpace, TransformedSpace
+from sct_deepspine.geometry.straightening import ComposedSpace, StraightSpace
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.anchors import anchor_at_slice
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
@@ -49,54 +50,52 @@ def never(maps):
 # The whole path
 
 
-def test_the_discs_of_a_phantom_are_found_with_their_levels(phantom, painted, use_weights):
-    weights = use_weights()
-    labels = label_discs(painted)
+def test_the_discs_of_a_phantom_are_found_with_their_levels(phantom, painted):
+    model = fake_model()
+    labels = label_discs(painted, weights=model)
     assert errors_mm(labels, phantom).max() < 0.5
     assert not labels.interpolated.any()
     assert labels.level_confidence > 0.99
     assert (labels.confidence > 0.9).all()
     assert labels.warnings == ()
-    assert dict(labels.weights) == weights.identity
+    assert dict(labels.weights) == model.identity
     assert labels.prediction is None
 
 
-def test_the_fine_look_brings_them_nearer(phantom, painted, use_weights, paint_reader):
+def test_the_fine_look_brings_them_nearer(phantom, painted):
     def smear(maps):
         """Move every peak by one cell of 4 mm."""
         return np.roll(maps, 1, axis=-2)
 
-    coarse = paint_reader(edit=corrupt(any_disc=smear, level=smear))
-    use_weights(coarse)
-    assert errors_mm(label_discs(painted), phantom).min() > 3
-    use_weights(coarse, paint_reader(1.0, FINE))
-    assert errors_mm(label_discs(painted), phantom).max() < 0.5
+    coarse = PaintReader(edit=corrupt(any_disc=smear, level=smear))
+    model = fake_model(coarse)
+    assert errors_mm(label_discs(painted, weights=model), phantom).min() > 3
+    model = fake_model(coarse, PaintReader(1.0, FINE))
+    assert errors_mm(label_discs(painted, weights=model), phantom).max() < 0.5
 
 
 @pytest.mark.parametrize(("first", "last", "seed"), [(3, 25, 2), (17, 25, 3), (8, 20, 4)])
-def test_any_view_of_the_spine_is_labelled(first, last, seed, paint, use_weights, paint_reader):
+def test_any_view_of_the_spine_is_labelled(first, last, seed):
     rng = np.random.default_rng(seed)
     scan = make_phantom(rng, first=first, last=last, voxel_mm=(5.0, 2.5, 2.5))
-    use_weights(refine=paint_reader(1.0, FINE))
-    assert errors_mm(label_discs(paint(scan)), scan).max() < 0.8
+    model = fake_model(refine=PaintReader(1.0, FINE))
+    assert errors_mm(label_discs(paint_truth(scan), weights=model), scan).max() < 0.8
 
 
 @pytest.fixture(scope="module")
-def plain_points(painted, paint_reader):
+def plain_points(painted):
     """The discs found in the image as it is."""
-    weights = Weights("fake", "", paint_reader(), paint_reader(1.0, FINE), {})
+    weights = Weights("fake", "", PaintReader(), PaintReader(1.0, FINE), {})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sct_deepspine.labeling.pipeline.load_weights", lambda path, device: weights)
         return label_discs(painted).points_world
 
 
 @pytest.mark.parametrize("ornt", ORIENTATIONS, ids=lambda ornt: "".join(nib.orientations.ornt2axcodes(ornt)))
-def test_the_same_discs_are_found_in_all_48_orientations(
-    ornt, phantom, painted, plain_points, use_weights, paint_reader
-):
-    use_weights(refine=paint_reader(1.0, FINE))
+def test_the_same_discs_are_found_in_all_48_orientations(ornt, phantom, painted, plain_points):
+    model = fake_model(refine=PaintReader(1.0, FINE))
     image = nifti(painted).as_reoriented(ornt)
-    labels = label_discs(image)
+    labels = label_discs(image, weights=model)
     assert errors_mm(labels, phantom).max() < 0.5
     np.testing.assert_allclose(labels.points_world, plain_points, atol=0.1)
     found = labels.to_image()
@@ -115,12 +114,10 @@ def turned(degrees):
 
 
 @pytest.mark.parametrize("degrees", [5, 20])
-def test_oblique_slices_have_the_discs_of_straight_ones(
-    degrees, painted, plain_points, use_weights, paint_reader
-):
-    use_weights(refine=paint_reader(1.0, FINE))
+def test_oblique_slices_have_the_discs_of_straight_ones(degrees, painted, plain_points):
+    model = fake_model(refine=PaintReader(1.0, FINE))
     turn = turned(degrees)
-    labels = label_discs(painted.transformed(turn), return_maps=True)
+    labels = label_discs(painted.transformed(turn), return_maps=True, weights=model)
     np.testing.assert_allclose(labels.points_world, apply_affine(turn, plain_points), atol=0.05)
     # The sampling is where the discs are: tips lie near it, and the picture shows them where it drew them.
     rows, columns = np.round(labels.prediction.sampling.pixel_from_world(labels.points_world)).astype(int).T
@@ -128,14 +125,12 @@ def test_oblique_slices_have_the_discs_of_straight_ones(
     assert np.linalg.norm(nearest - labels.points_world, axis=1).max() < labels.prediction.sampling.pixel_mm
 
 
-def test_what_is_told_of_an_oblique_image_is_told_in_the_world(
-    phantom, painted, plain_points, use_weights, paint_reader
-):
-    use_weights(refine=paint_reader(1.0, FINE))
+def test_what_is_told_of_an_oblique_image_is_told_in_the_world(phantom, painted, plain_points):
+    model = fake_model(refine=PaintReader(1.0, FINE))
     turn = turned(15)
     image = painted.transformed(turn)
     line = Centerline.from_points(phantom.centerline_world)
-    space = TransformedSpace(StraightSpace(line), turn)
+    space = ComposedSpace(StraightSpace(line), turn)
     there = apply_affine(turn, plain_points)
     anchor = 5, there[2]
     for told in (
@@ -143,23 +138,23 @@ def test_what_is_told_of_an_oblique_image_is_told_in_the_world(
         {"straight": line.transformed(turn)},
         {"straight": space},
     ):
-        labels = label_discs(image, anchor=anchor, **told)
+        labels = label_discs(image, anchor=anchor, **told, weights=model)
         assert labels.values.tolist() == sorted(phantom.discs)
         np.testing.assert_allclose(labels.points_world, there, atol=1.0)
 
 
 @pytest.mark.parametrize("degrees", [0, 20])
-def test_a_slice_number_means_the_slice_however_it_is_tilted(degrees, phantom, painted, use_weights):
-    use_weights()
+def test_a_slice_number_means_the_slice_however_it_is_tilted(degrees, phantom, painted):
+    model = fake_model()
     # The spine is far behind the middle, so that a tilted slice is much lower there than in the middle.
     data = np.pad(painted.data, [(0, 0), (0, 80), (0, 0)])
     image = Volume(data, Grid(data.shape, painted.grid.affine)).transformed(turned(degrees))
     slice_index = round(float(painted.grid.voxel_from_world(phantom.discs[6])[0, 2]))
-    labels = label_discs(image, anchor=anchor_at_slice(9, slice_index, image))
+    labels = label_discs(image, anchor=anchor_at_slice(9, slice_index, image), weights=model)
     assert labels.values.tolist() == [value + 3 for value in sorted(phantom.discs)]
 
 
-def test_tilted_axial_slices_have_the_same_discs(phantom, paint, use_weights):
+def test_tilted_axial_slices_have_the_same_discs(phantom):
     # Turned by 8 degrees about two axes, with other voxels, about the same middle.
     grid = phantom.volume.grid
     turn = turned(8)[:3, :3]
@@ -169,22 +164,20 @@ def test_tilted_axial_slices_have_the_same_discs(phantom, paint, use_weights):
     affine[:3, :3] = turn * spacing
     affine[:3, 3] = grid.middle_world - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     tilted = replace(phantom, volume=Volume(np.empty(shape), Grid(shape, affine)))
-    use_weights()
-    assert errors_mm(label_discs(paint(tilted)), phantom).max() < 0.6
+    model = fake_model()
+    assert errors_mm(label_discs(paint_truth(tilted), weights=model), phantom).max() < 0.6
 
 
 @pytest.mark.parametrize("kind", ["path", "nibabel", "pair", "sct"])
-def test_every_kind_of_image_has_the_same_discs(
-    kind, phantom, painted, painted_file, use_weights, sct_like_image
-):
-    use_weights()
+def test_every_kind_of_image_has_the_same_discs(kind, phantom, painted, painted_file):
+    model = fake_model()
     image = {
         "path": painted_file,
         "nibabel": nib.load(painted_file),
         "pair": (painted.data, painted.grid.affine),
-        "sct": sct_like_image(painted.data.copy(), painted.grid.affine),
+        "sct": SctLikeImage(painted.data.copy(), painted.grid.affine),
     }[kind]
-    labels = label_discs(image)
+    labels = label_discs(image, weights=model)
     assert errors_mm(labels, phantom).max() < 0.5
     data = {
         "path": lambda: labels.to_image().get_fdata(),
@@ -197,28 +190,28 @@ def test_every_kind_of_image_has_the_same_discs(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float64])
-def test_voxels_of_any_type_have_the_same_discs(dtype, phantom, painted, use_weights):
-    use_weights()
+def test_voxels_of_any_type_have_the_same_discs(dtype, phantom, painted):
+    model = fake_model()
     scale = 250 if dtype is np.uint8 else 30_000
     image = (np.round(painted.data * scale).astype(dtype), painted.grid.affine)
-    assert errors_mm(label_discs(image), phantom).max() < 0.5
+    assert errors_mm(label_discs(image, weights=model), phantom).max() < 0.5
 
 
-def test_the_image_is_not_altered(painted, use_weights, paint_reader, sct_like_image):
-    use_weights(refine=paint_reader(1.0, FINE))
+def test_the_image_is_not_altered(painted):
+    model = fake_model(refine=PaintReader(1.0, FINE))
     image = nifti(painted)
     header = image.header.copy()
-    sct = sct_like_image(painted.data.copy(), painted.grid.affine)
+    sct = SctLikeImage(painted.data.copy(), painted.grid.affine)
     for source in (image, sct, painted):
-        label_discs(source, return_maps=True).to_image()
+        label_discs(source, return_maps=True, weights=model).to_image()
     np.testing.assert_array_equal(image.get_fdata(), painted.data)
     assert image.header == header
     np.testing.assert_array_equal(sct.data, painted.data)
 
 
-def test_labelling_twice_gives_the_same(painted, use_weights):
-    use_weights()
-    one, other = label_discs(painted), label_discs(painted)
+def test_labelling_twice_gives_the_same(painted):
+    model = fake_model()
+    one, other = label_discs(painted, weights=model), label_discs(painted, weights=model)
     assert one.to_json() == other.to_json()
 
 
@@ -236,9 +229,9 @@ def cut_near(volume, tip, side, margin_mm):
 
 @pytest.mark.parametrize("margin_mm", [1.5, 3.0, 6.0])
 @pytest.mark.parametrize(("value", "side"), [(3, "top"), (10, "bottom")])
-def test_a_disc_near_the_images_end_is_labelled(value, side, margin_mm, phantom, painted, use_weights):
-    use_weights()
-    labels = label_discs(cut_near(painted, phantom.discs[value], side, margin_mm))
+def test_a_disc_near_the_images_end_is_labelled(value, side, margin_mm, phantom, painted):
+    model = fake_model()
+    labels = label_discs(cut_near(painted, phantom.discs[value], side, margin_mm), weights=model)
     assert errors_mm(labels, phantom).max() < 2.5
 
 
@@ -259,13 +252,11 @@ def swapped_at(value, other):
 
 
 @pytest.mark.parametrize(("value", "other"), [(6, 7), (5, 8), (3, 25), (10, 9)])
-def test_one_disc_whose_level_is_drawn_wrong_follows_the_others(
-    value, other, phantom, painted, use_weights, paint_reader
-):
-    use_weights()
-    plain = label_discs(painted)
-    use_weights(paint_reader(edit=swapped_at(value, other)))
-    labels = label_discs(painted)
+def test_one_disc_whose_level_is_drawn_wrong_follows_the_others(value, other, phantom, painted):
+    model = fake_model()
+    plain = label_discs(painted, weights=model)
+    model = fake_model(PaintReader(edit=swapped_at(value, other)))
+    labels = label_discs(painted, weights=model)
     assert errors_mm(labels, phantom).max() < 0.5
     np.testing.assert_allclose(labels.points_world, plain.points_world, atol=1e-6)
 
@@ -276,9 +267,9 @@ def faint_at(value):
     return lambda maps: replace(maps, any_disc=np.delete(maps.heat, value - 3, axis=0).max(axis=0))
 
 
-def test_a_disc_that_was_not_seen_is_filled_in_and_flagged(phantom, painted, use_weights, paint_reader):
-    use_weights(paint_reader(edit=faint_at(6)))
-    labels = label_discs(painted)
+def test_a_disc_that_was_not_seen_is_filled_in_and_flagged(phantom, painted):
+    model = fake_model(PaintReader(edit=faint_at(6)))
+    labels = label_discs(painted, weights=model)
     assert errors_mm(labels, phantom).max() < 4
     assert labels.values[labels.interpolated].tolist() == [6]
     assert any("not seen" in sentence and "C5/C6" in sentence for sentence in labels.warnings)
@@ -290,12 +281,10 @@ def test_a_disc_that_was_not_seen_is_filled_in_and_flagged(phantom, painted, use
     assert values.tolist() == labels.values.tolist()
 
 
-def test_levels_that_are_not_drawn_are_uncertain_and_the_warning_says_what_to_do(
-    paint, use_weights, paint_reader
-):
-    use_weights(paint_reader(edit=corrupt(level=lambda level: np.full_like(level, 1 / 23))))
+def test_levels_that_are_not_drawn_are_uncertain_and_the_warning_says_what_to_do():
+    model = fake_model(PaintReader(edit=corrupt(level=lambda level: np.full_like(level, 1 / 23))))
     thorax = make_phantom(np.random.default_rng(5), first=10, last=15, voxel_mm=(5.0, 2.5, 2.5))
-    labels = label_discs(paint(thorax))
+    labels = label_discs(paint_truth(thorax), weights=model)
     assert labels.level_confidence < 0.5
     (sentence,) = [s for s in labels.warnings if "uncertain" in s]
     assert "anchor" in sentence
@@ -306,52 +295,52 @@ def test_levels_that_are_not_drawn_are_uncertain_and_the_warning_says_what_to_do
 
 
 @pytest.mark.parametrize(("at", "shift"), [(5, 1), (10, 1), (7, 0), (3, 3), (10, 15)])
-def test_an_anchor_shifts_every_disc(at, shift, painted, phantom, use_weights):
-    use_weights()
-    labels = label_discs(painted, anchor=(at + shift, phantom.discs[at]))
+def test_an_anchor_shifts_every_disc(at, shift, painted, phantom):
+    model = fake_model()
+    labels = label_discs(painted, anchor=(at + shift, phantom.discs[at]), weights=model)
     assert labels.values.tolist() == [value + shift for value in sorted(phantom.discs)]
     np.testing.assert_allclose(
         labels.points_world, [phantom.discs[value] for value in sorted(phantom.discs)], atol=0.5
     )
 
 
-def test_where_an_anchor_leaves_no_level_for_the_upper_discs_they_are_left_out(painted, phantom, use_weights):
-    use_weights()
-    labels = label_discs(painted, anchor=(4, phantom.discs[6]))
+def test_where_an_anchor_leaves_no_level_for_the_upper_discs_they_are_left_out(painted, phantom):
+    model = fake_model()
+    labels = label_discs(painted, anchor=(4, phantom.discs[6]), weights=model)
     assert labels.values.tolist() == [3, 4, 5, 6, 7, 8]
     np.testing.assert_allclose(labels.points_world[0], phantom.discs[5], atol=0.5)
 
 
-def test_a_height_is_enough_for_an_anchor(painted, phantom, use_weights):
-    use_weights()
-    labels = label_discs(painted, anchor={9: (np.nan, np.nan, phantom.discs[7][2] + 3)})
+def test_a_height_is_enough_for_an_anchor(painted, phantom):
+    model = fake_model()
+    labels = label_discs(painted, anchor={9: (np.nan, np.nan, phantom.discs[7][2] + 3)}, weights=model)
     assert labels.values.tolist() == [value + 2 for value in sorted(phantom.discs)]
 
 
-def test_an_anchor_brings_back_a_disc_that_was_not_seen(painted, phantom, use_weights, paint_reader):
-    use_weights(paint_reader(edit=faint_at(6)))
-    labels = label_discs(painted, anchor={6: phantom.discs[6]})
+def test_an_anchor_brings_back_a_disc_that_was_not_seen(painted, phantom):
+    model = fake_model(PaintReader(edit=faint_at(6)))
+    labels = label_discs(painted, anchor={6: phantom.discs[6]}, weights=model)
     assert errors_mm(labels, phantom).max() < 0.5
     assert not labels.interpolated.any()
 
 
-def test_anchors_that_hold_no_order_are_refused(painted, phantom, use_weights):
-    use_weights()
+def test_anchors_that_hold_no_order_are_refused(painted, phantom):
+    model = fake_model()
     with pytest.raises(AnchorError):
-        label_discs(painted, anchor={8: phantom.discs[5], 5: phantom.discs[8]})
+        label_discs(painted, anchor={8: phantom.discs[5], 5: phantom.discs[8]}, weights=model)
     with pytest.raises(AnchorError, match="give a disc from 3"):
-        label_discs(painted, anchor=(1, phantom.discs[3]))
+        label_discs(painted, anchor=(1, phantom.discs[3]), weights=model)
     with pytest.raises(AnchorError):
-        label_discs(painted, anchor=(8, (0, 0)))
+        label_discs(painted, anchor=(8, (0, 0)), weights=model)
 
 
 # A centreline that is known
 
 
-def test_a_given_centreline_or_cord_replaces_the_search(phantom, painted, use_weights, paint_reader):
-    use_weights(paint_reader(edit=corrupt(canal=never)))
+def test_a_given_centreline_or_cord_replaces_the_search(phantom, painted):
+    model = fake_model(PaintReader(edit=corrupt(canal=never)))
     with pytest.raises(NoDiscsError):
-        label_discs(painted)
+        label_discs(painted, weights=model)
     grid, line = phantom.volume.grid, phantom.centerline_world
     mask = np.zeros(grid.shape, np.uint8)
     index = np.round(grid.voxel_from_world(line)).astype(int)
@@ -363,9 +352,9 @@ def test_a_given_centreline_or_cord_replaces_the_search(phantom, painted, use_we
         {"seg": (mask, grid.affine)},
         {"seg": finer},
     ):
-        labels = label_discs(painted, **known)
+        labels = label_discs(painted, **known, weights=model)
         assert errors_mm(labels, phantom).max() < 3  # the mask is no more exact than its voxels of 4 mm
-    assert errors_mm(label_discs(painted, centerline=line), phantom).max() < 0.5
+    assert errors_mm(label_discs(painted, centerline=line, weights=model), phantom).max() < 0.5
 
 
 def halved():
@@ -375,44 +364,42 @@ def halved():
     return affine
 
 
-def test_an_empty_cord_mask_is_refused(painted, use_weights):
-    use_weights()
+def test_an_empty_cord_mask_is_refused(painted):
+    model = fake_model()
     with pytest.raises(ImageError, match="mask is empty"):
-        label_discs(painted, seg=(np.zeros(painted.data.shape), painted.grid.affine))
+        label_discs(painted, seg=(np.zeros(painted.data.shape), painted.grid.affine), weights=model)
 
 
 # Nothing there
 
 
-def test_an_image_without_a_spine_is_refused(phantom, paint, use_weights):
-    use_weights()
+def test_an_image_without_a_spine_is_refused(phantom):
+    model = fake_model()
     with pytest.raises(NoDiscsError, match="no spine was found"):
-        label_discs(paint(phantom, discs=False, canal=False))
+        label_discs(paint_truth(phantom, discs=False, canal=False), weights=model)
     with pytest.raises(NoDiscsError, match="no disc was found"):
-        label_discs(paint(phantom, discs=False))
+        label_discs(paint_truth(phantom, discs=False), weights=model)
 
 
-def test_a_reading_below_the_least_score_is_refused_unless_anchored(painted, phantom, use_weights):
-    use_weights(minimum_score=1e6)
+def test_a_reading_below_the_least_score_is_refused_unless_anchored(painted, phantom):
+    model = fake_model(minimum_score=1e6)
     with pytest.raises(NoDiscsError, match=r"score .* 1000000\.0 needed"):
-        label_discs(painted)
-    assert len(label_discs(painted, anchor=(5, phantom.discs[5])).discs) == len(phantom.discs)
+        label_discs(painted, weights=model)
+    assert len(label_discs(painted, anchor=(5, phantom.discs[5]), weights=model).discs) == len(phantom.discs)
 
 
 @pytest.mark.parametrize("image", ["lost.nii.gz", None, (np.zeros((4, 5, 6)), np.eye(4))], ids=str)
-def test_errors_are_of_one_family_and_one_line(image, use_weights):
-    use_weights()
+def test_errors_are_of_one_family_and_one_line(image):
+    model = fake_model()
     with pytest.raises(DeepSpineError) as error:
-        label_discs(image)
+        label_discs(image, weights=model)
     assert "\n" not in str(error.value)
 
 
-def test_two_discs_that_were_refined_to_one_place_do_not_break_the_labelling(
-    phantom, painted, use_weights, paint_reader
-):
+def test_two_discs_that_were_refined_to_one_place_do_not_break_the_labelling(phantom, painted):
     # The coarse network draws C5/C6 (6) close to C4/C5 (5), and the fine one sees the latter only.
-    use_weights(paint_reader(edit=doubled), paint_reader(1.0, FINE, edit=faint_at(6)))
-    labels = label_discs(painted)
+    model = fake_model(PaintReader(edit=doubled), PaintReader(1.0, FINE, edit=faint_at(6)))
+    labels = label_discs(painted, weights=model)
     assert isinstance(labels, DiscLabels)
     assert len({tuple(point) for point in labels.points_world}) == len(labels.discs)
 
@@ -428,33 +415,33 @@ def doubled(maps):
 # Odd anatomy, and what was seen
 
 
-def test_a_gap_in_the_spacing_is_told(phantom, paint, use_weights):
+def test_a_gap_in_the_spacing_is_told(phantom):
     tips = {v: tip - [0, 0, 14 * (v > 6)] for v, tip in phantom.discs.items() if v < 10}
-    use_weights()
-    labels = label_discs(paint(replace(phantom, discs=tips)))
+    model = fake_model()
+    labels = label_discs(paint_truth(replace(phantom, discs=tips)), weights=model)
     assert labels.values.tolist() == sorted(tips)
     assert any("C5/C6 and C6/C7 are" in sentence for sentence in labels.warnings)
 
 
-def test_what_the_network_saw_comes_back_on_request(painted, use_weights):
-    use_weights()
-    drawn = label_discs(painted, return_maps=True).drawn
+def test_what_the_network_saw_comes_back_on_request(painted):
+    model = fake_model()
+    drawn = label_discs(painted, return_maps=True, weights=model).drawn
     assert drawn.plane.shape == drawn.sampling.shape
     assert drawn.maps.any_disc.shape == tuple(-(-n // 2) for n in drawn.plane.shape)
     assert drawn.attention.shape == drawn.maps.any_disc.shape
 
 
-def test_a_picture_needs_what_the_network_saw(painted, use_weights, tmp_path):
-    use_weights()
+def test_a_picture_needs_what_the_network_saw(painted, tmp_path):
+    model = fake_model()
     with pytest.raises(DeepSpineError, match="return_maps=True"):
-        write_png(label_discs(painted), tmp_path / "picture.png")
+        write_png(label_discs(painted, weights=model), tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())
 
 
 # Real scans
 
 
-def test_an_anchor_outside_the_image_is_refused(painted, use_weights):
-    use_weights()
+def test_an_anchor_outside_the_image_is_refused(painted):
+    model = fake_model()
     with pytest.raises(AnchorError, match=r"anchor 5: \(0, 0, 9000\) mm lies outside the image"):
-        label_discs(painted, anchor=(5, (0.0, 0.0, 9000.0)))
+        label_discs(painted, anchor=(5, (0.0, 0.0, 9000.0)), weights=model)

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import PaintReader
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid, as_points
@@ -191,12 +192,12 @@ def test_fine_peaks_outside_the_image_are_no_candidates():
 # In a curved spine
 
 
-def test_displaced_discs_of_a_phantom_come_back_to_their_painted_places(phantom, painted, paint_reader):
+def test_displaced_discs_of_a_phantom_come_back_to_their_painted_places(phantom, painted):
     truth = np.array([phantom.discs[value] for value in sorted(phantom.discs)])
     off = np.random.default_rng(0).uniform(-3.5, 3.5, truth.shape) * [0.5, 1, 1]
     line = Centerline.from_points(phantom.centerline_world)
     drawn, candidates = coarse_look(truth + off)
-    predictor = paint_reader(1.0, FINE)
+    predictor = PaintReader(1.0, FINE)
     found = refine_candidates(
         painted, StraightSpace(line), coarse=drawn, found=candidates, predictor=predictor
     )

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from sct_deepspine.errors import DeviceError
-from sct_deepspine.models.config import PAPER, NetworkConfig
-from sct_deepspine.models.hourglass import AttentionHourglass, StackedHourglass, build_network, usable_device
+from sct_deepspine.models.config import PAPER, HourglassConfig
+from sct_deepspine.models.hourglass import AttentionHourglass, StackedHourglass
+from sct_deepspine.models.networks import build_network, usable_device
 
-TINY = NetworkConfig(channels=5, stacks=2, width=8, depth=2, stride=2)
+TINY = HourglassConfig(channels=5, stacks=2, width=8, depth=2, stride=2)
 
 
 def seeded(config):

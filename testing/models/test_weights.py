@@ -13,14 +13,14 @@ from sct_deepspine.labeling.heatmaps import DiscCodec
 from sct_deepspine.labeling.levels import DecodingParameters
 from sct_deepspine.models.backends.onnx import OnnxRuntime
 from sct_deepspine.models.backends.torch import TorchRuntime
-from sct_deepspine.models.config import NetworkConfig
-from sct_deepspine.models.hourglass import build_network
+from sct_deepspine.models.config import HourglassConfig
+from sct_deepspine.models.networks import build_network
 from sct_deepspine.models.predictor import Predictor
 from sct_deepspine.models.weights import SHIPPED, graph_path, load_weights
 from sct_deepspine.training.export import save_weights
 
-LOCATE = NetworkConfig(channels=25, stacks=2, width=8, depth=2, stride=2)
-REFINE = NetworkConfig(channels=25, stacks=1, width=8, depth=1, stride=4, attention=False)
+LOCATE = HourglassConfig(channels=25, stacks=2, width=8, depth=2, stride=2)
+REFINE = HourglassConfig(channels=25, stacks=1, width=8, depth=1, stride=4, attention=False)
 
 
 def predictor(config, **codec):
@@ -328,5 +328,5 @@ def test_a_network_that_takes_three_channels_gets_the_plane_three_times():
 
 def artist_of_three_channels():
     torch.manual_seed(0)
-    config = NetworkConfig(**asdict(LOCATE) | {"in_channels": 3})
+    config = HourglassConfig(**asdict(LOCATE) | {"in_channels": 3})
     return Predictor(TorchRuntime(build_network(config).eval()), DiscCodec(2), 1.0)

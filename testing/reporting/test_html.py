@@ -3,6 +3,7 @@ import io
 
 import numpy as np
 import pytest
+from fakes import fake_model
 from PIL import Image
 
 from sct_deepspine import label_discs
@@ -11,9 +12,9 @@ from sct_deepspine.reporting.html import Entry, failed_entry, make_entry, read_e
 
 
 @pytest.fixture
-def entry(painted, use_weights):
-    use_weights()
-    return make_entry(label_discs(painted, return_maps=True), painted, "t2")
+def entry(painted):
+    model = fake_model()
+    return make_entry(label_discs(painted, return_maps=True, weights=model), painted, "t2")
 
 
 def test_an_entry_shows_the_sheet_with_its_discs(entry, painted, phantom):
@@ -30,10 +31,10 @@ def test_an_entry_shows_the_sheet_with_its_discs(entry, painted, phantom):
     assert entry.level_confidence > 0.9
 
 
-def test_labels_without_maps_have_no_picture(painted, use_weights):
-    use_weights()
+def test_labels_without_maps_have_no_picture(painted):
+    model = fake_model()
     with pytest.raises(DeepSpineError, match="return_maps=True"):
-        make_entry(label_discs(painted), painted, "t2")
+        make_entry(label_discs(painted, weights=model), painted, "t2")
 
 
 def test_the_page_puts_first_what_failed_and_then_what_is_doubtful(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import PaintReader, fake_model
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from sct_deepspine import label_discs
@@ -71,13 +72,11 @@ def test_the_version_is_told():
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_an_sct_image_comes_back_labelled_in_its_own_grid(
-    orientation, folder, phantom, use_weights, tmp_path
-):
-    use_weights()
+def test_an_sct_image_comes_back_labelled_in_its_own_grid(orientation, folder, phantom, tmp_path):
+    model = fake_model()
     image = Image(str(reoriented(folder, orientation, tmp_path)))
     data, path = image.data.copy(), image.absolutepath
-    labels = label_discs(image)
+    labels = label_discs(image, weights=model)
     out = labels.to_image()
     assert isinstance(out, Image)
     assert image.orientation == out.orientation == orientation
@@ -90,9 +89,9 @@ def test_an_sct_image_comes_back_labelled_in_its_own_grid(
     assert np.linalg.norm(world - labels.points_world, axis=1).max() <= voxel / 2 + 1e-3
 
 
-def test_a_file_that_is_written_is_read_by_sct_as_it_was_meant(folder, phantom, use_weights, tmp_path):
-    use_weights()
-    label_discs(str(folder / "t2.nii.gz")).save(tmp_path / "discs.nii.gz")
+def test_a_file_that_is_written_is_read_by_sct_as_it_was_meant(folder, phantom, tmp_path):
+    model = fake_model()
+    label_discs(str(folder / "t2.nii.gz"), weights=model).save(tmp_path / "discs.nii.gz")
     image = read_sct_image(tmp_path / "discs.nii.gz")
     assert image.data.dtype == np.uint8
     coordinates = image.getNonZeroCoordinates(sorting="value")
@@ -127,11 +126,13 @@ def test_scts_straight_space_agrees_with_the_analytic_one(folder, phantom, strai
     np.testing.assert_allclose(straightened.native_from_straight(theirs), tips, atol=1.0)
 
 
-def test_discs_labelled_through_either_space_agree(folder, straightened, use_weights, paint_reader):
-    use_weights(refine=paint_reader(pixel_mm=1.0))
+def test_discs_labelled_through_either_space_agree(folder, straightened):
+    model = fake_model(refine=PaintReader(pixel_mm=1.0))
     seg = str(folder / "t2_seg.nii.gz")
-    ours = label_discs(str(folder / "t2.nii.gz"), seg=seg)
-    theirs = label_discs(str(folder / "t2.nii.gz"), seg=seg, straight=straightened.axis_centerline())
+    ours = label_discs(str(folder / "t2.nii.gz"), seg=seg, weights=model)
+    theirs = label_discs(
+        str(folder / "t2.nii.gz"), seg=seg, straight=straightened.axis_centerline(), weights=model
+    )
     assert ours.values.tolist() == theirs.values.tolist()
     assert np.linalg.norm(ours.points_world - theirs.points_world, axis=1).max() < 1.0
 
@@ -148,9 +149,9 @@ def template():
 
 
 @pytest.fixture
-def labels(folder, use_weights):
-    use_weights()
-    return label_discs(str(folder / "t2.nii.gz"))
+def labels(folder):
+    model = fake_model()
+    return label_discs(str(folder / "t2.nii.gz"), weights=model)
 
 
 def test_a_missing_template_is_told_before_anything_is_written(folder, labels, tmp_path):
@@ -213,11 +214,17 @@ def test_discs_land_on_the_templates(count, folder, labels, template, tmp_path):
         assert abs(landed[2] - there[disc.value][2]) < 2.5  # the small template's voxels are 2 mm high
 
 
-def test_the_command_registers_and_reports(folder, template, use_weights, tmp_path, monkeypatch, capsys):
-    use_weights()
+def test_the_command_registers_and_reports(folder, template, tmp_path, monkeypatch, capsys):
+    model = fake_model()
     monkeypatch.chdir(tmp_path)
     words = ["-i", folder / "t2.nii.gz", "-s", folder / "t2_seg.nii.gz", "-register", 1, "-t", template]
-    assert main([str(word) for word in [*words, "-param", FAST, "-qc", "qc", "-qc-subject", "phantom"]]) == 0
+    assert (
+        main(
+            [str(word) for word in [*words, "-param", FAST, "-qc", "qc", "-qc-subject", "phantom"]],
+            model=model,
+        )
+        == 0
+    )
     assert (tmp_path / "t2_reg" / "warp_template2anat.nii.gz").is_file()
     assert "Registered to the template with 3 C2/C3" in capsys.readouterr().out
     assert (tmp_path / "qc" / "index.html").is_file()
@@ -233,17 +240,23 @@ def test_the_parser_is_scts_own():
         assert isinstance(command.get_parser().parser, SCTArgumentParser)
 
 
-def test_the_whole_edit_round_trip(folder, phantom, use_weights, tmp_path, monkeypatch):
+def test_the_whole_edit_round_trip(folder, phantom, tmp_path, monkeypatch):
     """Write, rename one disc with SCT's own class, pass it back: all others follow."""
-    use_weights()
+    model = fake_model()
     monkeypatch.chdir(tmp_path)
-    assert main(["-i", str(folder / "t2.nii.gz")]) == 0
+    assert main(["-i", str(folder / "t2.nii.gz")], model=model) == 0
     image = Image("t2_discs.nii.gz")
     image.data[image.data == 6] = 7
     first = np.argwhere(Image("t2_discs.nii.gz").data == 7)[0]
     image.data[tuple(first)] = 7
     image.save("edited.nii.gz")
-    assert main(["-i", str(folder / "t2.nii.gz"), "-initlabel", "edited.nii.gz", "-o", "again.nii.gz"]) == 0
+    assert (
+        main(
+            ["-i", str(folder / "t2.nii.gz"), "-initlabel", "edited.nii.gz", "-o", "again.nii.gz"],
+            model=model,
+        )
+        == 0
+    )
     before, after = (np.asarray(nib.load(name).dataobj) for name in ("t2_discs.nii.gz", "again.nii.gz"))
     moved = {int(v): int(after[tuple(np.argwhere(before == v)[0])]) for v in np.unique(before) if v}
     assert moved == {value: value + 1 for value in phantom.discs}

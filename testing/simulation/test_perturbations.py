@@ -5,7 +5,7 @@ import pytest
 
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.simulation.perturbations import LabelledScan, stressed
+from sct_deepspine.simulation.perturbations import LabelledScan
 
 SHAPE = (11, 47, 101)
 AFFINE = np.array([[1.5, 0, 0, -8], [0, 1.5, 0, 20], [0, 0, 2.5, -70], [0, 0, 0, 1.0]])

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fakes import PaintReader, write_scan
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -11,7 +12,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from sct_deepspine.errors import ImageError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.heatmaps import DiscCodec
-from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.config import HourglassConfig
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom, random_contrast
 from sct_deepspine.training.augment import (
     _ghost,
@@ -41,7 +42,7 @@ from sct_deepspine.training.loss import map_loss
 from sct_deepspine.training.validation import Validation, write_convergence
 
 CODEC = DiscCodec(stride=2)
-TINY = NetworkConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
+TINY = HourglassConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
 PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
 FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
 STRAIGHT = PlaneSettings(shape=(96, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0)
@@ -191,9 +192,9 @@ def test_planes_without_a_spine_ask_for_empty_maps():
 # Scans on disk
 
 
-def test_scans_come_back_from_their_folder(phantom, lumbar, tmp_path, save_scan):
-    save_scan(phantom, phantom.volume, tmp_path, subject="a", region="neck (whole)", contrast="T1w")
-    save_scan(replace(lumbar, name="zz"), lumbar.volume, tmp_path, subject="b")
+def test_scans_come_back_from_their_folder(phantom, lumbar, tmp_path):
+    write_scan(phantom, phantom.volume, tmp_path, subject="a", region="neck (whole)", contrast="T1w")
+    write_scan(replace(lumbar, name="zz"), lumbar.volume, tmp_path, subject="b")
     first, second = read_folder(tmp_path)
     assert (first.name, first.subject, first.group) == ("phantom", "a", "neck T1w")
     assert (second.name, second.subject, second.group) == ("zz", "b", "neck T2w")
@@ -204,10 +205,10 @@ def test_scans_come_back_from_their_folder(phantom, lumbar, tmp_path, save_scan)
     assert first.centerline_world is None
 
 
-def test_an_oblique_scan_is_read_along_its_slices(phantom, tmp_path, save_scan):
+def test_an_oblique_scan_is_read_along_its_slices(phantom, tmp_path):
     turn = from_matvec(euler2mat(z=0.3), [0, 0, 40])
     there = {value: apply_affine(turn, tip) for value, tip in phantom.discs.items()}
-    save_scan(
+    write_scan(
         replace(phantom, discs=there, span_z_mm=(-10.0, 50.0)), phantom.volume.transformed(turn), tmp_path
     )
     (scan,) = read_folder(tmp_path)
@@ -225,8 +226,8 @@ def test_a_folder_without_scans_is_refused(tmp_path):
         read_folder(tmp_path)
 
 
-def test_other_json_files_of_the_folder_are_passed_over(phantom, tmp_path, save_scan):
-    save_scan(phantom, phantom.volume, tmp_path)
+def test_other_json_files_of_the_folder_are_passed_over(phantom, tmp_path):
+    write_scan(phantom, phantom.volume, tmp_path)
     (tmp_path / "notes.json").write_text('{"text": "nothing here"}')
     assert [scan.name for scan in read_folder(tmp_path)] == ["phantom"]
 
@@ -727,11 +728,9 @@ def test_a_few_steps_lower_the_loss(phantom, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [replace(PLANES, pixel_mm=2.0), STRAIGHT], ids=["native", "straight"])
-def test_a_perfect_network_has_a_perfect_score(
-    settings, phantom, painted, paint_reader, monkeypatch, tmp_path
-):
+def test_a_perfect_network_has_a_perfect_score(settings, phantom, painted, monkeypatch, tmp_path):
     def reader(network, codec, pixel_mm):
-        return paint_reader(pixel_mm, codec)
+        return PaintReader(pixel_mm, codec)
 
     monkeypatch.setattr("sct_deepspine.training.validation.Predictor", reader)
     judge = Validation([replace(phantom, volume=painted)], CODEC, settings)
@@ -744,9 +743,9 @@ def test_a_perfect_network_has_a_perfect_score(
     assert [path.name for path in tmp_path.iterdir()] == ["validation_000300.png"]
 
 
-def test_a_network_that_draws_nothing_misses_everything(phantom, paint_reader, monkeypatch, tmp_path):
+def test_a_network_that_draws_nothing_misses_everything(phantom, monkeypatch, tmp_path):
     def blank(network, codec, pixel_mm):
-        return paint_reader(pixel_mm, codec, edit=lambda m: replace(m, any_disc=0 * m.any_disc))
+        return PaintReader(pixel_mm, codec, edit=lambda m: replace(m, any_disc=0 * m.any_disc))
 
     monkeypatch.setattr("sct_deepspine.training.validation.Predictor", blank)
     figures = Validation([phantom], CODEC, PLANES)(None, 1, tmp_path)

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -236,6 +236,7 @@ def run_batch(
     jobs: int = 1,
     scheduler: str | None = None,
     model: LabelingModel | None = None,
+    label: Callable[..., Row] = label_scan,
 ) -> Iterator[Row]:
     """Label scans, in this process, in several, or on a Dask cluster; yields rows as they come.
 
@@ -251,6 +252,8 @@ def run_batch(
         Address of a Dask scheduler, whose workers are then used instead.
     model
         A loaded model, for labelling in this process; others load their own.
+    label
+        What is done with each scan.
 
     Raises
     ------
@@ -262,13 +265,15 @@ def run_batch(
     make_folder(options.derivatives)
     write_text(options.derivatives / "dataset_description.json", json.dumps(DESCRIPTION, indent=2) + "\n")
     if scheduler is not None:
-        return _on_dask(scans, options, scheduler)
+        return _on_dask(scans, options, scheduler, label)
     if jobs == 1:
-        return (label_scan(scan, options, model) for scan in scans)
-    return _in_processes(scans, options, jobs)
+        return (label(scan, options, model) for scan in scans)
+    return _in_processes(scans, options, jobs, label)
 
 
-def _in_processes(scans: Sequence[ScanFile], options: BatchOptions, jobs: int) -> Iterator[Row]:
+def _in_processes(
+    scans: Sequence[ScanFile], options: BatchOptions, jobs: int, label: Callable[..., Row]
+) -> Iterator[Row]:
     """Label in worker processes; one that dies takes its scan with it, not the others.
 
     A dead worker breaks its pool. The scans that were under way are then tried one at a time, each in a
@@ -286,7 +291,7 @@ def _in_processes(scans: Sequence[ScanFile], options: BatchOptions, jobs: int) -
                 while (waiting and not broken) or running:
                     while waiting and not broken and len(running) < workers:
                         scan = waiting.pop(0)
-                        running[pool.submit(label_scan, scan, options)] = scan
+                        running[pool.submit(label, scan, options)] = scan
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         scan = running.pop(future)
                         try:
@@ -333,7 +338,9 @@ def _stop(pool: ProcessPoolExecutor) -> None:
         process.terminate()
 
 
-def _on_dask(scans: Sequence[ScanFile], options: BatchOptions, scheduler: str) -> Iterator[Row]:
+def _on_dask(
+    scans: Sequence[ScanFile], options: BatchOptions, scheduler: str, label: Callable[..., Row]
+) -> Iterator[Row]:
     try:
         from distributed import Client, as_completed
     except ImportError as error:
@@ -348,7 +355,7 @@ def _on_dask(scans: Sequence[ScanFile], options: BatchOptions, scheduler: str) -
     with client:
         # A scan whose worker is lost is given to another one by Dask itself.
         futures = {
-            client.submit(label_scan, scan, options, pure=False, key=f"{scan.path}"): scan for scan in scans
+            client.submit(label, scan, options, pure=False, key=f"{scan.path}"): scan for scan in scans
         }
         for future in as_completed(list(futures), loop=client.loop):
             scan = futures.pop(future)

@@ -37,18 +37,18 @@ def three_labels(source=None):
 
 
 def test_the_name_is_that_of_the_vertebrae_above_and_below():
-    names = [disc_name(value) for value in range(1, 26)]
+    names = [disc_name(value) for value in range(1, 27)]
     assert names[:3] == ["top of C1", "C1/C2", "C2/C3"]
-    assert [names[v - 1] for v in (7, 8, 9, 19, 20, 21, 24, 25)] == [
-        *("C6/C7", "C7/T1", "T1/T2", "T11/T12", "T12/L1", "L1/L2", "L4/L5", "L5/S1")
+    assert [names[v - 1] for v in (7, 8, 9, 19, 20, 21, 24, 25, 26)] == [
+        *("C6/C7", "C7/T1", "T1/T2", "T11/T12", "T12/L1", "L1/L2", "L4/L5", "L5/S1", "S1/S2")
     ]
-    assert len(set(names)) == 25
+    assert len(set(names)) == 26
     assert Disc(8, np.zeros(3), 1.0).name == "C7/T1"
 
 
-@pytest.mark.parametrize("value", [0, 26, -1, 49, 60])
+@pytest.mark.parametrize("value", [0, 27, -1, 49, 60])
 def test_other_values_are_no_discs(value):
-    with pytest.raises(ValueError, match=f"from 1 to 25, got {value}"):
+    with pytest.raises(ValueError, match=f"from 1 to 26, got {value}"):
         disc_name(value)
 
 

@@ -12,6 +12,7 @@ from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.geometry.volume import Volume
+    from sct_deepspine.io.annotations import LabelledScan
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labels import DiscLabels
 
@@ -34,7 +35,7 @@ def get_parser() -> Arguments:
     mandatory.add_argument(
         "-demo",
         action="store_true",
-        help="Make a scan that never was, label it and show the error against its truth",
+        help="Make a synthetic scan, label it and show the error against its truth",
     )
     _add_inputs(parser)
     _add_outputs(parser)
@@ -125,7 +126,12 @@ def _add_registration(parser: Arguments) -> None:
     )
 
 
-def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    model: LabelingModel | None = None,
+    demo_scan: LabelledScan | None = None,
+) -> int:
     """Run the command.
 
     Parameters
@@ -134,6 +140,8 @@ def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = Non
         Arguments; by default those of the process.
     model
         A loaded model instead of ``-weights``.
+    demo_scan
+        The scan of ``-demo`` instead of a synthetic one.
 
     Returns
     -------
@@ -142,7 +150,7 @@ def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = Non
     """
     parser = get_parser()
     arguments = parser.parse(argv)
-    arguments.model = model
+    arguments.model, arguments.demo_scan = model, demo_scan
     arguments.words = [PROGRAM, *(sys.argv[1:] if argv is None else argv)]
     if arguments.initdisc is not None:
         try:
@@ -226,7 +234,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     image = folder / "phantom.nii.gz"
     arguments.i = str(image)
     products = Products(arguments, image)
-    phantom = make_phantom(np.random.default_rng(0), first=3, last=16)
+    phantom = arguments.demo_scan or make_phantom(np.random.default_rng(0), first=3, last=16)
     make_folder(folder)
     with written_whole(image) as partial:
         nib.save(nib.Nifti1Image(phantom.volume.data, phantom.volume.grid.affine), partial)

@@ -131,10 +131,13 @@ def get_parser() -> Arguments:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 after one line on stderr."""
+def main(
+    argv: Sequence[str] | None = None, *, make_phantom: Callable[..., LabelledScan] | None = None
+) -> int:
+    """Run the command, with another maker of phantoms if one is given; return 0, or 1 after one line on stderr."""
     parser = get_parser()
     arguments = parser.parse(argv)
+    arguments.make_phantom = make_phantom
     if not arguments.config and not arguments.i and arguments.phantoms == 0:
         parser.error("nothing to train on: give -i FOLDER, -phantoms N, or both")
     if arguments.val and arguments.split:
@@ -292,6 +295,7 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         numbers = tqdm(range(count), desc=title, disable=None if arguments.v else True)
         return [make(np.random.default_rng((arguments.seed, n))) for n in numbers]
 
+    make_phantom = arguments.make_phantom or make_varied_phantom
     training = [scan.deobliqued() for scan in read_scans(arguments.i)] if arguments.i else []
     if arguments.val:
         validation = read_scans(arguments.val)
@@ -305,10 +309,10 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         joined = made(lambda rng: make_composite(rng, training), arguments.joined, "joined spines")
     elif arguments.joined:
         logger.warning("no joined spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
-    phantoms = made(make_varied_phantom, arguments.phantoms, "phantoms")
+    phantoms = made(make_phantom, arguments.phantoms, "phantoms")
     if not validation:
         seeds = [(arguments.seed, n) for n in range(10**6, 10**6 + 4)]
-        validation = [make_varied_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
+        validation = [make_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
     return training + phantoms + joined, validation
 
 

@@ -25,7 +25,7 @@ from sct_deepspine.evaluation.landmarks import (
     score_scan,
 )
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.io.annotations import LabelledScan, read_annotations
+from sct_deepspine.io.annotations import Annotation, LabelledScan, read_annotations
 from sct_deepspine.labeling.calibration import KINDS, Outcome, calibration_error, view_kind
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.simulation.perturbations import Case, perturbed, whole_spine_cases
@@ -80,10 +80,8 @@ class Result:
 def evaluate_folder(folder: str | Path, **options: Any) -> Iterator[Result]:
     """Label the scans of a folder, one after the other, with the options of ``label_discs``."""
     for annotation in read_annotations(folder):
-        scan = annotation.read()
-        yield label_and_score(
-            scan, Case("plain", annotation.path, dict(scan.discs), scan.span_z_mm), **options
-        )
+        case = Case("plain", annotation.path, annotation.points(), annotation.span_z_mm)
+        yield label_and_score(annotation, case, **options)
 
 
 def evaluate_cases(
@@ -109,7 +107,7 @@ def composite_cases(scans: Iterable[LabelledScan], *, seed: int = 0) -> Iterator
             yield scan, case
 
 
-def label_and_score(scan: LabelledScan, case: Case, **options: Any) -> Result:
+def label_and_score(scan: LabelledScan | Annotation, case: Case, **options: Any) -> Result:
     """Label one case with the options of ``label_discs``, and score what comes out."""
     started = time.perf_counter()
     found: dict[int, FloatArray] = {}

@@ -18,7 +18,7 @@ from sct_deepspine.anatomy import CANAL_BEHIND_TIP_MM, DISC_VALUES, LANDMARK_VAL
 from sct_deepspine.errors import ImageError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.io.bids import find_labels, image_stem, is_bids
+from sct_deepspine.io.bids import find_labels, is_bids
 from sct_deepspine.io.images import ImageLike, read_mask, read_volume
 
 __all__ = [
@@ -168,9 +168,30 @@ class Annotation:
     values: Mapping[str, Any]
 
     @property
+    def name(self) -> str:
+        """Name of the image file."""
+        return self.path.name
+
+    @property
     def subject(self) -> str:
         """Whose scan it is."""
         return str(self.values["subject"])
+
+    @property
+    def region(self) -> str:
+        """Part of the spine."""
+        return str(self.values["region"])
+
+    @property
+    def contrast(self) -> str:
+        """MR contrast."""
+        return str(self.values["contrast"])
+
+    @property
+    def span_z_mm(self) -> tuple[float, float]:
+        """World z between which every visible disc is labelled."""
+        low, high = self.values["labelled_span_mm"]
+        return float(low), float(high)
 
     def points(self, key: str = "discs") -> dict[int, FloatArray]:
         """Return the points of an entry, value → ``(3,)`` world."""
@@ -193,15 +214,14 @@ class Annotation:
             canal = read_mask(folder / values["cord_seg"])
         elif "tissue_seg" in values and tissue is not None:
             canal = Volume(tissue.data == CANAL_TISSUE, tissue.grid)
-        low, high = values["labelled_span_mm"]
         return LabelledScan(
-            name=image_stem(self.path),
+            name=self.name,
             subject=self.subject,
-            region=values["region"],
-            contrast=values["contrast"],
+            region=self.region,
+            contrast=self.contrast,
             volume=read_volume(self.path),
             discs=self.points(),
-            span_z_mm=(float(low), float(high)),
+            span_z_mm=self.span_z_mm,
             landmarks=self.points("landmarks"),
             centerline_world=None if canal is None else slice_centres(canal),
             tissue=tissue,

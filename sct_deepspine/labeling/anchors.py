@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import label
 
 from sct_deepspine.anatomy import disc_name
-from sct_deepspine.errors import AnchorError
+from sct_deepspine.errors import AnchorError, ImageError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.annotations import label_centres
 from sct_deepspine.io.images import ImageLike, read_volume
 from sct_deepspine.labeling.levels import Candidates
 from sct_deepspine.labels import Disc, DiscLabels
@@ -95,15 +96,10 @@ def anchors_from_labels(image: ImageLike) -> dict[int, FloatArray]:
     AnchorError
         If the image holds no label.
     """
-    volume = read_volume(image)
-    labels = np.round(volume.data).astype(np.int64)
-    values = np.unique(labels[labels > 0])
-    if not len(values):
-        raise AnchorError("the label image holds no label")
-    return {
-        int(value): volume.grid.world_from_voxel(np.argwhere(labels == value).mean(axis=0))[0]
-        for value in values
-    }
+    try:
+        return label_centres(image)
+    except ImageError as error:
+        raise AnchorError(str(error)) from error
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sct_deepspine.geometry.planes import (
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.heatmaps import DiscPredictor
 
-__all__ = ["extend_centerline", "find_centerline"]
+__all__ = ["extend_centerline", "find_centerline", "find_centerline_once"]
 
 PLANE_STEP_MM, PLANE_SLAB_MM = 8.0, 6.0
 """Distance of the planes laid across the volume, and the thickness averaged about each."""
@@ -61,9 +61,8 @@ def find_centerline(view: DeobliquedVolume, predictor: DiscPredictor) -> Centerl
     NoDiscsError
         If no canal of at least 40 mm is seen.
     """
-    planes = sagittal_planes(view, predictor.pixel_mm, step_mm=PLANE_STEP_MM)
-    line = _follow_canal(view, planes, predictor, _slab_mm(planes), SHARPNESS)
-    if len(planes) == 1:
+    line, count = find_centerline_once(view, predictor)
+    if count == 1:
         return line
     middle = midsagittal_plane(view, line, predictor.pixel_mm)
     right = middle.axes[:, 0]
@@ -72,6 +71,18 @@ def find_centerline(view: DeobliquedVolume, predictor: DiscPredictor) -> Centerl
         return _follow_canal(view, beside, predictor, SLAB_MM, SIDE_SHARPNESS)
     except NoDiscsError:
         return line
+
+
+def find_centerline_once(view: DeobliquedVolume, predictor: DiscPredictor) -> tuple[Centerline, int]:
+    """Follow the canal map through sagittal planes laid across the whole volume; also returns their number.
+
+    Raises
+    ------
+    NoDiscsError
+        If no canal of at least 40 mm is seen.
+    """
+    planes = sagittal_planes(view, predictor.pixel_mm, step_mm=PLANE_STEP_MM)
+    return _follow_canal(view, planes, predictor, _slab_mm(planes), SHARPNESS), len(planes)
 
 
 def _follow_canal(

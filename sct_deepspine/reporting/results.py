@@ -53,7 +53,11 @@ def _sha256(path: Path) -> str:
 def edited_files(sidecar: Path, paths: Mapping[Path, Any] | list[Path]) -> list[Path]:
     """Return those of some files that exist and are not as the run of a sidecar left them."""
     recorded = _recorded(sidecar)
-    return [path for path in paths if path.exists() and recorded.get(path) != _sha256(path)]
+    return [
+        path
+        for path in paths
+        if path.exists() and (not path.is_file() or recorded.get(path) != _sha256(path))
+    ]
 
 
 def write_results(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import combinations
@@ -178,6 +178,7 @@ def register_to_template(
     param: str | None = None,
     count: int | None = None,
     keep_temporary: bool = False,
+    run: Callable[[str, Sequence[str]], None] = run_command,
 ) -> Registration:
     """Run ``sct_register_to_template -ldisc`` with the discs that it can take.
 
@@ -199,6 +200,8 @@ def register_to_template(
         As in :func:`sct_deepspine.sct.registration.template_labels`.
     keep_temporary
         Whether SCT leaves its temporary folder where it is.
+    run
+        Runs one of SCT's commands with its arguments.
 
     Raises
     ------
@@ -217,7 +220,7 @@ def register_to_template(
     words = ["-i", absolute(image), "-s", absolute(seg), "-ldisc", str(given), "-c", contrast]
     words += ["-t", str(place), "-ofolder", str(target), "-r", str(int(not keep_temporary))]
     words += ["-param", param] if param else []
-    run_command("sct_register_to_template", words)
+    run("sct_register_to_template", words)
     names = ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template")
     paths = [target / f"{name}.nii.gz" for name in names]
     for path in paths:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
@@ -129,13 +129,24 @@ def temporary_folder(*, keep: bool = False) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_command(command: str, words: Sequence[str]) -> None:
-    """Run one of SCT's commands in an empty folder."""
+def run_command(
+    command: str,
+    words: Sequence[str],
+    *,
+    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
+) -> None:
+    """Run one of SCT's commands in an empty folder.
+
+    Raises
+    ------
+    SctError
+        If SCT is missing or the command fails.
+    """
     require_sct()
     line = [sys.executable, "-m", f"spinalcordtoolbox.scripts.{command}", *words, "-v", "1"]
     logger.info("running %s", " ".join([command, *words]))
     with temporary_folder() as empty:
-        done = subprocess.run(line, cwd=empty, capture_output=True, text=True, check=False, errors="replace")
+        done = run(line, cwd=empty, capture_output=True, text=True, check=False, errors="replace")
     logger.debug("%s", done.stdout)
     if done.returncode:
         said = [text for text in (done.stdout + done.stderr).splitlines() if text.strip()]

@@ -6,7 +6,7 @@ cord and of the (fractional) level, and read from there for each voxel of a curv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,10 +220,13 @@ def canal_line(body: Spine, grid: Grid) -> FloatArray:
 
 
 def make_varied_phantom(
-    rng: np.random.Generator, *, spineless_share: float = SPINELESS_SHARE
+    rng: np.random.Generator,
+    *,
+    spineless_share: float = SPINELESS_SHARE,
+    views: Sequence[tuple[int, int]] = VIEWS,
 ) -> LabelledScan:
     """Make a phantom of random view, contrast and noise; some have no spine."""
-    first, last = VIEWS[rng.integers(len(VIEWS))]
+    first, last = views[int(rng.integers(len(views)))]
     contrast = T2W if rng.random() < 0.5 else random_contrast(rng)
     noise, spine = rng.uniform(0.01, 0.06), rng.random() >= spineless_share
     height = np.clip(rng.normal(1.0, 0.3, 26), 0.3, 1.2) * (rng.random(26) > FUSED_SHARE)

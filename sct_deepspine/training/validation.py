@@ -23,7 +23,7 @@ from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.io.annotations import LabelledScan, canal_points
 from sct_deepspine.io.files import written_whole
-from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, DiscPredictor
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.networks import Network
 from sct_deepspine.models.predictor import Predictor
@@ -68,7 +68,10 @@ class Validation:
 
     def __call__(self, network: Network, step: int, folder: Path) -> dict[str, float]:
         """Score a network and write ``validation_STEP.png`` into the folder."""
-        predictor = Predictor(TorchRuntime(network), self.codec, self.settings.pixel_mm)
+        return self.score(Predictor(TorchRuntime(network), self.codec, self.settings.pixel_mm), step, folder)
+
+    def score(self, predictor: DiscPredictor, step: int, folder: Path) -> dict[str, float]:
+        """Score a predictor and write ``validation_STEP.png`` into the folder."""
         errors: list[float] = []
         right = missed = 0
         predicted: list[DiscMaps] = []

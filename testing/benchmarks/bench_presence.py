@@ -2,7 +2,7 @@
 
     python testing/benchmarks/bench_presence.py FOLDER [FOLDER ...]
 
-Labels bodies drawn without a spine, textures, and of each scan of the folders of labelled scans what lies
+Labels bodies without a spine, textures, and of each scan of the folders of labelled scans what lies
 in front of the spine and behind it. Every disc found is one too many.
 """
 
@@ -15,14 +15,15 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from sct_deepspine import labeling
+from sct_deepspine import label_discs
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.levels import LevelAssignment
-from sct_deepspine.models.weights import load_weights
+from sct_deepspine.io.annotations import LabelledScan, read_scans
+from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import assignment_score
 from sct_deepspine.simulation.phantom import T2W, VIEWS, make_phantom, random_contrast
-from sct_deepspine.training.dataset import Scan, read_folder
 
 BODIES, TEXTURES = 60, 40
 IN_FRONT_MM, BEHIND_MM = 60.0, 45.0
@@ -37,16 +38,21 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable()
     scores: list[float] = []
-    decode = labeling.decode
+    model = LabelingModel.load()
 
     def noted(*positional, **named) -> LevelAssignment:
-        assignment = decode(*positional, **named)
-        scores.append(labeling.spine_score(assignment))
+        assignment = assign_levels(*positional, **named)
+        scores.append(assignment_score(assignment))
         return assignment
 
-    labeling.decode = noted
+    def is_labelled(image: Volume) -> bool:
+        try:
+            return bool(label_discs(image, weights=model, assign=noted).discs)
+        except NoDiscsError:
+            return False
+
     print(f"{'':<16} {'images':>6} {'no canal':>8} {'taken for spines':>16} {'highest score':>13}")
-    scans = [scan for folder in arguments.folders for scan in read_folder(folder)]
+    scans = [scan for folder in arguments.folders for scan in read_scans(folder)]
     for name, images in {
         "bodies": bodies(),
         "textures": textures(),
@@ -56,14 +62,7 @@ def main() -> None:
         found = [is_labelled(image) for image in images]
         highest = f"{max(scores):13.2f}" if scores else f"{'-':>13}"
         print(f"{name:<16} {len(found):>6} {len(found) - len(scores):>8} {sum(found):>16} {highest}")
-    print(f"score needed: {load_weights().minimum_score}")
-
-
-def is_labelled(image: Volume) -> bool:
-    try:
-        return bool(labeling.label_discs(image).discs)
-    except NoDiscsError:
-        return False
+    print(f"score needed: {model.minimum_score}")
 
 
 def bodies() -> Iterator[Volume]:
@@ -85,9 +84,9 @@ def textures() -> Iterator[Volume]:
         yield Volume(data.astype(np.float32), Grid(data.shape, np.diag([3.0, 1.5, 1.5, 1.0])))
 
 
-def parts(scans: list[Scan]) -> Iterator[Volume]:
+def parts(scans: list[LabelledScan]) -> Iterator[Volume]:
     """Cut off what lies in front of each spine and behind it, where that is wide enough."""
-    for scan in scans:
+    for scan in (scan.deobliqued() for scan in scans):
         grid, spacing = scan.volume.grid, scan.volume.grid.spacing_mm[1]
         row = grid.voxel_from_world(np.array(list(scan.discs.values())))[:, 1]
         first = int(row.max() + IN_FRONT_MM / spacing)

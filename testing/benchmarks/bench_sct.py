@@ -24,13 +24,12 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy.ndimage import map_coordinates
 
+from sct_deepspine.anatomy import DISC_VALUES
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.evaluation.run import scored_discs
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.displacement import DisplacementField
-from sct_deepspine.io.annotations import read_annotations
+from sct_deepspine.io.annotations import Annotation, label_centres, read_annotations
 from sct_deepspine.io.images import read_mask, read_volume
-from sct_deepspine.labeling.anchors import anchors_from_labels
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.sct.registration import register_to_template
 
@@ -57,16 +56,17 @@ def main() -> None:
     parser.add_argument("template", type=Path)
     parser.add_argument("-chain", type=int, choices=(0, 1), default=1, help="register as well")
     arguments = parser.parse_args()
-    for path, card in read_annotations(arguments.folder.resolve()):
-        if "cord_seg" in card and "3" in card["discs"]:
+    for annotation in read_annotations(arguments.folder.resolve()):
+        if "cord_seg" in annotation.values and 3 in annotation.points():
             with tempfile.TemporaryDirectory() as place:
-                compare(path.parent, card, arguments.template.resolve(), Path(place), bool(arguments.chain))
+                compare(annotation, arguments.template.resolve(), Path(place), bool(arguments.chain))
 
 
-def compare(folder: Path, card: dict, template: Path, place: Path, chain: bool) -> None:
-    image, seg = folder / card["image"], folder / card["cord_seg"]
-    truth = scored_discs(card)
-    print(f"\n{card['image']}")
+def compare(annotation: Annotation, template: Path, place: Path, chain: bool) -> None:
+    image = annotation.path
+    seg = image.parent / annotation.values["cord_seg"]
+    truth = {value: point for value, point in annotation.points().items() if value in DISC_VALUES}
+    print(f"\n{image.name}")
     ours = run_ours(image, place / "ours")
     sets = {
         "true discs": truth,
@@ -125,7 +125,7 @@ def run_sct(
     if timed([sys.executable, "-m", module, *words, "-v", "0"], place) is None:
         return None
     (labels,) = place.glob("*_labeled_discs.nii.gz")
-    return anchors_from_labels(str(labels))
+    return label_centres(str(labels))
 
 
 def on_cord(point: np.ndarray, cord: np.ndarray) -> np.ndarray:

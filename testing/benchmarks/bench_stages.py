@@ -19,16 +19,6 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-STAGES = (
-    "read_volume",
-    "load_weights",
-    "find_centerline",
-    "_draw",
-    "_find_candidates",
-    "_assign_levels",
-    "refine_candidates",
-)
-
 RUNTIMES: dict[str, str | None] = {"onnxruntime": None, "torch": "cpu"}
 
 
@@ -94,37 +84,67 @@ def time_command(image: str, folder: str, device: str | None) -> None:
 
 def time_calls(image: str, calls: int, device: str | None) -> None:
     started = time.perf_counter()
-    from sct_deepspine import labeling
+    from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.labeling.pipeline import label_discs
 
     print(f"import: {time.perf_counter() - started:.2f} s")
-    spent: dict[str, float] = defaultdict(float)
-    for name in STAGES:
-        setattr(labeling, name, timed(name, getattr(labeling, name), spent))
     started = time.perf_counter()
-    labels = labeling.label_discs(image, device=device)
+    model = LabelingModel.load(device=device)
+    print(f"load the weights: {time.perf_counter() - started:.3f} s")
+    started = time.perf_counter()
+    labels = label_discs(image, weights=model)
     print(f"label_discs, first call: {time.perf_counter() - started:.3f} s, {len(labels.discs)} discs")
-    spent.clear()
     started = time.perf_counter()
     for _ in range(calls):
-        labeling.label_discs(image, device=device)
+        label_discs(image, weights=model)
     total = (time.perf_counter() - started) / calls
     print(f"label_discs, later calls: {total:.3f} s (mean of {calls})")
-    for name in STAGES:
-        print(f"  {name:<18} {1e3 * spent[name] / calls:7.1f} ms")
-    print(f"  {'the rest':<18} {1e3 * (total - sum(spent.values()) / calls):7.1f} ms")
+    spent: dict[str, float] = defaultdict(float)
+    for _ in range(calls):
+        for name, seconds in stages(image, model):
+            spent[name] += seconds / calls
+    for name, seconds in spent.items():
+        print(f"  {name:<18} {1e3 * seconds:7.1f} ms")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory in process: {peak:.0f} MiB")
 
 
-def timed(name, function, spent):
-    def call(*positional, **named):
-        started = time.perf_counter()
-        try:
-            return function(*positional, **named)
-        finally:
-            spent[name] += time.perf_counter() - started
+def stages(image, model):
+    """Run the stages of ``label_discs`` one by one; yields the name of each and its seconds."""
+    from sct_deepspine.geometry.planes import SLAB_MM
+    from sct_deepspine.geometry.volume import DeobliquedVolume
+    from sct_deepspine.io.images import read_volume
+    from sct_deepspine.labeling.canal import find_centerline
+    from sct_deepspine.labeling.pipeline import (
+        assign_checked_levels,
+        find_candidates,
+        predict_midsagittal,
+        straighten,
+    )
+    from sct_deepspine.labeling.refinement import refine_candidates
 
-    return call
+    clock = [time.perf_counter()]
+
+    def lap():
+        clock.append(time.perf_counter())
+        return clock[-1] - clock[-2]
+
+    volume = read_volume(image)
+    yield "read the volume", lap()
+    view = DeobliquedVolume.of(volume)
+    coarse = view.block_mean((SLAB_MM / 2, model.locate.pixel_mm, model.locate.pixel_mm))
+    yield "average blocks", lap()
+    canal = find_centerline(coarse, model.locate)
+    yield "find the canal", lap()
+    prediction = predict_midsagittal(coarse, canal, model.locate)
+    candidates = find_candidates(prediction, canal, volume)
+    yield "coarse maps", lap()
+    space = straighten(view, canal)
+    refine = {"coarse": prediction, "candidates": candidates, "predictor": model.refine}
+    candidates = refine_candidates(view, space, **refine)
+    yield "refine", lap()
+    assign_checked_levels(candidates, {}, model)
+    yield "assign levels", lap()
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(dataset, tmp_pat
     assert main(["-i", str(dataset), "-o", str(results)], model=MODEL) == 1
     printed = capsys.readouterr()
     assert "FAILED" in printed.out
-    assert "4 scans: 3 done, 0 skipped, 1 failed" in printed.out
+    assert "4 scans: 3 done, 0 skipped, 0 corrected, 1 failed" in printed.out
     rows = rows_of(results)
     bad = rows.pop(os.path.join("sub-02", "anat", "sub-02_T2w"))
     assert bad["status"] == "failed"
@@ -214,16 +214,17 @@ def test_worker_processes_give_every_scan_one_row(small, tmp_path):
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from sct_deepspine.bids import find_scans
+from sct_deepspine import batch
+from sct_deepspine.io.bids import find_scans
 
-def label_or_die(scan, options, plain=batch.label_scan):
+def label_or_die(scan, options):
     if scan.stem == "scan2":
         os.kill(os.getpid(), signal.SIGKILL)
-    return plain(scan, options)
+    return batch.label_scan(scan, options)
 
 if __name__ == "__main__":
-    batch.label_scan = label_or_die
-    rows = list(batch.run_batch(find_scans(sys.argv[1]), batch.BatchOptions(Path(sys.argv[2])), jobs=2))
+    options = batch.BatchOptions(Path(sys.argv[2]))
+    rows = list(batch.run_batch(find_scans(sys.argv[1]), options, jobs=2, label=label_or_die))
     for row in sorted(rows, key=lambda row: row.scan):
         print(row.scan, row.error)
 """

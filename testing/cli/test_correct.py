@@ -177,7 +177,7 @@ def test_without_sct_what_needs_it_is_refused(words, labelled, capsys, monkeypat
 
 @pytest.fixture
 def no_sct(monkeypatch):
-    monkeypatch.setattr("sct_deepspine.cli._products.sct_is_installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "spinalcordtoolbox", None)
 
 
 def test_the_page_gathers_scans_and_replaces_those_labelled_again(labelled, no_sct, capsys):

@@ -68,7 +68,7 @@ def test_outside_the_labelled_span_nothing_is_counted(tmp_path, phantom, painted
     write_scan(part, painted, tmp_path / "part")
     whole = replace(phantom, discs=upper, span_z_mm=(-np.inf, np.inf))
     write_scan(whole, painted, tmp_path / "whole")
-    (narrow,), (wide,) = (list(evaluate_folder(tmp_path / name)) for name in ("part", "whole"))
+    (narrow,), (wide,) = (list(evaluate_folder(tmp_path / name, weights=model)) for name in ("part", "whole"))
     assert (narrow.score.predicted_count, narrow.score.invented) == (4, 0)
     assert (wide.score.predicted_count, wide.score.invented) == (8, 4)
     assert narrow.score.levels_right
@@ -79,7 +79,7 @@ def test_discs_above_c2_c3_are_not_scored(tmp_path, phantom, painted):
     model = fake_model()
     more = phantom.discs | {1: phantom.discs[3] + [0, 0, 38], 2: phantom.discs[3] + [0, 0, 16]}
     write_scan(replace(phantom, discs=more), painted, tmp_path)
-    (result,) = evaluate_folder(tmp_path)
+    (result,) = evaluate_folder(tmp_path, weights=model)
     assert result.score.true_count == len(phantom.discs)
     assert result.score.missed == 0
 
@@ -105,7 +105,7 @@ def test_a_scan_that_cant_be_labelled_misses_every_disc_and_the_rest_goes_on(
 
 def test_only_cards_of_labelled_scans_count(folder):
     (folder / "notes.json").write_text('{"text": "nothing here"}')
-    assert [path.name for path, _ in read_annotations(folder)] == ["phantom.json"]
+    assert [annotation.name for annotation in read_annotations(folder)] == ["phantom.nii.gz"]
 
 
 def test_a_folder_without_labelled_scans_is_refused(tmp_path, capsys):
@@ -173,7 +173,7 @@ def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, pa
         tuple(Disc(value, tip, 1.0) for value, tip in sorted(phantom.discs.items())), painted.grid, 1.0
     )
     truth.save(labels / "sub-01_T2w_label-discs_dlabel.nii.gz")
-    (result,) = evaluate_folder(tmp_path)
+    (result,) = evaluate_folder(tmp_path, weights=model)
     assert (result.score.subject, result.score.contrast) == ("sub-01", "T2w")
     assert result.score.true_count == len(phantom.discs)
     assert result.score.levels_right

@@ -53,11 +53,11 @@ def label(capsys, monkeypatch, here):
             if hasattr(handler, "stream"):
                 monkeypatch.setattr(handler, "stream", sys.stderr)
         model = None if "-weights" in words else run.model
-        code = main([str(word) for word in words], model=model)
+        code = main([str(word) for word in words], model=model, demo_scan=run.demo_scan)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
-    run.model = fake_model()
+    run.model, run.demo_scan = fake_model(), None
     return run
 
 
@@ -97,7 +97,7 @@ def test_the_json_is_of_the_published_form(label, painted_file, phantom, painted
     content = json.loads(Path("t2_discs.json").read_text())
     assert {"image", "discs", "level_confidence", "weights", "version", "command"} <= content.keys()
     assert content["image"] == str(painted_file)
-    assert content["weights"] == {"name": "fake", "sha256": weights.sha256}
+    assert content["weights"] == {"name": "fake", "sha256": label.model.identity["sha256"]}
     assert content["version"] == sct_deepspine.__version__
     assert shlex.split(content["command"]) == ["sct_deepspine_label", "-i", str(painted_file), "-csv", "0"]
     assert 0.9 < content["level_confidence"] <= 1
@@ -255,9 +255,8 @@ def test_a_neck_needs_no_second_file(label, here, painted_file):
     assert "-ldisc t2_discs.nii.gz" in out
 
 
-def test_the_demonstration_shows_the_error_against_the_truth(label, here, phantom, painted, monkeypatch):
-    scan = replace(phantom, volume=painted)
-    monkeypatch.setattr("sct_deepspine.simulation.phantom.make_phantom", lambda rng, **options: scan)
+def test_the_demonstration_shows_the_error_against_the_truth(label, here, phantom, painted):
+    label.demo_scan = replace(phantom, volume=painted)
     code, out, err = label("-demo")
     assert (code, err) == (0, "")
     assert f"{len(phantom.discs)} discs, {len(phantom.discs)} found, 0 invented" in out

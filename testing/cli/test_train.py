@@ -55,21 +55,13 @@ def copied(finished, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.fixture
-def small_phantoms(monkeypatch):
-    """Makes the synthetic spines small, and counts them."""
-    made = []
-
-    def make(rng, *, spineless_share=0):
-        made.append(make_phantom(rng, first=3, last=6, voxel_mm=(6.0, 3.0, 3.0)))
-        return made[-1]
-
-    monkeypatch.setattr("sct_deepspine.simulation.phantom.make_varied_phantom", make)
-    return made
+def small_phantom(rng, *, spineless_share=0):
+    """Make a small synthetic spine."""
+    return make_phantom(rng, first=3, last=6, voxel_mm=(6.0, 3.0, 3.0))
 
 
-def run(*arguments):
-    return main([str(argument) for argument in arguments])
+def run(*arguments, make=small_phantom):
+    return main([str(argument) for argument in arguments], make_phantom=make)
 
 
 def words(scans):
@@ -109,7 +101,7 @@ def test_a_short_run_writes_all_it_promises(finished):
 def test_the_weights_of_a_run_can_be_used_at_once(finished, phantom):
     weights = load_weights(finished / "weights.safetensors")
     assert weights.name == "run"
-    assert weights.refine is None
+    assert set(weights.networks) == {"locate"}
     assert weights.card["locate"]["training"] == 2
     assert weights.card["locate"]["step"] in (3, 6)
     with suppress(NoDiscsError):  # after six steps nothing has to be found
@@ -134,16 +126,21 @@ def test_a_run_begun_anew_does_not_carry_on_an_older_log(scans, copied):
     assert "validation_000006.png" not in names(copied)
 
 
-def test_phantoms_alone_are_enough_to_train_on(tmp_path, small_phantoms):
-    folder = tmp_path / "run"
-    assert run("-ofolder", folder, "-phantoms", 2, *TINY) == 0
+def test_phantoms_alone_are_enough_to_train_on(tmp_path):
+    folder, made = tmp_path / "run", []
+
+    def make(rng, **options):
+        made.append(small_phantom(rng))
+        return made[-1]
+
+    assert run("-ofolder", folder, "-phantoms", 2, *TINY, make=make) == 0
     assert names(folder) == WRITTEN
-    assert len(small_phantoms) == 2 + 4  # to choose by, there are four more
-    tips = [tuple(next(iter(scan.discs.values()))) for scan in small_phantoms]
+    assert len(made) == 2 + 4  # to choose by, there are four more
+    tips = [tuple(next(iter(scan.discs.values()))) for scan in made]
     assert len(set(tips)) == 6
 
 
-def test_without_a_validation_folder_a_fifth_of_the_subjects_is_held_back(tmp_path, small_phantoms, phantom):
+def test_without_a_validation_folder_a_fifth_of_the_subjects_is_held_back(tmp_path, phantom):
     for name in ("one", "two", "three", "four", "five"):
         write_scan(replace(phantom, name=name), phantom.volume, tmp_path / "scans", subject=name)
     folder = tmp_path / "run"
@@ -156,9 +153,10 @@ def test_the_fine_network_joins_the_coarse_one(scans, finished, tmp_path):
     both = ["-role", "refine", "-with", finished / "weights.safetensors", "-attention", 0]
     assert run(*words(scans), "-ofolder", tmp_path / "fine", *both) == 0
     weights = load_weights(tmp_path / "fine" / "weights.safetensors")
-    assert (weights.locate.pixel_mm, weights.refine.pixel_mm) == (2.0, 1.0)
-    assert weights.locate.runtime.config.attention
-    assert not weights.refine.runtime.config.attention
+    networks = weights.networks
+    assert (networks["locate"].pixel_mm, networks["refine"].pixel_mm) == (2.0, 1.0)
+    assert networks["locate"].runtime.config.attention
+    assert not networks["refine"].runtime.config.attention
     assert weights.name == "fine"
     assert {"locate", "refine"} <= weights.card.keys()
 

@@ -9,8 +9,12 @@ from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import WIDEST_MM, midsagittal_plane, sample
-from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling.canal import extend_centerline, find_centerline
+
+
+def view_of(volume):
+    return DeobliquedVolume.of(volume)
 
 
 def upright(shape=(25, 80, 100), voxel_mm=(4.0, 2.0, 2.0), turn_degrees=0.0):
@@ -55,7 +59,7 @@ def distance_mm(found, line):
 @pytest.mark.parametrize("turn_degrees", [0.0, 10.0])
 def test_a_leaning_canal_is_followed_across_the_planes(slope, turn_degrees, show):
     line = canal_line(slope)
-    found = find_centerline(show(upright(turn_degrees=turn_degrees), line), PaintReader())
+    found = find_centerline(view_of(show(upright(turn_degrees=turn_degrees), line)), PaintReader())
     assert distance_mm(found, line).max() < 1.0
     assert np.ptp(found.samples_world[:, 2]) > 160
 
@@ -63,30 +67,30 @@ def test_a_leaning_canal_is_followed_across_the_planes(slope, turn_degrees, show
 @pytest.mark.parametrize("pixel_mm", [1.5, 2.0, 2.5])
 def test_pixels_of_any_size_lead_to_the_same_canal(pixel_mm, show):
     line = canal_line()
-    found = find_centerline(show(upright(), line), PaintReader(pixel_mm))
+    found = find_centerline(view_of(show(upright(), line)), PaintReader(pixel_mm))
     assert distance_mm(found, line).max() < 1.0
 
 
 def test_a_single_slice_has_its_canal_in_its_plane(show):
     line = canal_line(slope=0.0)
-    found = find_centerline(show(upright((1, 80, 100)), line), PaintReader())
+    found = find_centerline(view_of(show(upright((1, 80, 100)), line)), PaintReader())
     assert distance_mm(found, line).max() < 1.0
     np.testing.assert_allclose(found.samples_world[:, 0], 0, atol=1e-6)
 
 
 def test_a_canal_beside_the_middle_is_found(show):
     line = canal_line(slope=0.0) + np.array([31, 0, 0])
-    found = find_centerline(show(upright(), line), PaintReader())
+    found = find_centerline(view_of(show(upright(), line)), PaintReader())
     assert distance_mm(found, line).max() < 1.0
 
 
 def test_a_canal_seen_faintly_in_planes_beside_it_is_not_drawn_to_the_middle(show):
     line = canal_line(slope=0.0) + np.array([31, 0, 0])
     centred = show(upright((1, 80, 100)), line - [31, 0, 0])
-    sampling = midsagittal_plane(centred, Centerline.from_points(line - [31, 0, 0]), 2.0)
-    haze = 0.1 * PaintReader().draw([sample(centred, sampling)[0]])[0].canal
+    plane = midsagittal_plane(view_of(centred), Centerline.from_points(line - [31, 0, 0]), 2.0)
+    haze = 0.1 * PaintReader().predict([sample(centred, plane)[0]])[0].canal
     reader = PaintReader(edit=lambda maps: replace(maps, canal=np.maximum(maps.canal, haze)))
-    found = find_centerline(show(upright(), line), reader)
+    found = find_centerline(view_of(show(upright(), line)), reader)
     # The mean over the planes of the whole body alone is 3 mm off.
     assert distance_mm(found, line).max() < 1.0
 
@@ -95,7 +99,7 @@ def test_a_body_wider_than_the_reach_is_searched_about_its_middle(show):
     wide = upright((100, 80, 100))
     line = canal_line(slope=0.1)
     assert wide.spacing_mm[0] * 100 > WIDEST_MM
-    assert distance_mm(find_centerline(show(wide, line), PaintReader()), line).max() < 1.0
+    assert distance_mm(find_centerline(view_of(show(wide, line)), PaintReader()), line).max() < 1.0
 
 
 def without(volume, low_mm, high_mm):
@@ -108,14 +112,14 @@ def without(volume, low_mm, high_mm):
 
 def test_a_short_gap_is_bridged(show):
     line = canal_line()
-    found = find_centerline(without(show(upright(), line), 5, 13), PaintReader())
+    found = find_centerline(view_of(without(show(upright(), line), 5, 13)), PaintReader())
     assert np.ptp(found.samples_world[:, 2]) > 160
     assert distance_mm(found, line).max() < 1.5
 
 
 def test_of_two_pieces_the_longer_counts(show):
     line = canal_line()
-    found = find_centerline(without(show(upright(), line), 10, 50), PaintReader())
+    found = find_centerline(view_of(without(show(upright(), line), 10, 50)), PaintReader())
     assert found.samples_world[:, 2].max() < 14
     assert found.samples_world[:, 2].min() < -80
 
@@ -123,7 +127,7 @@ def test_of_two_pieces_the_longer_counts(show):
 def test_no_canal_means_no_spine(show):
     volume = show(upright(), canal_line(), canal=False)
     with pytest.raises(NoDiscsError, match="no spine was found") as error:
-        find_centerline(volume, PaintReader())
+        find_centerline(view_of(volume), PaintReader())
     assert "\n" not in str(error.value)
 
 
@@ -131,13 +135,13 @@ def test_no_canal_means_no_spine(show):
 def test_a_bit_of_canal_is_no_spine(kept_mm, show):
     volume = without(show(upright(), canal_line()), -500, 90 - kept_mm)
     with pytest.raises(NoDiscsError, match="no spine was found"):
-        find_centerline(volume, PaintReader())
+        find_centerline(view_of(volume), PaintReader())
 
 
 def test_an_image_of_a_few_voxels_is_no_spine():
     data = np.arange(24.0).reshape(2, 3, 4)
     with pytest.raises(NoDiscsError):
-        find_centerline(Volume(data, Grid(data.shape, np.eye(4))), PaintReader())
+        find_centerline(view_of(Volume(data, Grid(data.shape, np.eye(4)))), PaintReader())
 
 
 # A centreline that is known in part
@@ -147,7 +151,7 @@ def test_an_image_of_a_few_voxels_is_no_spine():
 def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, show):
     line = canal_line()
     part = line[(line[:, 2] >= low_mm) & (line[:, 2] <= high_mm)]
-    whole = extend_centerline(Centerline.from_points(part), show(upright(), line), PaintReader())
+    whole = extend_centerline(Centerline.from_points(part), view_of(show(upright(), line)), PaintReader())
     assert np.ptp(whole.samples_world[:, 2]) > 160
     assert distance_mm(whole, line).max() < 1.5
 
@@ -155,30 +159,33 @@ def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, s
 def test_a_centreline_through_the_whole_image_is_left_as_it_is(show):
     line = canal_line()
     known = Centerline.from_points(line)
-    assert extend_centerline(known, show(upright(), line + np.array([20, 0, 0])), PaintReader()) is known
+    assert (
+        extend_centerline(known, view_of(show(upright(), line + np.array([20, 0, 0]))), PaintReader())
+        is known
+    )
 
 
 def test_a_centreline_is_kept_where_the_network_sees_no_canal(show):
     known = Centerline.from_points(canal_line(length_mm=60))
     volume = show(upright(), canal_line(), canal=False)
-    assert extend_centerline(known, volume, PaintReader()) is known
+    assert extend_centerline(known, view_of(volume), PaintReader()) is known
 
 
 def test_a_centreline_outside_the_image_is_refused(show):
     known = Centerline.from_points(canal_line() + np.array([0, 300, 0]))
     with pytest.raises(GeometryError, match="outside the image") as error:
-        extend_centerline(known, show(upright(), canal_line()), PaintReader())
+        extend_centerline(known, view_of(show(upright(), canal_line())), PaintReader())
     assert "\n" not in str(error.value)
 
 
-# The sampling along it
+# The plane along it
 
 
 @pytest.mark.parametrize("turn_degrees", [0.0, 10.0])
-def test_the_sheet_covers_the_image_and_stays_on_the_canal(turn_degrees):
+def test_the_plane_covers_the_image_and_stays_on_the_canal(turn_degrees):
     grid, line = upright(turn_degrees=turn_degrees), canal_line()
-    sampling = midsagittal_plane(Volume(np.zeros(grid.shape), grid), Centerline.from_points(line), 2.0)
-    points = sampling.points_world
+    view = DeobliquedVolume(Volume(np.zeros(grid.shape), grid), np.eye(4))
+    points = midsagittal_plane(view, Centerline.from_points(line), 2.0).points_world
     faces = grid.world_from_voxel(np.indices((2, 2, 2)).reshape(3, 8).T * grid.shape - 0.5)
     for axis, (first, last) in ((2, (points[-1, 0], points[0, 0])), (1, (points[0, 0], points[0, -1]))):
         assert first[axis] - 1 <= faces[:, axis].min() + 1e-6
@@ -189,10 +196,10 @@ def test_the_sheet_covers_the_image_and_stays_on_the_canal(turn_degrees):
     assert (np.ptp(points[..., 0], axis=1) == 0).all()
 
 
-def test_beyond_the_canal_the_sheet_goes_on_straight():
+def test_beyond_the_canal_the_plane_goes_on_straight():
     grid = upright()
     line = Centerline.from_points(canal_line(length_mm=60))
-    points = midsagittal_plane(Volume(np.zeros(grid.shape), grid), line, 2.0).points_world
+    points = midsagittal_plane(view_of(Volume(np.zeros(grid.shape), grid)), line, 2.0).points_world
     x, z = points[:, 0, 0], points[:, 0, 2]
     np.testing.assert_allclose(x[z > 31], line.samples_world[-1, 0])
     np.testing.assert_allclose(x[z < -31], line.samples_world[0, 0])
@@ -200,8 +207,7 @@ def test_beyond_the_canal_the_sheet_goes_on_straight():
 
 def test_the_first_pixel_begins_at_the_images_upper_posterior_face():
     grid = upright()
-    sampling = midsagittal_plane(
-        Volume(np.zeros(grid.shape), grid), Centerline.from_points(canal_line()), 2.0
-    )
-    np.testing.assert_allclose(sampling.points_world[0, 0, 1:], [-80 + 1, 100 - 1])
-    assert sampling.shape == (100, 80)
+    view = view_of(Volume(np.zeros(grid.shape), grid))
+    plane = midsagittal_plane(view, Centerline.from_points(canal_line()), 2.0)
+    np.testing.assert_allclose(plane.points_world[0, 0, 1:], [-80 + 1, 100 - 1])
+    assert plane.shape == (100, 80)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, gaussian, peaks
+from sct_deepspine.labeling.heatmaps import NO_LEVEL, DiscCodec, DiscMaps, gaussian, peaks
 
 SHAPE = 37, 23
 
@@ -11,12 +11,6 @@ def drawn(points, shape=SHAPE, sigma=1.2):
     rows, columns = np.indices(shape)
     heat = [gaussian((rows - r) ** 2 + (columns - c) ** 2, sigma) for r, c in points]
     return np.max(heat, axis=0).astype(np.float32)
-
-
-def one_level(point, codec, value=9):
-    points = np.full((codec.levels, 2), np.nan)
-    points[value - codec.first_value] = point
-    return points
 
 
 # Cells and pixels
@@ -73,6 +67,29 @@ def test_maps_of_another_layout_are_refused():
 # Points to maps and back
 
 
+def perfect(codec, points):
+    """Return the maps of a network that is sure of what it sees."""
+    cells = np.stack(np.indices(SHAPE), axis=-1)
+    return codec.maps(*codec.encode(points, cells))
+
+
+def test_a_disc_without_a_level_has_a_peak_and_no_level():
+    codec = DiscCodec(2, levels=4)
+    cells = np.stack(np.indices(SHAPE), axis=-1)
+    any_disc, level = codec.encode({4: [10, 7]}, cells, unnamed=[[20, 7]])
+    assert any_disc[20, 7] == any_disc[10, 7] == 1
+    assert (level[20, 7], level[10, 7]) == (NO_LEVEL, 1)
+    np.testing.assert_allclose(codec.maps(any_disc, level).level[:, 20, 7], 0.25)
+
+
+def test_a_target_is_measured_in_the_frame_it_is_given_in():
+    codec = DiscCodec(2)
+    cells = 3.0 * np.stack(np.indices(SHAPE), axis=-1)
+    any_disc, _ = codec.encode({9: [30, 21]}, cells, sigma=3.0)
+    assert any_disc[10, 7] == 1
+    assert any_disc[11, 7] == pytest.approx(np.exp(-0.5))
+
+
 @pytest.mark.parametrize("sigma", [1.2, 1.5])
 def test_points_come_back_from_their_maps_to_a_twentieth_of_a_cell(sigma):
     codec = DiscCodec(2, sigma_cells=sigma)
@@ -80,9 +97,8 @@ def test_points_come_back_from_their_maps_to_a_twentieth_of_a_cell(sigma):
     for _ in range(40):
         rows = np.cumsum(rng.uniform(4, 6, 6)) - 1
         truth = np.stack([rows, rng.uniform(3, SHAPE[1] - 4, 6)], axis=1)
-        points = np.full((codec.levels, 2), np.nan)
-        points[4:10] = truth
-        found, score, level = codec.decode(codec.encode(points, SHAPE))
+        points = dict(zip(range(codec.first_value + 4, codec.first_value + 10), truth, strict=True))
+        found, score, level = codec.decode(perfect(codec, points))
         assert np.abs(found - truth).max() <= 0.05
         assert (level.argmax(axis=1) == np.arange(4, 10)).all()
         # The highest cell is at most half a cell off in both directions.
@@ -91,7 +107,7 @@ def test_points_come_back_from_their_maps_to_a_twentieth_of_a_cell(sigma):
 
 def test_strength_is_the_height_of_the_highest_cell():
     codec = DiscCodec(2)
-    maps = codec.encode(one_level([10, 7], codec), SHAPE)
+    maps = perfect(codec, {codec.first_value + 6: [10, 7]})
     _, score, _ = codec.decode(maps)
     np.testing.assert_allclose(score, [1])
     faint = DiscMaps(maps.any_disc * np.float32(0.3), maps.level, maps.canal)
@@ -112,9 +128,8 @@ def test_the_level_is_averaged_over_the_peak_and_sums_to_one():
 
 def test_discs_come_from_superior_to_inferior():
     codec = DiscCodec(2)
-    points = np.full((codec.levels, 2), np.nan)
-    points[[3, 9, 15]] = [[30, 5], [4, 9], [17, 12]]
-    found, _, level = codec.decode(codec.encode(points, SHAPE))
+    points = {6: [30, 5], 12: [4, 9], 18: [17, 12]}
+    found, _, level = codec.decode(perfect(codec, points))
     np.testing.assert_allclose(found, [[4, 9], [17, 12], [30, 5]], atol=0.05)
     assert level.argmax(axis=1).tolist() == [9, 15, 3]
 
@@ -129,11 +144,11 @@ def test_an_empty_map_gives_no_disc():
         assert level.shape == (0, 23)
 
 
-def test_absent_levels_are_not_drawn():
+def test_absent_levels_are_not_in_the_maps():
     codec = DiscCodec(2)
-    maps = codec.encode(np.full((23, 2), np.nan), SHAPE)
+    maps = perfect(codec, {1: [3, 3], 30: [9, 9]})
     assert not maps.any_disc.any()
-    maps = codec.encode(one_level([10, 7], codec), SHAPE)
+    maps = perfect(codec, {codec.first_value + 6: [10, 7]})
     assert maps.heat[6, 10, 7] == pytest.approx(1, abs=1e-3)
     assert np.delete(maps.heat, 6, axis=0).max() < 1e-3
 

@@ -346,10 +346,10 @@ def test_points_that_can_not_be_interpolated_are_refused():
     with pytest.raises(GeometryError, match="C2/C3"):
         extrapolate_superior(points, np.array([8, 9]))
     with pytest.raises(GeometryError, match="spacing"):
-        SpacingPrior().depth_mm(np.array([26]))
+        SpacingPrior().depth_mm(np.array([27]))
 
 
 def test_expected_spacings_are_a_spine():
-    assert sorted(EXPECTED_SPACING_MM) == list(range(1, 25))
+    assert sorted(EXPECTED_SPACING_MM) == list(range(1, 26))
     assert np.exp(SpacingPrior().log_body()).sum() == pytest.approx(1)
     assert all(15 <= mm <= 36 for mm in EXPECTED_SPACING_MM.values())

@@ -17,7 +17,6 @@ from sct_deepspine.geometry.straightening import ComposedSpace, StraightSpace
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.anchors import anchor_at_slice
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
-from sct_deepspine.models.weights import Weights
 from sct_deepspine.reporting.figures import write_png
 from sct_deepspine.simulation.phantom import make_phantom
 
@@ -85,10 +84,7 @@ def test_any_view_of_the_spine_is_labelled(first, last, seed):
 @pytest.fixture(scope="module")
 def plain_points(painted):
     """The discs found in the image as it is."""
-    weights = Weights("fake", "", PaintReader(), PaintReader(1.0, FINE), {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sct_deepspine.labeling.pipeline.load_weights", lambda path, device: weights)
-        return label_discs(painted).points_world
+    return label_discs(painted, weights=fake_model(refine=PaintReader(1.0, FINE))).points_world
 
 
 @pytest.mark.parametrize("ornt", ORIENTATIONS, ids=lambda ornt: "".join(nib.orientations.ornt2axcodes(ornt)))
@@ -119,10 +115,10 @@ def test_oblique_slices_have_the_discs_of_straight_ones(degrees, painted, plain_
     turn = turned(degrees)
     labels = label_discs(painted.transformed(turn), return_maps=True, weights=model)
     np.testing.assert_allclose(labels.points_world, apply_affine(turn, plain_points), atol=0.05)
-    # The sampling is where the discs are: tips lie near it, and the picture shows them where it drew them.
-    rows, columns = np.round(labels.prediction.sampling.pixel_from_world(labels.points_world)).astype(int).T
-    nearest = labels.prediction.sampling.points_world[rows, columns]
-    assert np.linalg.norm(nearest - labels.points_world, axis=1).max() < labels.prediction.sampling.pixel_mm
+    # The plane is where the discs are: tips lie near it, and the picture shows them there.
+    rows, columns = np.round(labels.prediction.plane.pixel_from_world(labels.points_world)).astype(int).T
+    nearest = labels.prediction.plane.points_world[rows, columns]
+    assert np.linalg.norm(nearest - labels.points_world, axis=1).max() < labels.prediction.plane.pixel_mm
 
 
 def test_what_is_told_of_an_oblique_image_is_told_in_the_world(phantom, painted, plain_points):
@@ -252,7 +248,7 @@ def swapped_at(value, other):
 
 
 @pytest.mark.parametrize(("value", "other"), [(6, 7), (5, 8), (3, 25), (10, 9)])
-def test_one_disc_whose_level_is_drawn_wrong_follows_the_others(value, other, phantom, painted):
+def test_one_disc_whose_level_is_prediction_wrong_follows_the_others(value, other, phantom, painted):
     model = fake_model()
     plain = label_discs(painted, weights=model)
     model = fake_model(PaintReader(edit=swapped_at(value, other)))
@@ -281,7 +277,7 @@ def test_a_disc_that_was_not_seen_is_filled_in_and_flagged(phantom, painted):
     assert values.tolist() == labels.values.tolist()
 
 
-def test_levels_that_are_not_drawn_are_uncertain_and_the_warning_says_what_to_do():
+def test_levels_that_are_not_prediction_are_uncertain_and_the_warning_says_what_to_do():
     model = fake_model(PaintReader(edit=corrupt(level=lambda level: np.full_like(level, 1 / 23))))
     thorax = make_phantom(np.random.default_rng(5), first=10, last=15, voxel_mm=(5.0, 2.5, 2.5))
     labels = label_discs(paint_truth(thorax), weights=model)
@@ -425,10 +421,10 @@ def test_a_gap_in_the_spacing_is_told(phantom):
 
 def test_what_the_network_saw_comes_back_on_request(painted):
     model = fake_model()
-    drawn = label_discs(painted, return_maps=True, weights=model).drawn
-    assert drawn.plane.shape == drawn.sampling.shape
-    assert drawn.maps.any_disc.shape == tuple(-(-n // 2) for n in drawn.plane.shape)
-    assert drawn.attention.shape == drawn.maps.any_disc.shape
+    prediction = label_discs(painted, return_maps=True, weights=model).prediction
+    assert prediction.image.shape == prediction.plane.shape
+    assert prediction.maps.any_disc.shape == tuple(-(-n // 2) for n in prediction.plane.shape)
+    assert prediction.attention.shape == prediction.maps.any_disc.shape
 
 
 def test_a_picture_needs_what_the_network_saw(painted, tmp_path):

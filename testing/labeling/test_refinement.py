@@ -8,7 +8,7 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid, as_points
 from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, sagittal_plane, straightened_plane
 from sct_deepspine.geometry.straightening import StraightSpace
-from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates
 from sct_deepspine.labeling.refinement import BEYOND_MM, REACH_MM, refine_candidates
@@ -16,6 +16,10 @@ from sct_deepspine.labeling.refinement import BEYOND_MM, REACH_MM, refine_candid
 COARSE, FINE = DiscCodec(stride=2), DiscCodec(stride=2, sigma_cells=1.5)
 LENGTH_MM = 50.0
 FLAT = np.full(23, 1 / 23)
+
+
+def view_of(volume):
+    return DeobliquedVolume.of(volume)
 
 
 class Moved:
@@ -36,7 +40,7 @@ class Moved:
 
 
 class Dots:
-    """An predictor that draws peaks of one level map at straight ``(y, z)`` places."""
+    """A predictor that predicts peaks of one level map at straight ``(y, z)`` places."""
 
     def __init__(self, places, scores=None, level=FLAT):
         self.codec, self.pixel_mm = FINE, 1.0
@@ -50,8 +54,8 @@ class Dots:
         for (y, z), score in zip(self.places, self.scores, strict=True):
             pixel = np.array([LENGTH_MM + BEYOND_MM - z, y - POSTERIOR_MM - 0.5])
             row, column = self.codec.cell_from_pixel(pixel)
-            drawn = score * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
-            heat = np.maximum(heat, drawn.astype(np.float32))
+            coarse = score * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
+            heat = np.maximum(heat, coarse.astype(np.float32))
         level = np.broadcast_to(np.float32(self.level)[:, None, None], (23, *shape))
         return [DiscMaps(heat, level, np.zeros(shape, np.float32)) for _ in planes]
 
@@ -67,24 +71,23 @@ def world(*straight_yz):
 
 
 def coarse_look(tips, score=1.0, level=FLAT):
-    """What a coarse network draws of discs at world places, and the candidates on it."""
+    """What a coarse network predicts of discs at world places, and the candidates on it."""
     shape = (100, 60)
-    sampling = sagittal_plane([0, -90, 118], shape, 2.0)
-    cells = COARSE.cell_from_pixel(sampling.pixel_from_world(tips))
-    points = np.full((23, 2), np.nan)
-    points[: len(cells)] = cells
-    maps = COARSE.encode(points, (50, 30))
+    plane = sagittal_plane([0, -90, 118], shape, 2.0)
+    cells = COARSE.cell_from_pixel(plane.pixel_from_world(tips))
+    points = dict(enumerate(cells, start=COARSE.first_value))
+    maps = COARSE.maps(*COARSE.encode(points, np.stack(np.indices((50, 30)), axis=-1)))
     levels = np.broadcast_to(np.float32(level)[:, None, None], maps.level.shape)
     maps = replace(maps, any_disc=score * maps.any_disc, level=levels)
     found = Candidates(tips, np.full(len(tips), score), np.tile(level, (len(tips), 1)))
-    return PlanePrediction(sampling, np.zeros(shape, np.float32), maps, COARSE), found
+    return PlanePrediction(plane, np.zeros(shape, np.float32), maps, COARSE), found
 
 
 def again(tips, places, scores=None, *, level=FLAT, fine_level=FLAT, **options):
-    """Look again at discs given in the world with an predictor that draws peaks."""
-    drawn, found = coarse_look(tips, level=level, **options)
+    """Refine discs given in the world with a predictor that predicts peaks."""
+    coarse, found = coarse_look(tips, level=level, **options)
     predictor = Dots(places, scores, fine_level)
-    return refine_candidates(body(), Moved(), coarse=drawn, found=found, predictor=predictor)
+    return refine_candidates(view_of(body()), Moved(), coarse=coarse, candidates=found, predictor=predictor)
 
 
 def certain(value):
@@ -93,13 +96,13 @@ def certain(value):
     return level / level.sum()
 
 
-# The sampling
+# The plane
 
 
 def test_the_sheet_spans_the_straight_canals_surroundings():
-    sampling = straightened_plane(Moved(), (-20, 30), 1.0)
-    straight = sampling.points_world - Moved.offset
-    assert sampling.shape == (51, 64)
+    plane = straightened_plane(Moved(), (-20, 30), 1.0)
+    straight = plane.points_world - Moved.offset
+    assert plane.shape == (51, 64)
     np.testing.assert_allclose(straight[0, 0], [0, POSTERIOR_MM + 0.5, 30])
     np.testing.assert_allclose(straight[-1, -1], [0, ANTERIOR_MM - 0.5, -20])
     np.testing.assert_allclose(straight[5, 7] - straight[5, 6], [0, 1, 0])
@@ -148,8 +151,10 @@ def test_a_candidate_that_only_the_fine_look_sees_is_weak():
 
 
 def test_without_fine_peaks_the_candidates_stay_as_they_were():
-    drawn, found = coarse_look(world((9, 40), (9, 0)))
-    again_found = refine_candidates(body(), Moved(), coarse=drawn, found=found, predictor=Dots([]))
+    coarse, found = coarse_look(world((9, 40), (9, 0)))
+    again_found = refine_candidates(
+        view_of(body()), Moved(), coarse=coarse, candidates=found, predictor=Dots([])
+    )
     assert again_found is found
 
 
@@ -182,9 +187,15 @@ def test_fine_peaks_outside_the_image_are_no_candidates():
     found = again(tips, [(9, 40), (9, LENGTH_MM + BEYOND_MM - 3)])
     outside = world((9, LENGTH_MM + BEYOND_MM - 3))
     assert body().grid.contains_voxel(body().grid.voxel_from_world(outside))[0]
-    drawn, candidates = coarse_look(tips)
+    coarse, candidates = coarse_look(tips)
     low = Volume(body().data[:, :, :70], Grid((9, 60, 70), body().grid.affine))
-    cut = refine_candidates(low, Moved(), coarse=drawn, found=candidates, predictor=Dots([(9, 40), (9, 70)]))
+    cut = refine_candidates(
+        view_of(low),
+        Moved(),
+        coarse=coarse,
+        candidates=candidates,
+        predictor=Dots([(9, 40), (9, 70)]),
+    )
     assert len(found.points) == 2
     assert len(cut.points) == 1
 
@@ -196,10 +207,14 @@ def test_displaced_discs_of_a_phantom_come_back_to_their_painted_places(phantom,
     truth = np.array([phantom.discs[value] for value in sorted(phantom.discs)])
     off = np.random.default_rng(0).uniform(-3.5, 3.5, truth.shape) * [0.5, 1, 1]
     line = Centerline.from_points(phantom.centerline_world)
-    drawn, candidates = coarse_look(truth + off)
+    coarse, candidates = coarse_look(truth + off)
     predictor = PaintReader(1.0, FINE)
     found = refine_candidates(
-        painted, StraightSpace(line), coarse=drawn, found=candidates, predictor=predictor
+        view_of(painted),
+        StraightSpace(line),
+        coarse=coarse,
+        candidates=candidates,
+        predictor=predictor,
     )
     assert np.linalg.norm(off, axis=1).max() > 3
     assert np.linalg.norm(found.points - truth, axis=1).max() < 0.5

@@ -1,10 +1,10 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sct_deepspine.errors import DeviceError
-from sct_deepspine.models.config import PAPER, HourglassConfig
+from sct_deepspine.models.config import PAPER, HourglassConfig, config_as_dict, config_from_dict
 from sct_deepspine.models.hourglass import AttentionHourglass, StackedHourglass
 from sct_deepspine.models.networks import build_network, usable_device
 
@@ -86,7 +86,7 @@ class TestBothNetworks:
 
     def test_it_is_built_again_from_the_plain_numbers_of_its_configuration(self, attention, stride, stacks):
         config = replace(TINY, attention=attention, stride=stride, stacks=stacks)
-        network = build_network(asdict(config))
+        network = build_network(config_from_dict(config_as_dict(config)))
         assert network.config == config
         assert type(network) is (AttentionHourglass if attention else StackedHourglass)
         network.load_state_dict(seeded(config).state_dict())

@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 from dataclasses import asdict
 
@@ -11,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from sct_deepspine.errors import DeviceError, WeightsError
 from sct_deepspine.labeling.heatmaps import DiscCodec
 from sct_deepspine.labeling.levels import DecodingParameters
+from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.models.backends.onnx import OnnxRuntime
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.config import HourglassConfig
 from sct_deepspine.models.networks import build_network
 from sct_deepspine.models.predictor import Predictor
-from sct_deepspine.models.weights import SHIPPED, graph_path, load_weights
+from sct_deepspine.models.weights import SHIPPED, TrainedNetwork, graph_path, load_weights
 from sct_deepspine.training.export import save_weights
 
 LOCATE = HourglassConfig(channels=25, stacks=2, width=8, depth=2, stride=2)
@@ -36,10 +36,18 @@ def predictors():
     return {"locate": predictor(LOCATE), "refine": predictor(REFINE, sigma_cells=1.5)}
 
 
+def trained(predictors):
+    """Return networks as they are saved."""
+    return {
+        name: TrainedNetwork(p.runtime, {"kind": "discs"} | asdict(p.codec), p.pixel_mm)
+        for name, p in predictors.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def saved(predictors, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, predictors, {"name": "tiny", "licence": "MIT"})
+    save_weights(path, trained(predictors), {"name": "tiny", "licence": "MIT"})
     return path
 
 
@@ -68,7 +76,8 @@ def test_networks_come_back_as_they_were_saved(predictors, saved):
     weights = load_weights(saved)
     assert weights.name == "tiny"
     assert weights.card["licence"] == "MIT"
-    for name, loaded in (("locate", weights.locate), ("refine", weights.refine)):
+    model = LabelingModel.load(weights)
+    for name, loaded in (("locate", model.locate), ("refine", model.refine)):
         assert loaded.codec == predictors[name].codec
         assert loaded.pixel_mm == 1.5
         assert loaded.runtime.network.config == predictors[name].runtime.network.config
@@ -78,7 +87,7 @@ def test_networks_come_back_as_they_were_saved(predictors, saved):
         for key, value in loaded.runtime.network.state_dict().items():
             if not key.endswith("num_batches_tracked"):
                 torch.testing.assert_close(value, state[key], rtol=0, atol=0)
-        before, after = predictors[name].draw([plane(48, 32)])[0], loaded.draw([plane(48, 32)])[0]
+        before, after = predictors[name].predict([plane(48, 32)])[0], loaded.predict([plane(48, 32)])[0]
         np.testing.assert_allclose(after.heat, before.heat, atol=1e-5)
         np.testing.assert_allclose(after.canal, before.canal, atol=1e-5)
 
@@ -97,33 +106,50 @@ def test_tensors_are_stored_in_half_precision_and_nothing_else(saved):
 
 def test_weights_may_hold_no_fine_network(predictors, tmp_path):
     path = tmp_path / "coarse.safetensors"
-    save_weights(path, {"locate": predictors["locate"]}, {"name": "coarse"})
-    assert load_weights(path).refine is None
+    save_weights(path, trained({"locate": predictors["locate"]}), {"name": "coarse"})
+    assert LabelingModel.load(path).refine is None
 
 
-def test_the_card_sets_the_decoding_and_the_least_score(predictors, tmp_path, saved):
-    assert load_weights(saved).decoding == DecodingParameters()
-    assert load_weights(saved).minimum_score == 0
+def test_the_card_sets_the_parameters_and_the_minimum_score(predictors, tmp_path, saved):
+    assert LabelingModel.load(saved).parameters == DecodingParameters()
+    assert LabelingModel.load(saved).minimum_score == 0
     path = tmp_path / "warm.safetensors"
-    card = {"name": "warm", "decoding": {"temperature": 2.5}, "minimum_score": 7}
-    save_weights(path, {"locate": predictors["locate"]}, card)
-    assert load_weights(path).decoding == DecodingParameters(temperature=2.5)
-    assert load_weights(path).minimum_score == 7
+    card = {"name": "warm", "labeling": {"decoding": {"temperature": 2.5}, "minimum_score": 7}}
+    save_weights(path, trained({"locate": predictors["locate"]}), card)
+    assert LabelingModel.load(path).parameters == DecodingParameters(temperature=2.5)
+    assert LabelingModel.load(path).minimum_score == 7
 
 
-def test_the_same_file_is_read_once_and_another_of_its_name_again(copied, predictors):
-    first = load_weights(copied)
-    assert load_weights(str(copied)) is first
-    save_weights(copied, {"locate": predictors["locate"]}, {"name": "another"})
-    os.utime(copied, ns=(0, 1))
-    assert load_weights(copied).name == "another"
+def test_a_card_of_format_1_is_read_as_it_was(predictors, tmp_path):
+    path = tmp_path / "old.safetensors"
+    save_weights(
+        path, trained(predictors), {"name": "old", "decoding": {"temperature": 2.5}, "least_score": 7}
+    )
+
+    def age(card):
+        card["format"] = 1
+        for entry in card["networks"].values():
+            del entry["network"]["kind"], entry["codec"]["kind"]
+
+    edit_card(path, age)
+    model = LabelingModel.load(path)
+    assert model.parameters == DecodingParameters(temperature=2.5)
+    assert model.minimum_score == 7
+    assert model.refine is not None
+
+
+def test_weights_of_another_task_are_refused_by_the_labelling(predictors, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_weights(path, trained({"masks": predictors["locate"]}), {"name": "other"})
+    with pytest.raises(WeightsError, match="can't be used to label discs"):
+        LabelingModel.load(path)
 
 
 @pytest.mark.skipif(not SHIPPED.is_file(), reason="no weights are shipped yet")
 def test_the_shipped_weights_load():
-    weights = load_weights()
-    assert weights.locate.codec.channels == weights.locate.runtime.config.channels
-    assert weights.decoding.temperature > 0
+    model = LabelingModel.load()
+    assert model.locate.codec.channels == model.locate.runtime.config.channels
+    assert model.parameters.temperature > 0
 
 
 # ONNX copies
@@ -132,18 +158,18 @@ def test_the_shipped_weights_load():
 @pytest.fixture(scope="module")
 def with_graphs(predictors, tmp_path_factory):
     path = tmp_path_factory.mktemp("graphs") / "tiny.safetensors"
-    save_weights(path, predictors, {"name": "tiny"}, onnx=True)
+    save_weights(path, trained(predictors), {"name": "tiny"}, onnx=True)
     return path
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (61, 47), (128, 16)])
 @pytest.mark.parametrize("name", ["locate", "refine"])
-def test_the_graph_draws_what_the_tensors_draw(name, shape, with_graphs):
-    by_torch = getattr(load_weights(with_graphs, device="cpu"), name)
-    by_onnx = getattr(load_weights(with_graphs), name)
+def test_the_graph_predicts_what_the_tensors_predict(name, shape, with_graphs):
+    by_torch = getattr(LabelingModel.load(with_graphs, device="cpu"), name)
+    by_onnx = getattr(LabelingModel.load(with_graphs), name)
     assert (type(by_torch.runtime), type(by_onnx.runtime)) == (TorchRuntime, OnnxRuntime)
     planes = [plane(*shape), 2 * plane(*shape)]
-    for one, other in zip(by_torch.draw(planes), by_onnx.draw(planes), strict=True):
+    for one, other in zip(by_torch.predict(planes), by_onnx.predict(planes), strict=True):
         np.testing.assert_allclose(other.heat, one.heat, atol=2e-5)
         np.testing.assert_allclose(other.canal, one.canal, atol=2e-5)
     if name == "refine":
@@ -153,15 +179,20 @@ def test_the_graph_draws_what_the_tensors_draw(name, shape, with_graphs):
 
 
 def test_weights_without_graphs_are_run_by_torch(saved):
-    assert isinstance(load_weights(saved).locate.runtime, TorchRuntime)
+    assert isinstance(load_weights(saved).networks["locate"].runtime, TorchRuntime)
 
 
-def test_without_onnxruntime_torch_runs_the_networks(with_graphs, monkeypatch):
-    monkeypatch.setattr("sct_deepspine.models.weights.onnx_is_installed", lambda: False)
-    other = with_graphs.with_name("copy.safetensors")
-    shutil.copy(with_graphs, other)
-    shutil.copy(with_graphs.with_suffix(".json"), other.with_suffix(".json"))
-    assert isinstance(load_weights(other).locate.runtime, TorchRuntime)
+def test_without_onnxruntime_torch_runs_the_networks(with_graphs):
+    weights = load_weights(with_graphs, use_onnx=False)
+    assert isinstance(weights.networks["locate"].runtime, TorchRuntime)
+
+
+def test_the_tensors_are_verified_even_if_onnxruntime_runs_the_networks(with_graphs, tmp_path):
+    for file in with_graphs.parent.iterdir():
+        shutil.copy(file, tmp_path)
+    path = tmp_path / with_graphs.name
+    path.write_bytes(path.read_bytes() + b"x")
+    refused(path, r"tiny\.safetensors is not the file its card describes")
 
 
 def test_an_altered_or_missing_graph_is_noticed(with_graphs, tmp_path):
@@ -218,18 +249,18 @@ def test_a_file_that_is_no_safetensors_is_refused_even_if_its_card_vouches_for_i
 def test_a_card_that_is_none_is_refused(text, copied):
     card = copied.with_suffix(".json")
     card.write_bytes(text if isinstance(text, bytes) else text.encode())
-    refused(copied, r"tiny\.json is not a card of weights")
+    refused(copied, r"tiny\.json is not a model card")
 
 
 @pytest.mark.parametrize("key", ["format", "name", "sha256", "networks"])
 def test_a_card_with_something_left_out_is_refused(key, copied):
     edit_card(copied, lambda card: card.pop(key))
-    refused(copied, rf"not a card of weights.*{key}")
+    refused(copied, rf"not a model card.*{key}")
 
 
 def test_a_card_of_another_format_is_refused(copied):
     edit_card(copied, lambda card: card.update(format=99))
-    refused(copied, "format 99; this version reads format 1")
+    refused(copied, "format 99; this version reads 1 and 2")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +284,8 @@ def test_a_card_of_another_format_is_refused(copied):
 )
 def test_networks_that_do_not_fit_their_card_are_refused(change, copied):
     edit_card(copied, change)
-    refused(copied, r"tiny\.safetensors can't be used")
+    with pytest.raises(WeightsError, match="tiny.* can't be used"):
+        LabelingModel.load(copied)
 
 
 def test_a_missing_tensor_is_noticed(copied):
@@ -276,11 +308,11 @@ def test_a_device_that_does_not_exist_is_refused(copied):
 
 @pytest.mark.parametrize("shape", [(64, 48), (61, 47), (1, 1), (3, 65)])
 @pytest.mark.parametrize("name", ["locate", "refine"])
-def test_planes_of_any_size_are_drawn_in_cells(name, shape, predictors):
-    drawer = predictors[name]
+def test_planes_of_any_size_are_predicted_in_cells(name, shape, predictors):
+    network = predictors[name]
     planes = [plane(*shape), 2 * plane(*shape)]
-    maps = drawer.draw(planes)
-    cells = tuple(-(-n // drawer.codec.stride) for n in shape)
+    maps = network.predict(planes)
+    cells = tuple(-(-n // network.codec.stride) for n in shape)
     assert len(maps) == 2
     for each in maps:
         assert each.any_disc.shape == each.canal.shape == cells
@@ -289,25 +321,27 @@ def test_planes_of_any_size_are_drawn_in_cells(name, shape, predictors):
         np.testing.assert_allclose(each.level.sum(axis=0), 1, atol=1e-4)
 
 
-def test_a_plane_is_drawn_as_if_nothing_but_the_outside_were_beyond_it(predictors):
+def test_a_plane_is_read_as_if_nothing_but_the_outside_were_beyond_it(predictors):
     small = plane(29, 37)
     padded = np.pad(small, [(0, 3), (0, 3)])
-    one, other = predictors["locate"].draw([small])[0], predictors["locate"].draw([padded])[0]
+    one, other = predictors["locate"].predict([small])[0], predictors["locate"].predict([padded])[0]
     np.testing.assert_allclose(one.heat, other.heat[:, :15, :19], atol=1e-6)
 
 
 def test_the_last_stack_counts(predictors):
-    drawer = predictors["locate"]
+    network = predictors["locate"]
     image = torch.from_numpy(plane(32, 32))[None, None]
     with torch.no_grad():
-        raw = drawer.runtime.network(image)[-1][0].numpy()
-    np.testing.assert_allclose(drawer.draw([plane(32, 32)])[0].heat, drawer.codec.split(raw).heat, atol=1e-5)
+        raw = network.runtime.network(image)[-1][0].numpy()
+    np.testing.assert_allclose(
+        network.predict([plane(32, 32)])[0].heat, network.codec.split(raw).heat, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("shape", [(64, 48), (61, 47)])
 def test_the_attention_map_is_on_the_same_cells(shape, predictors):
     attention = predictors["locate"].attention(plane(*shape))
-    assert attention.shape == predictors["locate"].draw([plane(*shape)])[0].any_disc.shape
+    assert attention.shape == predictors["locate"].predict([plane(*shape)])[0].any_disc.shape
     assert 0 <= attention.min() < attention.max() <= 1
 
 
@@ -316,14 +350,14 @@ def test_a_network_without_attention_has_no_attention_map(predictors):
 
 
 def test_looking_at_the_attention_leaves_no_hook_behind(predictors):
-    drawer = predictors["locate"]
-    drawer.attention(plane(32, 32))
-    assert not drawer.runtime.network.attention._forward_hooks
+    network = predictors["locate"]
+    network.attention(plane(32, 32))
+    assert not network.runtime.network.attention._forward_hooks
 
 
 def test_a_network_that_takes_three_channels_gets_the_plane_three_times():
-    drawer = artist_of_three_channels()
-    assert drawer.draw([plane(32, 32)])[0].any_disc.shape == (16, 16)
+    network = artist_of_three_channels()
+    assert network.predict([plane(32, 32)])[0].any_disc.shape == (16, 16)
 
 
 def artist_of_three_channels():

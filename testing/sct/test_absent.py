@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -85,7 +86,6 @@ def test_without_a_disc_to_give_nothing_is_registered():
 def no_sct(monkeypatch):
     monkeypatch.setitem(sys.modules, "spinalcordtoolbox", None)
     monkeypatch.setitem(sys.modules, "spinalcordtoolbox.utils.sys", None)
-    monkeypatch.setattr(toolbox, "find_spec", lambda name: None)
     sct.require_sct.cache_clear()
     yield
     sct.require_sct.cache_clear()
@@ -154,11 +154,10 @@ def ready(stand_in, tmp_path, monkeypatch):
             (folder / f"{name}.nii.gz").write_text("")
         return SimpleNamespace(returncode=0, stdout="", stderr="")
 
-    monkeypatch.setattr(toolbox.subprocess, "run", run)
-    return SimpleNamespace(runs=runs, stand_in=stand_in)
+    return SimpleNamespace(runs=runs, stand_in=stand_in, run=run)
 
 
-def register(tmp_path, **options):
+def register(tmp_path, run, **options):
     seg = tmp_path / "seg.nii.gz"
     mask = cord(0, 119)
     nib.save(nib.Nifti1Image(mask.data, mask.grid.affine), seg)
@@ -166,13 +165,14 @@ def register(tmp_path, **options):
         "t2.nii.gz",
         seg,
         labels_of(range(3, 8)),
+        run=partial(toolbox.run_command, run=run),
         **{"contrast": "t2", "folder": tmp_path / "reg"} | options,
     )
 
 
 def test_the_command_is_run_in_an_empty_folder_with_absolute_paths(ready, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = register(tmp_path, param="step=1")
+    done = register(tmp_path, ready.run, param="step=1")
     (line, present), *_ = ready.runs
     assert present == []
     assert line[0] == "spinalcordtoolbox.scripts.sct_register_to_template"
@@ -197,27 +197,25 @@ def test_the_command_is_run_in_an_empty_folder_with_absolute_paths(ready, tmp_pa
 def test_what_is_missing_is_told_before_anything_is_written(corrupt, match, ready, tmp_path):
     corrupt(tmp_path)
     with pytest.raises(SctError, match=match):
-        register(tmp_path)
+        register(tmp_path, ready.run)
     assert not (tmp_path / "reg").exists()
 
 
 def test_an_unknown_contrast_is_refused(ready, tmp_path):
     with pytest.raises(SctError, match="t1, t2, t2s, not flair"):
-        register(tmp_path, contrast="flair")
+        register(tmp_path, ready.run, contrast="flair")
 
 
-def test_a_failing_command_is_told_with_its_last_words(ready, tmp_path, monkeypatch):
+def test_a_failing_command_is_told_with_its_last_words(ready, tmp_path):
     failed = SimpleNamespace(returncode=1, stdout="much\ntalk\n", stderr="Found two labels with same value\n")
-    monkeypatch.setattr(toolbox.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(SctError, match=r"sct_register_to_template failed: .*Found two labels"):
-        register(tmp_path)
+        register(tmp_path, lambda *_, **__: failed)
 
 
-def test_a_command_that_writes_nothing_is_noticed(ready, tmp_path, monkeypatch):
+def test_a_command_that_writes_nothing_is_noticed(ready, tmp_path):
     done = SimpleNamespace(returncode=0, stdout="", stderr="")
-    monkeypatch.setattr(toolbox.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(SctError, match=r"did not write .*warp_template2anat"):
-        register(tmp_path)
+        register(tmp_path, lambda *_, **__: done)
 
 
 def test_the_report_gets_the_command_and_the_names(stand_in, tmp_path):
@@ -247,10 +245,10 @@ def test_temporary_folders_are_private_and_removed_unless_kept():
 
 def test_labels_can_be_moved_and_cut_at_their_ends():
     labels = labels_of(range(3, 8))
-    moved = labels.transformed({5: [1.0, 2.0, 3.0], 99: [0, 0, 0]})
+    moved = labels.with_tips({5: [1.0, 2.0, 3.0], 99: [0, 0, 0]})
     assert moved.points_world[2].tolist() == [1, 2, 3]
     np.testing.assert_array_equal(moved.points_world[0], labels.points_world[0])
     filled = replace(labels, discs=tuple(replace(disc, interpolated=True) for disc in labels.discs))
-    assert filled.transformed({5: [1, 2, 3]}).interpolated.tolist() == [True, True, False, True, True]
+    assert filled.with_tips({5: [1, 2, 3]}).interpolated.tolist() == [True, True, False, True, True]
     assert labels.without_ends({3, 5, 7}).values.tolist() == [4, 5, 6]
     assert labels.without_ends(()).values.tolist() == [3, 4, 5, 6, 7]

@@ -21,20 +21,20 @@ def people():
     views = {"neck": (3, 12), "lumbar": (17, 25), "thorax": (6, 22)}
     return {
         name: replace(
-            make_phantom(rng(n), first=first, last=last, voxel_mm=VOXEL_MM), name=name, group="people"
+            make_phantom(rng(n), first=first, last=last, voxel_mm=VOXEL_MM), name=name, region="people"
         )
         for n, (name, (first, last)) in enumerate(views.items())
     }
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["real thorax", "drawn thorax"])
+@pytest.fixture(scope="module", params=[True, False], ids=["real thorax", "rendered thorax"])
 def joined(people, request):
     return compose_scans(
         rng(3), people["neck"], people["lumbar"], people["thorax"] if request.param else None, name="joined"
     )
 
 
-def test_a_joined_spine_has_every_disc_inside_its_volume(joined):
+def test_a_composite_spine_has_every_disc_inside_its_volume(joined):
     assert sorted(joined.discs) == list(range(3, 26))
     tips = np.array([joined.discs[value] for value in range(3, 26)])
     assert joined.volume.grid.contains_voxel(joined.volume.grid.voxel_from_world(tips)).all()
@@ -69,7 +69,7 @@ def test_the_same_seed_makes_the_same_spine(people):
     )
 
 
-def test_a_set_without_a_neck_or_a_loin_can_not_be_joined(people):
+def test_a_set_without_a_neck_or_a_lumbar_spine_can_not_be_composed(people):
     assert can_compose(list(people.values()))
     assert not can_compose([people["neck"], people["thorax"]])
     assert not can_compose([people["lumbar"], people["thorax"]])
@@ -111,7 +111,7 @@ def test_a_scan_with_one_disc_gets_no_tissues():
     assert fit_tissues(replace(scan, discs={})).tissue is None
 
 
-def test_a_joined_spine_has_tissues_at_its_discs(people):
+def test_a_composite_spine_has_tissues_at_its_discs(people):
     scan = make_composite(rng(), list(people.values()))
     tips = np.array(list(scan.discs.values()))
     within = np.round(scan.volume.grid.voxel_from_world(tips + np.array([0, 5.0, 0]))).astype(int)

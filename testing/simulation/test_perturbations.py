@@ -5,7 +5,8 @@ import pytest
 
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.simulation.perturbations import LabelledScan
+from sct_deepspine.io.annotations import LabelledScan
+from sct_deepspine.simulation.perturbations import perturbed
 
 SHAPE = (11, 47, 101)
 AFFINE = np.array([[1.5, 0, 0, -8], [0, 1.5, 0, 20], [0, 0, 2.5, -70], [0, 0, 0, 1.0]])
@@ -18,7 +19,8 @@ def landmarked_scan(values):
     discs = {value: np.array([0.5, 55.0, height]) for value, height in zip(values, z, strict=True)}
     world = grid.world_from_voxel(np.indices(SHAPE).reshape(3, -1).T)
     data = sum(np.exp(-((world - tip) ** 2).sum(axis=1) / 30) for tip in discs.values())
-    return LabelledScan(Volume(data.reshape(SHAPE).astype(np.float32), grid), discs, (-np.inf, np.inf))
+    volume = Volume(data.reshape(SHAPE).astype(np.float32), grid)
+    return LabelledScan("blobs", "blobs", "neck", "T2w", volume, discs, (-np.inf, np.inf))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def neck():
 
 @pytest.fixture(scope="module")
 def cases(neck):
-    return {case.stress: case for case in perturbed(neck, np.random.default_rng(0))}
+    return {case.perturbation: case for case in perturbed(neck, np.random.default_rng(0))}
 
 
 def test_the_unchanged_scan_comes_first_and_every_family_is_there(cases):
@@ -107,12 +109,14 @@ def test_an_anchored_crop_tells_one_of_its_discs(cases):
 
 def test_a_lumbar_crop_keeps_the_sacrum_s_end():
     spine = landmarked_scan(range(18, 26))
-    case = next(c for c in perturbed(spine, np.random.default_rng(0)) if c.stress == "crop 4 with landmark")
+    case = next(
+        c for c in perturbed(spine, np.random.default_rng(0)) if c.perturbation == "crop 4 with landmark"
+    )
     assert list(case.truth) == [22, 23, 24, 25]
     assert case.image.grid.affine[2, 3] == spine.volume.grid.affine[2, 3]
 
 
 def test_the_same_seed_makes_the_same_scans(neck, cases):
-    again = {case.stress: case for case in perturbed(neck, np.random.default_rng(0))}
+    again = {case.perturbation: case for case in perturbed(neck, np.random.default_rng(0))}
     for name in ("remap 1", "noise", "motion"):
         np.testing.assert_array_equal(again[name].image.data, cases[name].image.data)

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from sct_deepspine.labeling.heatmaps import DiscCodec
+from sct_deepspine.models.config import HourglassConfig
+from sct_deepspine.training.augment import (
+    _ghost,
+    _implant,
+    _lose_resolution,
+    _ring,
+    _spike,
+    _wrap,
+    crop_field_of_view,
+    random_grid,
+    randomise_grey_values,
+    randomise_parcels,
+    randomise_tissues,
+    smooth_field,
+)
+from sct_deepspine.training.dataset import PlaneSettings
+from sct_deepspine.training.roles import DiscTask
+
+CODEC = DiscCodec(stride=2)
+TINY = HourglassConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
+PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
+FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
+STRAIGHT = PlaneSettings(shape=(96, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0)
+TASK = DiscTask(PLANES, CODEC)
+VERTEBRA, DISC, CANAL = 1, 2, 3
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_a_random_grid_is_about_the_middle_and_of_the_scale_it_tells():
+    for seed in range(10):
+        grid, scale = random_grid(rng(seed), (96, 64), 2.0)
+        assert grid.shape == (96, 64, 2)
+        step = np.linalg.norm(np.diff(grid, axis=0), axis=2).mean()
+        assert step == pytest.approx(2.0 * scale, rel=0.35)
+        assert np.abs(grid.mean(axis=(0, 1))).max() < 8
+    upright, _ = random_grid(rng(1), (96, 64), 2.0, turn_degrees=0.0)
+    assert upright[0, :, 1].mean() > upright[-1, :, 1].mean()
+    assert upright[:, 0, 0].mean() < upright[:, -1, 0].mean()
+
+
+def test_parcels_of_like_appearance_get_grey_values_of_their_own():
+    plane = np.full((48, 48), 0.3, np.float32)
+    plane[10:30, 10:30] = 0.8
+    plane += 0.02 * rng().standard_normal(plane.shape).astype(np.float32)
+    before = plane.copy()
+    changed = [randomise_parcels(rng(seed), plane) for seed in range(20)]
+    np.testing.assert_array_equal(plane, before)
+    assert all(c.shape == plane.shape and c.dtype == np.float32 for c in changed)
+    steps = [c[15:25, 15:25].mean() - c[35:45, 35:45].mean() for c in changed]
+    assert min(steps) < -0.1  # the contrast can be the other way round
+    assert max(steps) > 0.1
+    flat = np.zeros((48, 48), np.float32)
+    np.testing.assert_array_equal(randomise_parcels(rng(), flat), flat)
+
+
+@pytest.mark.parametrize("corrupt", [_ghost, _wrap, _ring, _spike], ids=lambda f: f.__name__)
+def test_an_artefact_corrupts_a_plane_and_leaves_it_recognisable(corrupt):
+    plane = gaussian_filter(rng().random((64, 48)), 2).astype(np.float32)
+    for seed in range(10):
+        changed = corrupt(rng(seed), plane)
+        assert changed.shape == plane.shape
+        assert np.isfinite(changed).all()
+        assert (changed != plane).any()
+        assert np.corrcoef(changed.ravel(), plane.ravel())[0, 1] > 0.2
+
+
+def test_round_metal_the_signal_is_lost():
+    plane = np.ones((64, 48), np.float32)
+    holes = [_implant(rng(seed), plane, 2.0).min() for seed in range(10)]
+    assert max(holes) < 0.2
+
+
+def test_a_thick_slice_is_averaged_along_one_axis():
+    plane = rng().random((60, 40)).astype(np.float32)
+    lost = [_lose_resolution(rng(seed), plane, 1.0) for seed in range(30)]
+    assert all(out.shape == plane.shape and np.isfinite(out).all() for out in lost)
+    steps = np.array([[np.abs(np.diff(out, axis=axis)).mean() for axis in (0, 1)] for out in lost])
+    assert (steps[:, 0] < 0.5 * steps[:, 1]).any()
+    assert (steps[:, 1] < 0.5 * steps[:, 0]).any()
+
+
+def test_grey_values_change_and_stay_finite():
+    plane = rng().random((48, 32)).astype(np.float32)
+    before = plane.copy()
+    changed = [randomise_grey_values(rng(seed), plane) for seed in range(40)]
+    np.testing.assert_array_equal(plane, before)
+    assert all(np.isfinite(c).all() and c.dtype == np.float32 and c.shape == plane.shape for c in changed)
+    assert sum((c != plane).any() for c in changed) > 30
+
+
+def test_the_field_of_view_only_shrinks_and_keeps_a_hand_width():
+    inside = np.zeros((120, 80), bool)
+    inside[10:110, 5:70] = True
+    smaller = 0
+    for seed in range(40):
+        keep = crop_field_of_view(rng(seed), inside, 2.0)
+        assert not (keep & ~inside).any()
+        assert keep.any(axis=1).sum() >= 30
+        assert keep.any(axis=0).sum() >= 35
+        smaller += keep.sum() < inside.sum()
+    assert 15 < smaller < 40
+    assert not crop_field_of_view(rng(), np.zeros((5, 5), bool), 2.0).any()
+
+
+def test_a_smooth_field_is_smooth():
+    field = smooth_field(rng(), (96, 64), (6, 4))
+    assert field.shape == (96, 64)
+    assert 0.2 < field.std() < 3
+    assert np.abs(np.diff(field, axis=0)).max() < 0.6
+
+
+def test_tissues_get_grey_values_of_their_own():
+    tissue = np.zeros((40, 40), np.uint8)
+    tissue[5:15, 5:35], tissue[20:35, 5:35] = VERTEBRA, DISC
+    plane = np.full((40, 40), 0.5, np.float32)
+    contrasts = []
+    for seed in range(20):
+        out = randomise_tissues(rng(seed), plane, tissue)
+        assert (out[0] == 0.5).all()
+        contrasts.append(out[10, 20] - out[28, 20])
+    assert np.ptp(contrasts) > 0.5
+    np.testing.assert_array_equal(plane, 0.5)

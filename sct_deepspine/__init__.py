@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NoDiscsError,
         OutputError,
         SctError,
+        UncertainError,
         WeightsError,
     )
     from sct_deepspine.labeling.pipeline import label_discs
@@ -35,6 +36,7 @@ __all__ = [
     "NoDiscsError",
     "OutputError",
     "SctError",
+    "UncertainError",
     "WeightsError",
     "__version__",
     "disc_name",

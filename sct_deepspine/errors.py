@@ -9,6 +9,7 @@ __all__ = [
     "NoDiscsError",
     "OutputError",
     "SctError",
+    "UncertainError",
     "WeightsError",
 ]
 
@@ -31,6 +32,10 @@ class AnchorError(DeepSpineError, ValueError):
 
 class NoDiscsError(DeepSpineError, LookupError):
     """No spine was found in the image."""
+
+
+class UncertainError(DeepSpineError, ValueError):
+    """The levels are less certain than was asked for."""
 
 
 class WeightsError(DeepSpineError, RuntimeError):

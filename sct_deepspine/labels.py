@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine._version import __version__
-from sct_deepspine.anatomy import FIRST_VALUE, TEMPLATE_LAST_VALUE, disc_name
+from sct_deepspine.anatomy import DISC_VALUES, FIRST_VALUE, TEMPLATE_LAST_VALUE, disc_name
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.spacing import extrapolate_superior
@@ -75,6 +75,10 @@ class DiscLabels:
         Sentences a person should read: odd spacing, uncertain level.
     source
         The image that came in; labels go back to its kind.
+    landmarks
+        What was seen that is no disc but tells the level: tip (1) and base (2) of the dens, S1/S2 (26).
+    view
+        ``landmark`` where one of these is in view, ``thoracic`` in the thoracic spine, else ``open``.
     prediction
         What the coarse network saw and predicted, if it was asked for.
     """
@@ -85,6 +89,8 @@ class DiscLabels:
     weights: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
     source: Any = None
+    landmarks: tuple[Disc, ...] = ()
+    view: str = "open"
     prediction: PlanePrediction | None = None
 
     @property
@@ -119,43 +125,57 @@ class DiscLabels:
     def with_upper_discs(self) -> DiscLabels:
         """Return the labels with C1/C2 (2) and the top of C1 (1) added where they lie in the image.
 
-        They are placed by the template's proportions and flagged ``interpolated``; their confidence
-        is that of C2/C3. Labels without C2/C3, or with one disc only, come back as they are.
+        Where the dens was seen, they are at its base and its tip. Otherwise they are placed by the
+        template's proportions and flagged ``interpolated``; their confidence is then that of C2/C3. Labels
+        without C2/C3, or with one disc only, come back as they are.
         """
-        if len(self.discs) < 2 or self.discs[0].value != 3:
-            return self
-        values, points, flags = extrapolate_superior(self.points_world, self.values, first=FIRST_VALUE)
+        seen = tuple(mark for mark in self.landmarks if mark.value < DISC_VALUES[0])
+        discs = (*seen, *self.discs)
+        whole = replace(self, discs=discs)
+        if len(discs) < 2 or not FIRST_VALUE < discs[0].value <= DISC_VALUES[0]:
+            return whole if self.discs and self.discs[0].value == DISC_VALUES[0] else self
+        values, points, flags = extrapolate_superior(whole.points_world, whole.values, first=FIRST_VALUE)
         inside = self.grid.contains_voxel(self.grid.voxel_from_world(points))
         added = [
-            Disc(int(value), point, self.discs[0].confidence, interpolated=True)
-            for value, point, flag, seen in zip(values, points, flags, inside, strict=True)
-            if flag and seen
+            Disc(int(value), point, discs[0].confidence, interpolated=True)
+            for value, point, flag, is_inside in zip(values, points, flags, inside, strict=True)
+            if flag and is_inside
         ]
-        return replace(self, discs=(*added, *self.discs))
+        return replace(self, discs=(*added, *discs))
 
-    def with_tips(self, points_world: Mapping[int, FloatArray]) -> DiscLabels:
-        """Return the labels with some discs, by value, put where a person says they are."""
-        places = {value: np.asarray(point, dtype=np.float64) for value, point in points_world.items()}
+    def with_tips(self, points_world: Mapping[int, ArrayLike]) -> DiscLabels:
+        """Return the labels with discs, by value, where a person says they are; new ones are added."""
+        told = {
+            value: Disc(value, np.asarray(point, dtype=np.float64), 1.0)
+            for value, point in points_world.items()
+        }
+        discs = {disc.value: disc for disc in self.discs} | told
+        return replace(self, discs=tuple(discs[value] for value in sorted(discs)))
+
+    def without(self, values: Iterable[int]) -> DiscLabels:
+        """Return the labels without some discs, by value."""
+        dropped = set(values)
+        return replace(self, discs=tuple(disc for disc in self.discs if disc.value not in dropped))
+
+    def shifted(self, levels: int) -> DiscLabels:
+        """Return the labels with all values shifted; what is no value then is left out."""
         discs = [
-            replace(disc, point_world=places[disc.value], interpolated=False)
-            if disc.value in places
-            else disc
+            replace(disc, value=disc.value + levels)
             for disc in self.discs
+            if FIRST_VALUE <= disc.value + levels <= DISC_VALUES[-1]
         ]
-        return replace(self, discs=tuple(discs))
-
-    def without_ends(self, values: Iterable[int]) -> DiscLabels:
-        """Return the labels without some discs, by value, at either end; those in between stay."""
-        dropped, discs = set(values), list(self.discs)
-        while discs and discs[0].value in dropped:
-            discs.pop(0)
-        while discs and discs[-1].value in dropped:
-            discs.pop()
-        return replace(self, discs=tuple(discs))
+        return replace(self, discs=tuple(discs), landmarks=())
 
     def for_template(self) -> DiscLabels:
-        """Return the labels that SCT's template has, 1 to 21: ``-ldisc`` refuses a file with any other."""
-        return replace(self, discs=tuple(disc for disc in self.discs if disc.value <= TEMPLATE_LAST_VALUE))
+        """Return the labels that SCT's registration can take: 1 to 21, the longest run without a gap."""
+        runs: list[list[Disc]] = [[]]
+        for disc in self.discs:
+            if disc.value > TEMPLATE_LAST_VALUE:
+                break
+            if runs[-1] and disc.value != runs[-1][-1].value + 1:
+                runs.append([])
+            runs[-1].append(disc)
+        return replace(self, discs=tuple(runs[int(np.argmax([len(run) for run in runs]))]))
 
     def to_array(self) -> NDArray[np.uint8]:
         """Return the label array: one voxel per disc, its value, 0 elsewhere.
@@ -205,7 +225,20 @@ class DiscLabels:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the voxels, in JSON's types."""
-        rows = [
+        return {
+            "image": os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else None,
+            "discs": self._rows(self.discs),
+            "landmarks": self._rows(self.landmarks),
+            "view": self.view,
+            "level_confidence": round(self.level_confidence, 4),
+            "warnings": list(self.warnings),
+            "weights": dict(self.weights),
+            "version": __version__,
+        }
+
+    def _rows(self, discs: tuple[Disc, ...]) -> list[dict[str, Any]]:
+        points = np.array([disc.point_world for disc in discs], dtype=np.float64).reshape(-1, 3)
+        return [
             {
                 "value": disc.value,
                 "name": disc.name,
@@ -214,16 +247,8 @@ class DiscLabels:
                 "confidence": round(disc.confidence, 4),
                 "interpolated": disc.interpolated,
             }
-            for disc, voxel in zip(self.discs, self.points_voxel, strict=True)
+            for disc, voxel in zip(discs, self.grid.voxel_from_world(points), strict=True)
         ]
-        return {
-            "image": os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else None,
-            "discs": rows,
-            "level_confidence": round(self.level_confidence, 4),
-            "warnings": list(self.warnings),
-            "weights": dict(self.weights),
-            "version": __version__,
-        }
 
     def to_json(self, **extra: Any) -> str:
         """Return :meth:`as_dict` and further entries as JSON text."""

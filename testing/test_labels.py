@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -249,6 +250,8 @@ def test_json_tells_everything_but_the_voxels(file):
                 "interpolated": False,
             },
         ],
+        "landmarks": [],
+        "view": "open",
         "level_confidence": 0.875,
         "warnings": ["look here"],
         "weights": {"name": "tiny", "sha256": "ab"},
@@ -304,6 +307,17 @@ def test_upper_discs_outside_the_image_are_left_out_without_a_gap(top_mm, first)
     assert labels.grid.contains_voxel(labels.points_voxel).all()
 
 
+def test_where_the_dens_was_seen_the_upper_discs_are_there():
+    labels = neck(60)
+    base, tip = (Disc(v, labels.points_world[0] + [1.0, 0, up], 0.8) for v, up in ((2, 15.0), (1, 36.0)))
+    seen = replace(labels, landmarks=(tip, base)).with_upper_discs()
+    assert seen.values.tolist() == [1, 2, *labels.values.tolist()]
+    assert not seen.interpolated.any()
+    np.testing.assert_array_equal(seen.points_world[:2], [tip.point_world, base.point_world])
+    half = replace(labels, landmarks=(base,)).with_upper_discs()
+    assert half.interpolated.tolist()[:3] == [True, False, False]
+
+
 def test_without_c2_c3_or_with_one_disc_nothing_is_added():
     for labels in (neck(60, first=4), neck(60, count=1)):
-        assert labels.with_upper_discs() is labels
+        assert labels.with_upper_discs().values.tolist() == labels.values.tolist()

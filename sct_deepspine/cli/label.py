@@ -59,8 +59,16 @@ def _add_inputs(parser: Arguments) -> None:
     anchor.add_argument(
         "-initlabel",
         metavar="FILE",
-        help="Label image with one disc or more whose level is known, or the labels that this command wrote, "
-        "corrected by hand: rename one disc and the others follow, move one and it stays there",
+        help="Discs whose level is known: labels of any scan of the session (what is out of view is passed "
+        "over), or the labels that this command wrote, corrected by hand: rename one and the others follow, "
+        "move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer markups",
+    )
+    parser.optional.add_argument(
+        "-min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="Write nothing, and exit with 1, if the probability that every level is right is below this",
     )
     add_networks(parser)
     straight = parser.optional.add_mutually_exclusive_group()
@@ -175,26 +183,47 @@ def _label(arguments: argparse.Namespace) -> int:
 
 
 def _label_file(arguments: argparse.Namespace, products: Any) -> DiscLabels:
-    from sct_deepspine.labeling.anchors import read_corrections
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labeling.pipeline import label_discs
 
     volume = products.volume
-    model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
     options: dict[str, Any] = {
         "seg": arguments.s,
-        "weights": model,
+        "weights": arguments.model or LabelingModel.load(arguments.weights, device=arguments.device),
         "straight": _straight(arguments),
         "return_maps": products.needs_maps,
+        "min_confidence": arguments.min_confidence,
     }
-    labels = label_discs(volume, anchor=_anchor(arguments, volume), **options)
     if arguments.initlabel is not None:
-        corrections = read_corrections(arguments.initlabel, labels)
-        if corrections.anchors:
-            labels = label_discs(volume, anchor=corrections.anchors, **options)
-        labels = labels.with_tips(corrections.places).without_ends(corrections.removed)
+        labels = _corrected(arguments.initlabel, volume, options)
+    else:
+        labels = label_discs(volume, anchor=_anchor(arguments, volume), **options)
     labels = labels.of(arguments.i)
     return labels.with_upper_discs() if arguments.upper else labels
+
+
+def _corrected(source: str, volume: Volume, options: dict[str, Any]) -> DiscLabels:
+    """Label with what a person says: an edited copy of the automatic labels, or labels of another scan."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from sct_deepspine.anatomy import DISC_VALUES
+    from sct_deepspine.labeling.corrections import compare_labels, labels_in_view, read_labelled_points
+    from sct_deepspine.labeling.pipeline import label_discs
+
+    points = read_labelled_points(source)
+    automatic = label_discs(volume, **options | {"min_confidence": 0.0})
+    whole = automatic.with_upper_discs()
+    corrections = compare_labels(points, whole, float(np.linalg.norm(volume.grid.spacing_mm)))
+    if corrections is not None:
+        told = {value for value, _ in points}
+        edited = corrections.apply(whole)
+        return edited.without({1, 2} - told)
+    anchors, notes = labels_in_view(points, volume.grid)
+    labels = label_discs(volume, anchor=anchors, **options)
+    tips = {value: point for value, point in anchors.items() if value in DISC_VALUES}
+    return replace(labels.with_tips(tips), warnings=(*labels.warnings, *notes))
 
 
 def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:

@@ -134,7 +134,10 @@ def get_parser() -> Arguments:
 def main(
     argv: Sequence[str] | None = None, *, make_phantom: Callable[..., LabelledScan] | None = None
 ) -> int:
-    """Run the command, with another maker of phantoms if one is given; return 0, or 1 after one line on stderr."""
+    """Run the command, with another maker of phantoms if one is given.
+
+    Returns 0, or 1 after one line on stderr.
+    """
     parser = get_parser()
     arguments = parser.parse(argv)
     arguments.make_phantom = make_phantom

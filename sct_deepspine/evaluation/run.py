@@ -26,7 +26,7 @@ from sct_deepspine.evaluation.landmarks import (
 )
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.io.annotations import Annotation, LabelledScan, read_annotations
-from sct_deepspine.labeling.calibration import KINDS, Outcome, calibration_error, view_kind
+from sct_deepspine.labeling.calibration import KINDS, Outcome, calibration_error
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.simulation.perturbations import Case, perturbed, whole_spine_cases
 
@@ -112,12 +112,12 @@ def label_and_score(scan: LabelledScan | Annotation, case: Case, **options: Any)
     started = time.perf_counter()
     found: dict[int, FloatArray] = {}
     sure: list[float] = []
-    confidence, error = 0.0, ""
+    confidence, view, error = 0.0, "", ""
     try:
         labels = label_discs(case.image, anchor=case.anchor, **options)
         points = apply_affine(case.original_from_perturbed, labels.points_world)
         found = dict(zip(labels.values.tolist(), points, strict=True))
-        confidence, sure = labels.level_confidence, labels.confidence.tolist()
+        confidence, view, sure = labels.level_confidence, labels.view, labels.confidence.tolist()
     except DeepSpineError as failure:
         error = str(failure)
         logger.warning("%s (%s): %s", scan.name, case.perturbation, error)
@@ -132,7 +132,7 @@ def label_and_score(scan: LabelledScan | Annotation, case: Case, **options: Any)
         contrast=scan.contrast,
     )
     judged = bool(found) and case.anchor is None
-    outcomes = _outcomes(case, found, sure, confidence, score) if judged else ()
+    outcomes = _outcomes(case, found, sure, confidence, view, score) if judged else ()
     return Result(score, seconds, confidence, error, outcomes)
 
 
@@ -142,9 +142,13 @@ def _scored(discs: Mapping[int, FloatArray]) -> dict[int, FloatArray]:
 
 
 def _outcomes(
-    case: Case, found: dict[int, FloatArray], sure: Sequence[float], confidence: float, score: ScanScore
+    case: Case,
+    found: dict[int, FloatArray],
+    sure: Sequence[float],
+    confidence: float,
+    kind: str,
+    score: ScanScore,
 ) -> tuple[Outcome, ...]:
-    kind = view_kind(found)
     values, tips = list(case.truth), np.array(list(case.truth.values())).reshape(-1, 3)
     out = [Outcome("scan", kind, confidence, score.levels_right)]
     for (value, point), certainty in zip(found.items(), sure, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM
+from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM
 from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.grid import FloatArray, as_points
 
@@ -27,6 +27,8 @@ class SpacingPrior:
     spread
         Standard deviation of the logarithm of one distance. Twice what people differ by, since
         candidates of a coarse first look are a few millimetres off.
+    landmark_spread
+        The same for a distance from a landmark (dens, S1/S2), which is known to 2 or 3 mm only.
     body_spread
         Standard deviation of the logarithm of the factor common to all distances of a person.
     body_factors
@@ -35,6 +37,7 @@ class SpacingPrior:
 
     spacing_mm: Mapping[int, float] = field(default_factory=lambda: EXPECTED_SPACING_MM)
     spread: float = 0.12
+    landmark_spread: float = 0.25
     body_spread: float = 0.12
     body_factors: tuple[float, ...] = tuple(float(f) for f in np.exp(np.linspace(-0.36, 0.36, 9)))
 
@@ -53,6 +56,12 @@ class SpacingPrior:
         return np.concatenate([[0.0], np.cumsum([self.spacing_mm[v] for v in levels])])[
             np.asarray(values) - 1
         ]
+
+    def spreads(self, upper: NDArray[np.int_], steps: NDArray[np.int_]) -> FloatArray:
+        """Return the spread of the distance from each value some levels down, ``(steps, values)``."""
+        lower = upper + steps[:, None]
+        is_landmark = (upper < DISC_VALUES[0]) | (lower > DISC_VALUES[-1])
+        return np.where(is_landmark, self.landmark_spread, self.spread)
 
     def log_body(self) -> FloatArray:
         """Return the logarithm of each body factor's prior probability, ``(F,)``."""

@@ -2,8 +2,8 @@
 
 The decoding's probabilities are as honest as the networks' maps, which were drawn for people they had
 never seen with the assurance of those they had. The correction is a logistic one (Platt 1999), fitted on
-held-out people, apart for three kinds of view: with a landmark that tells the level (C2/C3 or L5/S1 among the
-discs), without one, and of the thoracic spine alone, where one level looks like the next.
+held-out people, apart for three kinds of view: with a landmark that tells the level (the dens or S1/S2),
+without one, and of the thoracic spine alone, where one level looks like the next.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from sct_deepspine.anatomy import LANDMARK_VALUES, THORACIC_VALUES
 from sct_deepspine.geometry.grid import FloatArray
 
 __all__ = [
@@ -30,10 +31,10 @@ __all__ = [
 ]
 
 KINDS = ("landmark", "open", "thoracic")
-TOP, BOTTOM = 3, 25
-"""C2/C3 is known by the dens above it, L5/S1 by the sacrum below."""
 
-THORACIC = range(9, 21)
+OPEN_LIMIT = 0.8
+"""Most that is said of a view without a landmark: what tells its level is not in it."""
+
 EXTREME = 1e-4
 """Probabilities nearer to 0 or 1 than this are taken for this."""
 
@@ -45,18 +46,25 @@ OFFSET_PRIOR, SLOPE_PRIOR = 3.0, 0.5
 """Standard deviations of offset and slope about the identity before anything was seen."""
 
 
-def view_kind(values: Iterable[int]) -> str:
-    """Return the kind of view that shows these disc values.
+def view_kind(values: Iterable[int], landmarks: Iterable[int] = LANDMARK_VALUES) -> str:
+    """Return the kind of view that shows these values.
+
+    Parameters
+    ----------
+    values
+        Discs and landmarks that were seen.
+    landmarks
+        Values that tell the level.
 
     Examples
     --------
-    >>> view_kind([3, 4, 5]), view_kind([5, 6, 7, 8, 9]), view_kind([10, 11, 12])
+    >>> view_kind([2, 3, 4, 5]), view_kind([3, 4, 5, 6]), view_kind([10, 11, 12])
     ('landmark', 'open', 'thoracic')
     """
     seen = set(values)
-    if seen & {TOP, BOTTOM}:
+    if seen & set(landmarks):
         return KINDS[0]
-    return KINDS[2] if seen <= set(THORACIC) else KINDS[1]
+    return KINDS[2] if seen <= set(THORACIC_VALUES) else KINDS[1]
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,11 @@ class Calibration:
 
     def of_scan(self, probability: float, kind: str) -> float:
         """Correct the probability that every level is right."""
-        return float(_corrected(probability, self.scan.get(kind, IDENTITY)))
+        return float(_corrected(probability, self.scan.get(kind, IDENTITY), kind))
 
     def of_discs(self, probabilities: ArrayLike, kind: str) -> FloatArray:
         """Correct the probabilities of discs, ``(K,)``."""
-        return _corrected(probabilities, self.disc.get(kind, IDENTITY))
+        return _corrected(probabilities, self.disc.get(kind, IDENTITY), kind)
 
     def as_card(self) -> dict[str, Any]:
         """Return the corrections in JSON's types."""
@@ -98,11 +106,12 @@ class Calibration:
         return cls(**parts)
 
 
-def _corrected(probability: ArrayLike, curve: Curve) -> FloatArray:
-    if curve == IDENTITY:
-        return np.asarray(probability, dtype=np.float64)
-    offset, slope = curve
-    return expit(offset + slope * logit(np.clip(probability, EXTREME, 1 - EXTREME)))
+def _corrected(probability: ArrayLike, curve: Curve, kind: str) -> FloatArray:
+    corrected = np.asarray(probability, dtype=np.float64)
+    if curve != IDENTITY:
+        offset, slope = curve
+        corrected = expit(offset + slope * logit(np.clip(corrected, EXTREME, 1 - EXTREME)))
+    return corrected if kind == KINDS[0] else np.minimum(corrected, OPEN_LIMIT)
 
 
 @dataclass(frozen=True)

@@ -315,7 +315,7 @@ def _step_scores(candidates: Candidates, prior: SpacingPrior, parameters: Decodi
     below = np.minimum(np.arange(len(values)) + steps[:, None], len(values) - 1)
     expected = np.log(np.maximum(depth[below] - depth, 1.0))[:, None, :] + np.log(prior.body_factors)[:, None]
     scores = np.log(np.maximum(distance, 1e-3))[:, None, None, None] - expected
-    scores /= prior.spread
+    scores /= prior.spreads(values, steps)[:, None, :]
     np.square(scores, out=scores)
     scores *= -0.5
     np.maximum(scores, -parameters.spacing_cap, out=scores)

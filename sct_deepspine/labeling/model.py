@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.labeling.calibration import Calibration
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscPredictor
@@ -43,6 +44,12 @@ class LabelingModel:
     calibration: Calibration = field(default_factory=Calibration)
     minimum_score: float = 0.0
     identity: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def landmarks(self) -> tuple[int, ...]:
+        """Values that tell the level. Networks that predict no landmark have C2/C3 and L5/S1 instead."""
+        predicted = tuple(v for v in LANDMARK_VALUES if v in self.locate.codec.values)
+        return predicted or (DISC_VALUES[0], DISC_VALUES[-1])
 
     @classmethod
     def load(

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM, disc_name
-from sct_deepspine.errors import AnchorError, NoDiscsError
+from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
+from sct_deepspine.errors import AnchorError, NoDiscsError, UncertainError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
@@ -36,6 +35,7 @@ from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.refinement import refine_candidates
+from sct_deepspine.labeling.review import check_anchors, find_warnings
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.models.weights import Weights
 
@@ -56,11 +56,11 @@ BESIDE_CANAL_MM = 30.0
 LENGTH_POWER = 0.75
 """An assignment's score is weighed against its number of discs to this power: chance makes short ones."""
 
-UNCERTAIN = 0.5
-"""Below this confidence the labels come with a request for an anchor."""
+FARTHEST_ANCHOR_MM = 40.0
+"""An anchor is no farther than this from the canal."""
 
-ODD_SPACING = 1.5
-"""A distance this many times larger or smaller than expected is pointed out."""
+LANDMARK_SEEN = 0.5
+"""A landmark is seen if this is exceeded by the probability that it is there."""
 
 
 def label_discs(
@@ -72,6 +72,7 @@ def label_discs(
     weights: LabelingModel | Weights | str | os.PathLike[str] | None = None,
     device: str | None = None,
     straight: str | Centerline | StraighteningTransform = "auto",
+    min_confidence: float = 0.0,
     find_canal: Callable[[DeobliquedVolume, DiscPredictor], Centerline] = find_centerline,
     refine: Callable[..., Candidates] = refine_candidates,
     assign: Callable[..., LevelAssignment] = assign_levels,
@@ -103,6 +104,8 @@ def label_discs(
         ``"auto"`` to straighten along the centreline, ``"off"`` to follow it without straightening, a
         line to straighten along instead, or a straight space, such as
         :class:`sct_deepspine.geometry.displacement.WarpedStraightSpace`.
+    min_confidence
+        Refuse labels whose levels are less certain than this.
     find_canal, refine, assign
         The stages that may be replaced, by functions that are called as their defaults are.
     return_maps
@@ -120,25 +123,34 @@ def label_discs(
     NoDiscsError
         If no spine is in the image.
     AnchorError
-        If an anchor fits no disc.
+        If an anchor fits no disc, or most of the discs don't fit it.
+    UncertainError
+        If the levels are less certain than ``min_confidence``.
     WeightsError, DeviceError
         If the weights or the device can't be used.
     """
     volume = read_volume(image)
-    known = _inside_image(as_anchors(anchor), volume)
+    known = as_anchors(anchor)
     model = weights if isinstance(weights, LabelingModel) else LabelingModel.load(weights, device=device)
     view = DeobliquedVolume.of(volume)
     coarse = view.block_mean((SLAB_MM / 2, model.locate.pixel_mm, model.locate.pixel_mm))
     given = _given_centerline(seg, centerline)
     canal = extend_centerline(given, coarse, model.locate) if given else find_canal(coarse, model.locate)
+    _check_places(known, volume, canal)
     prediction = predict_midsagittal(coarse, canal, model.locate)
     candidates = find_candidates(prediction, canal, volume)
     if model.refine is not None:
         space = straighten(view, canal, straight)
         candidates = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
     candidates, clamped = match_anchors(candidates, known, view.volume.grid)
-    assignment = assign_checked_levels(candidates, clamped, model, assign=assign)
-    discs = _assemble(candidates.points[assignment.indices], assignment, volume)
+    assignment, kind, doubts = assign_checked_levels(candidates, clamped, model, assign=assign)
+    discs, landmarks = _assemble(candidates.points[assignment.indices], assignment, volume)
+    warnings = find_warnings(discs, assignment, view=kind, anchored=bool(known))
+    if assignment.level_confidence < min_confidence:
+        raise UncertainError(
+            "the levels are less certain than asked for "
+            f"({assignment.level_confidence:.2f} < {min_confidence:g}): {'; '.join((*doubts, *warnings))}"
+        )
     if return_maps:
         prediction = replace(prediction, attention=model.locate.attention(prediction.image))
     return DiscLabels(
@@ -146,24 +158,36 @@ def label_discs(
         grid=volume.grid,
         level_confidence=assignment.level_confidence,
         weights=model.identity,
-        warnings=_warnings(discs, assignment),
+        warnings=(*doubts, *warnings),
         source=image,
+        landmarks=landmarks,
+        view=kind,
         prediction=prediction if return_maps else None,
     )
 
 
-def _inside_image(anchors: dict[int, FloatArray], volume: Volume) -> dict[int, FloatArray]:
-    """Refuse an anchor whose whole point lies outside the image."""
+def _check_places(anchors: dict[int, FloatArray], volume: Volume, canal: Centerline) -> None:
+    """Refuse an anchor whose whole point lies outside the image or far from the spine."""
     for value, point in anchors.items():
-        if (
-            np.isfinite(point).all()
-            and not volume.grid.contains_voxel(volume.grid.voxel_from_world(point))[0]
-        ):
-            place = ", ".join(f"{c:.0f}" for c in point)
+        if not np.isfinite(point).all():
+            continue
+        place = ", ".join(f"{c:.0f}" for c in point)
+        if not volume.grid.contains_voxel(volume.grid.voxel_from_world(point))[0]:
             raise AnchorError(
                 f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
             )
-    return anchors
+        distance = float(_from_canal_mm(point[None], canal)[0])
+        if distance > FARTHEST_ANCHOR_MM:
+            raise AnchorError(
+                f"anchor {value}: ({place}) mm lies {distance:.0f} mm from the spine that was found; "
+                "give the posterior tip of the disc"
+            )
+
+
+def _from_canal_mm(points_world: FloatArray, canal: Centerline) -> FloatArray:
+    """Return the distance of points from the canal, which is followed straight on beyond its ends."""
+    line = canal.points_world(np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, 2.0))
+    return np.linalg.norm(points_world[:, None] - line, axis=2).min(axis=1)
 
 
 def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
@@ -206,8 +230,7 @@ def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volu
     """Find what may be discs, as world points that lie in the image and beside the canal."""
     cells, score, level = prediction.codec.decode(prediction.maps, threshold=CANDIDATE_THRESHOLD)
     points = prediction.plane.world_from_pixel(prediction.codec.pixel_from_cell(cells))
-    line = canal.points_world(np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, 2.0))
-    beside = np.linalg.norm(points[:, None] - line, axis=2).min(axis=1) < BESIDE_CANAL_MM
+    beside = _from_canal_mm(points, canal) < BESIDE_CANAL_MM
     inside = beside & volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
     return Candidates(points[inside], score[inside], level[inside], prediction.codec.first_value)
 
@@ -218,31 +241,46 @@ def assign_checked_levels(
     model: LabelingModel,
     *,
     assign: Callable[..., LevelAssignment] = assign_levels,
-) -> LevelAssignment:
+) -> tuple[LevelAssignment, str, tuple[str, ...]]:
     """Assign levels, refuse what is no spine, and correct the probabilities by how often such were right.
+
+    Returns
+    -------
+    assignment
+        With the anchors, if there are any.
+    view
+        Kind of the view; see :func:`sct_deepspine.labeling.calibration.view_kind`.
+    warnings
+        About anchors that the image contradicts.
 
     Raises
     ------
     NoDiscsError
         If no assignment scores enough.
+    AnchorError
+        If the anchors don't fit the image.
     """
     if not len(candidates.score):
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
-    assignment = assign(candidates, anchors=clamped, parameters=model.parameters)
-    score = assignment_score(assignment)
+    free = assign(candidates, anchors={}, parameters=model.parameters)
+    score = assignment_score(free)
     if score < model.minimum_score and not clamped:
         raise NoDiscsError(
             f"no sequence of discs was found in the image (score {score:.1f}, "
             f"{model.minimum_score:.1f} needed); is it a sagittal view of a spine?"
         )
-    if clamped:
-        return assignment
-    kind = view_kind(assignment.values.tolist())
-    return replace(
-        assignment,
-        probabilities=model.calibration.of_discs(assignment.probabilities, kind),
-        level_confidence=model.calibration.of_scan(assignment.level_confidence, kind),
+    sure = free.values[free.probabilities > LANDMARK_SEEN]
+    kind = view_kind(sure.tolist() or free.values.tolist(), model.landmarks)
+    free = replace(
+        free,
+        probabilities=model.calibration.of_discs(free.probabilities, kind),
+        level_confidence=model.calibration.of_scan(free.level_confidence, kind),
     )
+    if not clamped:
+        return free, kind, ()
+    assignment = assign(candidates, anchors=clamped, parameters=model.parameters)
+    confidence, doubts = check_anchors(assignment, free, clamped)
+    return replace(assignment, level_confidence=confidence), kind, doubts
 
 
 def assignment_score(assignment: LevelAssignment) -> float:
@@ -250,45 +288,20 @@ def assignment_score(assignment: LevelAssignment) -> float:
     return assignment.score / len(assignment.values) ** LENGTH_POWER
 
 
-def _assemble(tips_world: FloatArray, assignment: LevelAssignment, volume: Volume) -> tuple[Disc, ...]:
-    """Put the discs in order, with those that were stepped over filled in."""
+def _assemble(
+    tips_world: FloatArray, assignment: LevelAssignment, volume: Volume
+) -> tuple[tuple[Disc, ...], tuple[Disc, ...]]:
+    """Put discs and landmarks in order, with the discs that were stepped over filled in."""
     values, points, flags = fill_skipped(tips_world, assignment.values)
     seen = dict(zip(assignment.values.tolist(), assignment.probabilities.tolist(), strict=True))
     # A disc that was not seen is half as sure as the least sure one that was.
-    discs = [
+    every = [
         Disc(int(value), point, float(seen.get(int(value), min(seen.values()) / 2)), bool(flag))
         for value, point, flag in zip(values, points, flags, strict=True)
     ]
     inside = volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
-    return tuple(disc for disc, visible in zip(discs, inside, strict=True) if visible)
-
-
-def _warnings(discs: tuple[Disc, ...], assignment: LevelAssignment) -> tuple[str, ...]:
-    """Tell what a person should look at."""
-    out = []
-    if assignment.level_confidence < UNCERTAIN:
-        settle = discs[len(discs) // 2].name
-        text = f"the level is uncertain (probability {assignment.level_confidence:.2f} that all are right"
-        if assignment.runner_up_shift:
-            text += f"; the likeliest other reading is {assignment.runner_up_shift:+d}"
-        text += f"); give the level of one disc, for instance the one labelled {settle}, as an anchor"
-        out.append(text)
-    out += _odd_spacings(discs)
-    filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
-    if filled:
-        out.append(f"not seen, placed between its neighbours: {', '.join(filled)}")
-    return tuple(out)
-
-
-def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:
-    """Tell which neighbours are oddly far apart or near, for this person's size."""
-    expected = EXPECTED_SPACING_MM
-    pairs = list(pairwise(discs))
-    distances = [float(np.linalg.norm(upper.point_world - lower.point_world)) for upper, lower in pairs]
-    ratios = [distance / expected[upper.value] for distance, (upper, _) in zip(distances, pairs, strict=True)]
-    return [
-        f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio / np.median(ratios):.1f} times "
-        "the expected; look for a missed disc or an extra, missing or fused vertebra"
-        for (upper, lower), distance, ratio in zip(pairs, distances, ratios, strict=True)
-        if not 1 / ODD_SPACING < ratio / np.median(ratios) < ODD_SPACING
-    ]
+    visible = [disc for disc, is_inside in zip(every, inside, strict=True) if is_inside]
+    discs = tuple(disc for disc in visible if disc.value in DISC_VALUES)
+    if not discs:
+        raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
+    return discs, tuple(d for d in visible if d.value in LANDMARK_VALUES and not d.interpolated)

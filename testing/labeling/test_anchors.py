@@ -8,7 +8,6 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.anchors import (
     NEAR_MM,
     anchor_at_slice,
-    anchors_from_labels,
     as_anchors,
     match_anchors,
 )
@@ -93,36 +92,6 @@ def test_a_slice_the_image_does_not_have_is_refused(index):
     with pytest.raises(AnchorError, match=rf"slice {index} does not exist.*0 \(inferior\) to 10") as error:
         anchor_at_slice(8, index, volume)
     assert one_line(error)
-
-
-# From a label image
-
-
-def test_each_label_is_an_anchor_at_the_centre_of_its_voxels():
-    affine = np.diag([2.0, 3.0, 4.0, 1.0])
-    affine[:3, 3] = -10, 20, 100
-    data = np.zeros((5, 7, 11), np.uint8)
-    data[2, 3, 9] = 3
-    data[1, 2:5, 4] = 5
-    anchors = anchors_from_labels((data, affine))
-    assert list(anchors) == [3, 5]
-    np.testing.assert_allclose(anchors[3], [-6, 29, 136])
-    np.testing.assert_allclose(anchors[5], [-8, 29, 116])
-
-
-def test_labels_stored_as_decimals_are_rounded():
-    data = np.zeros((5, 7, 11))
-    data[2, 3, 9] = 7.9999
-    assert list(anchors_from_labels((data, np.eye(4)))) == [8]
-
-
-def test_a_label_image_without_labels_is_refused():
-    data = np.zeros((5, 7, 11))
-    data[0] = -1
-    with pytest.raises(AnchorError, match="holds no label"):
-        anchors_from_labels((data, np.eye(4)))
-    with pytest.raises(AnchorError, match="same value"):
-        anchors_from_labels((np.zeros((5, 7, 11)), np.eye(4)))
 
 
 # Which candidate is meant

@@ -3,6 +3,7 @@ import pytest
 
 from sct_deepspine.labeling.calibration import (
     KINDS,
+    OPEN_LIMIT,
     Calibration,
     Outcome,
     calibration_error,
@@ -15,15 +16,18 @@ from sct_deepspine.labeling.calibration import (
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
-        (range(3, 10), "landmark"),
-        (range(18, 26), "landmark"),
+        (range(2, 10), "landmark"),
+        ([1, 2, 3], "landmark"),
+        (range(18, 27), "landmark"),
+        (range(3, 10), "open"),
+        (range(18, 26), "open"),
         (range(4, 10), "open"),
         (range(19, 25), "open"),
         (range(9, 21), "thoracic"),
         ([12], "thoracic"),
     ],
 )
-def test_the_kind_of_a_view_is_told_by_its_discs(values, kind):
+def test_the_kind_of_a_view_is_told_by_what_is_seen(values, kind):
     assert view_kind(values) == kind
 
 
@@ -48,8 +52,17 @@ def test_kinds_and_parts_are_fitted_apart():
     calibration = fit_calibration(own + outcomes("landmark", 0.9, 0.5, part="disc"))
     assert calibration.of_scan(0.99, "landmark") > 0.95
     assert calibration.of_scan(0.99, "thoracic") < 0.5
-    assert calibration.of_scan(0.99, "open") == 0.99
+    assert calibration.of_scan(0.7, "open") == 0.7
     assert calibration.of_discs([0.9, 0.9], "landmark") == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_without_a_landmark_nobody_is_sure():
+    own = outcomes("open", 0.99, 1.0) + outcomes("landmark", 0.99, 1.0)
+    for calibration in (Calibration(), fit_calibration(own)):
+        assert calibration.of_scan(0.999, "open") <= OPEN_LIMIT
+        assert calibration.of_discs([0.999, 0.4], "open").max() <= OPEN_LIMIT
+        assert calibration.of_scan(0.999, "landmark") > 0.99
+    assert OPEN_LIMIT <= 0.8
 
 
 def test_the_thorax_alone_is_as_sure_as_it_was_right_whatever_the_decoding_says():

@@ -9,7 +9,7 @@ from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 
 from sct_deepspine import DiscLabels, label_discs
-from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDiscsError
+from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDiscsError, UncertainError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.spacing import fill_skipped
@@ -277,17 +277,56 @@ def test_a_disc_that_was_not_seen_is_filled_in_and_flagged(phantom, painted):
     assert values.tolist() == labels.values.tolist()
 
 
-def test_levels_that_are_not_prediction_are_uncertain_and_the_warning_says_what_to_do():
+def test_levels_that_are_not_seen_are_uncertain_and_the_warning_says_what_to_do():
     model = fake_model(PaintReader(edit=corrupt(level=lambda level: np.full_like(level, 1 / 23))))
     thorax = make_phantom(np.random.default_rng(5), first=10, last=15, voxel_mm=(5.0, 2.5, 2.5))
     labels = label_discs(paint_truth(thorax), weights=model)
     assert labels.level_confidence < 0.5
-    (sentence,) = [s for s in labels.warnings if "uncertain" in s]
-    assert "anchor" in sentence
+    (sentence,) = [s for s in labels.warnings if "probability" in s]
+    assert "neither the dens nor S1/S2 is in view" in sentence
+    assert "give the level of one disc" in sentence
     assert "\n" not in sentence
 
 
+def test_labels_less_certain_than_asked_for_are_refused(painted):
+    model = fake_model(PaintReader(edit=corrupt(level=lambda level: np.full_like(level, 1 / 23))))
+    with pytest.raises(UncertainError, match=r"less certain than asked for \(0\.\d\d < 0\.9\)"):
+        label_discs(painted, weights=model, min_confidence=0.9)
+    assert label_discs(painted, weights=fake_model(), min_confidence=0.9).level_confidence >= 0.9
+
+
 # Anchors
+
+
+def test_an_anchor_that_contradicts_the_image_is_pointed_out(painted, phantom):
+    labels = label_discs(painted, anchor=(4, phantom.discs[3]), weights=fake_model())
+    assert labels.values.tolist() == [value + 1 for value in sorted(phantom.discs)]
+    (sentence,) = [s for s in labels.warnings if "contradicts the image" in s]
+    assert "without it this disc is 3 (C2/C3)" in sentence
+    assert labels.level_confidence <= 0.5
+    agreeing = label_discs(painted, anchor=(3, phantom.discs[3]), weights=fake_model())
+    assert not any("contradicts" in s for s in agreeing.warnings)
+    assert agreeing.level_confidence > 0.9
+
+
+def test_anchors_that_contradict_the_count_say_so(painted, phantom):
+    anchors = {3: phantom.discs[3], 10: phantom.discs[9]}
+    labels = label_discs(painted, anchor=anchors, weights=fake_model())
+    (sentence,) = [s for s in labels.warnings if "vertebra may be extra or missing" in s]
+    assert "5 discs are seen, 6 are expected" in sentence
+    assert labels.level_confidence <= 0.5
+
+
+def test_an_anchor_far_from_the_spine_is_refused(painted, phantom):
+    corner = painted.grid.world_from_voxel([1, 1, 1])[0]
+    with pytest.raises(AnchorError, match=r"mm from the spine that was found"):
+        label_discs(painted, anchor=(3, corner), weights=fake_model())
+
+
+def test_an_anchor_that_leaves_most_discs_without_a_label_is_refused(painted, phantom):
+    # Below L5/S1 there is no level left for the other seven discs.
+    with pytest.raises(AnchorError, match=r"does not fit the image: with it \d of \d discs can be labelled"):
+        label_discs(painted, anchor=(25, phantom.discs[3]), weights=fake_model())
 
 
 @pytest.mark.parametrize(("at", "shift"), [(5, 1), (10, 1), (7, 0), (3, 3), (10, 15)])

@@ -284,7 +284,7 @@ def test_a_card_of_another_format_is_refused(copied):
 )
 def test_networks_that_do_not_fit_their_card_are_refused(change, copied):
     edit_card(copied, change)
-    with pytest.raises(WeightsError, match="tiny.* can't be used"):
+    with pytest.raises(WeightsError, match=r"tiny.* can't be used"):
         LabelingModel.load(copied)
 
 

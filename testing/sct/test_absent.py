@@ -245,10 +245,11 @@ def test_temporary_folders_are_private_and_removed_unless_kept():
 
 def test_labels_can_be_moved_and_cut_at_their_ends():
     labels = labels_of(range(3, 8))
-    moved = labels.with_tips({5: [1.0, 2.0, 3.0], 99: [0, 0, 0]})
+    moved = labels.with_tips({5: [1.0, 2.0, 3.0], 8: [0, 0, 0]})
+    assert moved.values.tolist() == [3, 4, 5, 6, 7, 8]
     assert moved.points_world[2].tolist() == [1, 2, 3]
     np.testing.assert_array_equal(moved.points_world[0], labels.points_world[0])
     filled = replace(labels, discs=tuple(replace(disc, interpolated=True) for disc in labels.discs))
     assert filled.with_tips({5: [1, 2, 3]}).interpolated.tolist() == [True, True, False, True, True]
-    assert labels.without_ends({3, 5, 7}).values.tolist() == [4, 5, 6]
-    assert labels.without_ends(()).values.tolist() == [3, 4, 5, 6, 7]
+    assert labels.without({3, 5, 7}).values.tolist() == [4, 6]
+    assert labels.without(()).values.tolist() == [3, 4, 5, 6, 7]

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from sct_deepspine.labeling.heatmaps import DiscCodec
-from sct_deepspine.models.config import HourglassConfig
 from sct_deepspine.training.augment import (
     _ghost,
     _implant,
@@ -18,15 +16,7 @@ from sct_deepspine.training.augment import (
     randomise_tissues,
     smooth_field,
 )
-from sct_deepspine.training.dataset import PlaneSettings
-from sct_deepspine.training.roles import DiscTask
 
-CODEC = DiscCodec(stride=2)
-TINY = HourglassConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
-PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
-FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
-STRAIGHT = PlaneSettings(shape=(96, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0)
-TASK = DiscTask(PLANES, CODEC)
 VERTEBRA, DISC, CANAL = 1, 2, 3
 
 

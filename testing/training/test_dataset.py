@@ -6,17 +6,14 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from sct_deepspine.labeling.heatmaps import NO_LEVEL, DiscCodec
-from sct_deepspine.models.config import HourglassConfig
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.dataset import LATERAL_WEIGHT, PlaneSettings, RandomPlanes
-from sct_deepspine.training.roles import ROLES, DiscTask
+from sct_deepspine.training.roles import ROLES
 
 CODEC = DiscCodec(stride=2)
-TINY = HourglassConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
 PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
 FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
 STRAIGHT = PlaneSettings(shape=(96, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0)
-TASK = DiscTask(PLANES, CODEC)
 VERTEBRA, DISC, CANAL = 1, 2, 3
 
 

@@ -14,14 +14,7 @@ from sct_deepspine.training.roles import ROLES, DiscTask
 CODEC = DiscCodec(stride=2)
 TINY = HourglassConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)
 PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
-FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
-STRAIGHT = PlaneSettings(shape=(96, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0)
 TASK = DiscTask(PLANES, CODEC)
-VERTEBRA, DISC, CANAL = 1, 2, 3
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
 
 
 def planes_of(scan, settings=PLANES, **options):

@@ -1,0 +1,228 @@
+"""What a person says of the discs: labels of another scan, or the automatic labels edited by hand.
+
+What was edited is told by comparison with the automatic labels, voxel by voxel: a label that lies where a
+disc was put automatically is that disc, whatever its value; a label that lies elsewhere is a disc that was
+moved, or added. What a person set stays, what they removed stays away, what they renamed renumbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import center_of_mass, label
+from scipy.spatial.distance import cdist
+
+from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, disc_name
+from sct_deepspine.errors import AnchorError
+from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.io.images import ImageLike, read_volume
+from sct_deepspine.labels import DiscLabels
+
+__all__ = ["Corrections", "compare_labels", "labels_in_view", "read_labelled_points"]
+
+LabelledPoint = tuple[int, FloatArray]
+
+NOT_LEVELS = (49, 50, 60)
+"""SCT's values of the pontomedullary groove and junction and of the conus: no levels, passed over."""
+
+MOST_LABELS = 40
+"""A file with more labels than this is no file of disc labels."""
+
+LEAST_COPIED = 3
+COPIED_SHARE = 0.5
+"""A file is an edited copy if so many of its labels, and this share, are automatic ones."""
+
+MOVED_MM = 2.0
+"""A label this far from where a disc was put automatically has been moved; or a voxel's diagonal."""
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What was edited.
+
+    Parameters
+    ----------
+    shift
+        Levels by which all values were renumbered.
+    tips
+        New value → world point of discs that were moved or added.
+    removed
+        New values of discs that were removed.
+    """
+
+    shift: int = 0
+    tips: dict[int, FloatArray] = field(default_factory=dict)
+    removed: frozenset[int] = frozenset()
+
+    def apply(self, labels: DiscLabels) -> DiscLabels:
+        """Return the automatic labels as they were edited."""
+        edited = labels.shifted(self.shift).without(self.removed).with_tips(self.tips)
+        if not edited.discs:
+            raise AnchorError("every label was removed or renamed out of the spine; nothing is left to write")
+        values = edited.values
+        gaps = sorted(set(range(int(values[0]), int(values[-1]))) - set(values.tolist()))
+        notes = [f"{disc_name(v)} was removed; the registration needs labels without a gap" for v in gaps]
+        confidence = 1.0 if self.shift else labels.level_confidence
+        return replace(edited, level_confidence=confidence, warnings=(*labels.warnings, *notes))
+
+
+def read_labelled_points(source: ImageLike) -> list[LabelledPoint]:
+    """Read labels: a label image, or the CSV or 3D Slicer markups that this package writes.
+
+    Returns
+    -------
+    list
+        Value and ``(3,)`` world point of each connected group of voxels, or of each line.
+
+    Raises
+    ------
+    ImageError
+        If it can't be read.
+    AnchorError
+        If it holds no label, too many, or one that is no level.
+    """
+    name = os.fspath(source).lower() if isinstance(source, (str, os.PathLike)) else ""
+    if name.endswith(".csv"):
+        points = _read_table(Path(source))
+    elif name.endswith(".mrk.json"):
+        points = _read_markups(Path(source))
+    else:
+        points = _read_image(source)
+    points = [(value, point) for value, point in points if value not in NOT_LEVELS]
+    if not points:
+        raise AnchorError("the labels to start from hold no disc")
+    strange = sorted({value for value, _ in points if not FIRST_VALUE <= value <= LAST_VALUE})
+    if strange:
+        raise AnchorError(
+            f"the labels to start from hold the value {strange[0]}; discs are {FIRST_VALUE} to {LAST_VALUE}"
+        )
+    return points
+
+
+def _read_image(source: ImageLike) -> list[LabelledPoint]:
+    volume = read_volume(source)
+    labels = np.round(volume.data).astype(np.int64)
+    values = np.unique(labels[labels > 0])
+    if len(values) > MOST_LABELS:
+        raise AnchorError(
+            f"the labels to start from hold {len(values)} values; is it an image of disc labels?"
+        )
+    points: list[LabelledPoint] = []
+    for value in values:
+        groups, count = label(labels == value, structure=np.ones((3, 3, 3)))
+        if len(points) + count > MOST_LABELS:
+            raise AnchorError(
+                f"the labels to start from are more than {MOST_LABELS}; is it an image of disc labels?"
+            )
+        centres = np.array(center_of_mass(groups > 0, groups, range(1, count + 1)))
+        points += [(int(value), point) for point in volume.grid.world_from_voxel(centres)]
+    return points
+
+
+def _read_table(path: Path) -> list[LabelledPoint]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [(int(row["value"]), np.array([float(row[f"{axis}_mm"]) for axis in "xyz"])) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise AnchorError(f"{path} is no table of discs with value, x_mm, y_mm and z_mm ({error})") from error
+
+
+def _read_markups(path: Path) -> list[LabelledPoint]:
+    names = {disc_name(value): value for value in range(FIRST_VALUE, LAST_VALUE + 1)}
+    try:
+        (markups,) = json.loads(path.read_text(encoding="utf-8"))["markups"]
+        flip = {"LPS": (-1, -1, 1), "RAS": (1, 1, 1)}[markups["coordinateSystem"]]
+        return [
+            (names[point["label"]], np.array(point["position"], dtype=np.float64) * flip)
+            for point in markups["controlPoints"]
+        ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise AnchorError(
+            f"{path} is no 3D Slicer point list whose labels are names of discs ({error})"
+        ) from error
+
+
+def labels_in_view(points: list[LabelledPoint], grid: Grid) -> tuple[dict[int, FloatArray], tuple[str, ...]]:
+    """Take labels of another scan as anchors: those that lie in an image, and a note about the others.
+
+    Raises
+    ------
+    AnchorError
+        If none lies in the image, or one value is at two places.
+    """
+    inside = grid.contains_voxel(grid.voxel_from_world(np.array([point for _, point in points])))
+    anchors: dict[int, FloatArray] = {}
+    for (value, point), is_inside in zip(points, inside, strict=True):
+        if is_inside and value in anchors:
+            raise AnchorError(f"the labels to start from have {value} at two places; which one is it?")
+        if is_inside:
+            anchors[value] = point
+    if not anchors:
+        raise AnchorError(
+            "none of the labels to start from lies in the image; do the two scans belong together?"
+        )
+    skipped = sorted({value for value, _ in points} - anchors.keys())
+    names = ", ".join(disc_name(value) for value in skipped)
+    return anchors, ((f"out of view and passed over: {names}",) if skipped else ())
+
+
+def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm: float) -> Corrections | None:
+    """Tell how labels were edited, or None if they are no edited copy of the automatic ones.
+
+    Parameters
+    ----------
+    points
+        From :func:`read_labelled_points`.
+    automatic
+        The labels that are written if nobody corrects them.
+    voxel_mm
+        Diagonal of a voxel of the file.
+
+    Raises
+    ------
+    AnchorError
+        If what was edited can be understood in more than one way.
+    """
+    distance = cdist([point for _, point in points], automatic.points_world)
+    source = np.where(distance.min(axis=1) <= max(MOVED_MM, voxel_mm), distance.argmin(axis=1), -1)
+    copied = {int(n): value for n, (value, _) in zip(source, points, strict=True) if n >= 0}
+    if len(copied) < max(LEAST_COPIED, COPIED_SHARE * len(points)):
+        return None
+    before = automatic.values.tolist()
+    shifts = {value - before[n] for n, value in copied.items()} - {0}
+    if len(shifts) > 1:
+        raise AnchorError(
+            f"labels were renamed by {' and '.join(f'{s:+d}' for s in sorted(shifts))} levels; "
+            "rename one, and the others follow"
+        )
+    shift = shifts.pop() if shifts else 0
+    all_renamed = all(value != before[n] for n, value in copied.items())
+    gone = {before[n] for n in range(len(before)) if n not in copied}
+    tips: dict[int, FloatArray] = {}
+    for n, (value, point) in zip(source, points, strict=True):
+        if n >= 0:
+            continue
+        new = _new_value(value, gone, shift, all_renamed)
+        if new in tips or (new - shift in before and new - shift not in gone):
+            raise AnchorError(f"the labels to start from have {value} at two places; which one is it?")
+        tips[new] = point
+    return Corrections(shift, tips, frozenset(old + shift for old in gone) - tips.keys())
+
+
+def _new_value(value: int, gone: set[int], shift: int, all_renamed: bool) -> int:
+    """Return the value after renumbering of a label that lies where no disc was put automatically."""
+    if all_renamed or not shift:
+        return value
+    was_moved, was_moved_and_renamed = value in gone, value - shift in gone
+    if was_moved and was_moved_and_renamed:
+        raise AnchorError(
+            f"the label {value} was moved while others were renamed, and may be either of two discs; "
+            "do one after the other"
+        )
+    return value if was_moved_and_renamed and not was_moved else value + shift

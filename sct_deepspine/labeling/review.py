@@ -1,0 +1,127 @@
+"""What a person should look at: doubts about the levels, odd spacings, anchors that the image contradicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM, disc_name
+from sct_deepspine.errors import AnchorError
+from sct_deepspine.labeling.levels import LevelAssignment
+from sct_deepspine.labels import Disc
+
+__all__ = ["UNCERTAIN", "check_anchors", "find_warnings"]
+
+UNCERTAIN = 0.5
+"""Below this confidence the labels come with a request for an anchor."""
+
+ODD_SPACING = 1.5
+"""A distance this many times larger or smaller than expected is pointed out."""
+
+SURE = 0.8
+"""From this confidence on, an anchor that says something else is contradicted."""
+
+LEAST_KEPT = 0.6
+"""Share of the discs found without anchors that must be labelled with them."""
+
+CONTRADICTED = 0.5
+"""Confidence of levels that an anchor and the image tell differently."""
+
+
+def find_warnings(
+    discs: tuple[Disc, ...], assignment: LevelAssignment, *, view: str, anchored: bool
+) -> tuple[str, ...]:
+    """Return sentences about what a person should look at."""
+    out = []
+    if not anchored and (view != "landmark" or assignment.level_confidence < UNCERTAIN):
+        out.append(_level_doubt(discs, assignment, view))
+    out += _odd_spacings(discs)
+    filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
+    if filled:
+        out.append(f"not seen, placed between its neighbours: {', '.join(filled)}")
+    return tuple(out)
+
+
+def _level_doubt(discs: tuple[Disc, ...], assignment: LevelAssignment, view: str) -> str:
+    why = "the levels are uncertain" if view == "landmark" else "neither the dens nor S1/S2 is in view"
+    text = f"{why}: the probability that every level is right is {assignment.level_confidence:.2f}"
+    if assignment.runner_up_shift:
+        text += f", and the next likely levels are shifted by {assignment.runner_up_shift:+d}"
+    elif view != "landmark":
+        text += ", and all may be shifted by -1 or +1"
+    middle = discs[len(discs) // 2].name
+    return (
+        text + f"; give the level of one disc, such as the one labelled {middle}, or labels of another scan"
+    )
+
+
+def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:
+    """Tell which neighbours are oddly far apart or near, for this person's size."""
+    pairs = list(pairwise(discs))
+    distances = [float(np.linalg.norm(upper.point_world - lower.point_world)) for upper, lower in pairs]
+    expected = [EXPECTED_SPACING_MM[upper.value] for upper, _ in pairs]
+    ratios = [distance / usual for distance, usual in zip(distances, expected, strict=True)]
+    return [
+        f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio / np.median(ratios):.1f} times "
+        "the expected; look for a missed disc or an extra, missing or fused vertebra"
+        for (upper, lower), distance, ratio in zip(pairs, distances, ratios, strict=True)
+        if not 1 / ODD_SPACING < ratio / np.median(ratios) < ODD_SPACING
+    ]
+
+
+def check_anchors(
+    assignment: LevelAssignment, free: LevelAssignment, clamped: Mapping[int, int]
+) -> tuple[float, tuple[str, ...]]:
+    """Compare an assignment that holds anchors with the one that the image gives without them.
+
+    Parameters
+    ----------
+    assignment, free
+        With the anchors and without.
+    clamped
+        Candidate index → value of each anchor.
+
+    Returns
+    -------
+    confidence
+        Of the levels with the anchors.
+    warnings
+        Sentences about anchors that the image contradicts.
+
+    Raises
+    ------
+    AnchorError
+        If most of the discs can't be labelled with the anchors.
+    """
+    if len(assignment.values) < LEAST_KEPT * len(free.values):
+        told = ", ".join(f"{value} ({disc_name(value)})" for value in clamped.values())
+        raise AnchorError(
+            f"the anchor {told} does not fit the image: with it {len(assignment.values)} of "
+            f"{len(free.values)} discs can be labelled, without it {_span(free)}; is it at the right place?"
+        )
+    seen = dict(zip(free.indices.tolist(), free.values.tolist(), strict=True))
+    shifts = {value: value - seen[k] for k, value in sorted(clamped.items()) if k in seen}
+    for (upper, one), (lower, other) in pairwise(shifts.items()):
+        if one != other:
+            found, meant = (lower - other) - (upper - one) - 1, lower - upper - 1
+            return CONTRADICTED, (
+                f"between the anchors {upper} ({disc_name(upper)}) and {lower} ({disc_name(lower)}) "
+                f"{found} discs are seen, {meant} are expected; a vertebra may be extra or missing, and the "
+                "values between the two are uncertain",
+            )
+    wrong = {value: shift for value, shift in shifts.items() if shift}
+    if wrong and free.level_confidence >= SURE:
+        value, shift = next(iter(wrong.items()))
+        return CONTRADICTED, (
+            f"the anchor {value} ({disc_name(value)}) contradicts the image: without it this disc is "
+            f"{value - shift} ({disc_name(value - shift)}), with probability {free.level_confidence:.2f}, "
+            f"and the discs are {_span(free)}",
+        )
+    return assignment.level_confidence, ()
+
+
+def _span(assignment: LevelAssignment) -> str:
+    first, last = int(assignment.values[0]), int(assignment.values[-1])
+    return f"{disc_name(first)} to {disc_name(last)}"

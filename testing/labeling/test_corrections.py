@@ -1,0 +1,194 @@
+"""What a person edited is what comes out: by hand-made cases, and by random edits."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sct_deepspine.errors import AnchorError
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.labeling.corrections import (
+    Corrections,
+    compare_labels,
+    labels_in_view,
+    read_labelled_points,
+)
+from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.reporting.exports import markups
+
+GRID = Grid((31, 61, 241), np.eye(4))
+
+
+def labels_of(values):
+    discs = tuple(
+        Disc(v, np.array([15.0, 30.0, 230.0 - 17.0 * n]), 0.9) for n, v in enumerate(sorted(values))
+    )
+    return DiscLabels(discs, GRID, 0.9)
+
+
+def points_of(labels):
+    return {disc.value: disc.point_world for disc in labels.discs}
+
+
+def edited(labels, points):
+    corrections = compare_labels(list(points), labels, voxel_mm=1.7)
+    assert corrections is not None
+    return points_of(corrections.apply(labels))
+
+
+NECK = labels_of(range(3, 13))
+
+
+def test_an_unedited_copy_changes_nothing():
+    assert compare_labels(list(points_of(NECK).items()), NECK, 1.7) == Corrections()
+
+
+@pytest.mark.parametrize("far", [(0, 0, 14), (0, 0, -20), (0, 14, 0), (0, -30, 0), (12, 9, 40)])
+def test_a_disc_stays_where_it_was_moved_however_far(far):
+    points = points_of(NECK)
+    points[7] = points[7] + far
+    after = edited(NECK, points.items())
+    assert list(after) == list(range(3, 13))
+    np.testing.assert_allclose(after[7], points[7])
+
+
+def test_renamed_and_removed_in_one_edit():
+    renamed = {v + 1: p for v, p in points_of(NECK).items()}
+    without_first = {v: p for v, p in renamed.items() if v != 4}
+    assert list(edited(NECK, without_first.items())) == list(range(5, 14))
+    without_second = {v: p for v, p in renamed.items() if v != 5}
+    assert list(edited(NECK, without_second.items())) == [4, *range(6, 14)]
+
+
+def test_a_disc_removed_in_between_stays_away_and_the_gap_is_pointed_out():
+    points = {v: p for v, p in points_of(NECK).items() if v != 6}
+    labels = compare_labels(list(points.items()), NECK, 1.7).apply(NECK)
+    assert labels.values.tolist() == [3, 4, 5, 7, 8, 9, 10, 11, 12]
+    assert any("C5/C6 was removed" in warning for warning in labels.warnings)
+    assert labels.for_template().values.tolist() == [7, 8, 9, 10, 11, 12]  # the longest run without a gap
+
+
+def test_one_renamed_disc_renumbers_the_others():
+    points = [(7 if v == 6 else v, p) for v, p in points_of(NECK).items()]
+    assert list(edited(NECK, points)) == list(range(4, 14))
+
+
+def test_a_disc_can_be_added():
+    points = points_of(NECK) | {13: np.array([15.0, 30.0, 60.0])}
+    assert list(edited(NECK, points.items())) == list(range(3, 14))
+
+
+def rename_two(points):
+    return [(12 if v in (5, 7) else v, p) for v, p in points.items()]
+
+
+def use_a_value_twice(points):
+    return [*points.items(), (5, np.array([15.0, 50.0, 10.0]))]
+
+
+def move_one_and_rename_another(points):
+    """Rename C2/C3 to 4, remove 4, and put 5 elsewhere: it may be the old 5 or the old 4."""
+    far = points[5] + np.array([0, 25, 0])
+    kept = [(v, p) for v, p in points.items() if v > 5]
+    return [(4, points[3]), (5, far), *kept]
+
+
+@pytest.mark.parametrize(
+    ("edit", "match"),
+    [
+        (rename_two, r"renamed by \+5 and \+7"),
+        (use_a_value_twice, "5 at two places"),
+        (move_one_and_rename_another, "do one after the other"),
+    ],
+)
+def test_what_can_be_understood_in_two_ways_is_refused(edit, match):
+    with pytest.raises(AnchorError, match=match):
+        compare_labels(edit(points_of(NECK)), NECK, 1.7)
+
+
+def test_labels_of_another_scan_are_no_edited_copy():
+    points = [(v, p + np.array([0, 3, 5])) for v, p in points_of(NECK).items()]
+    assert compare_labels(points, NECK, 1.7) is None
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.data())
+def test_whatever_was_edited_comes_out(data):
+    """Random edits: renumber all, move, remove and add some; the result is what the file says."""
+    shift = data.draw(st.integers(-2, 3))
+    values = list(range(5, 15))
+    automatic = labels_of(values)
+    file = {v + shift: p for v, p in points_of(automatic).items()}
+    moved = data.draw(st.lists(st.sampled_from(sorted(file)), max_size=3, unique=True))
+    left = [v for v in sorted(file) if v not in moved]
+    removed = data.draw(st.lists(st.sampled_from(left), max_size=2, unique=True))
+    for number, value in enumerate(moved):
+        file[value] = file[value] + np.array([0, 12.0 + 5 * number, data.draw(st.integers(-8, 8))])
+    for value in removed:
+        del file[value]
+    if data.draw(st.booleans()):
+        file[max(values) + shift + 1] = np.array([15.0, 30.0, 40.0])
+    after = edited(automatic, file.items())
+    assert after.keys() == file.keys()
+    for value, point in file.items():
+        np.testing.assert_allclose(after[value], point)
+
+
+# Where labels come from
+
+
+def test_labels_come_back_from_csv_and_from_slicer(tmp_path):
+    (tmp_path / "discs.csv").write_text(NECK.to_csv(), encoding="utf-8")
+    (tmp_path / "discs.mrk.json").write_text(markups(NECK), encoding="utf-8")
+    for name in ("discs.csv", "discs.mrk.json"):
+        points = dict(read_labelled_points(tmp_path / name))
+        assert list(points) == list(range(3, 13))
+        for value, point in points_of(NECK).items():
+            np.testing.assert_allclose(points[value], point, atol=1e-3)
+
+
+def test_landmarks_of_the_brain_stem_and_the_conus_are_passed_over():
+    data = np.zeros((9, 9, 40), np.uint8)
+    data[4, 4, [5, 12, 20, 30]] = 60, 5, 4, 49
+    assert sorted(value for value, _ in read_labelled_points((data, np.eye(4)))) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (np.arange(27000, dtype=np.int16).reshape(30, 30, 30), "26999 values; is it an image of disc labels"),
+        (np.random.default_rng(0).integers(0, 2, (30, 30, 30)) * (np.indices((30,) * 3).sum(0) % 3 == 0),
+         "more than 40"),
+        (np.pad(np.full((1, 1, 1), 77), 3), "value 77; discs are 1 to 26"),
+    ],
+    ids=["grey image", "speckle", "no level"],
+)  # fmt: skip
+def test_what_is_no_label_image_is_refused_at_once(data, match):
+    with pytest.raises(AnchorError, match=match):
+        read_labelled_points((data, np.eye(4)))
+
+
+@pytest.mark.parametrize("text", ["value,name\n3,C2/C3\n", '{"markups": []}', "\x00"])
+def test_a_broken_table_or_point_list_is_refused(text, tmp_path):
+    for name in ("x.csv", "x.mrk.json"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(AnchorError) as error:
+            read_labelled_points(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(AnchorError):
+        read_labelled_points(tmp_path / "lost.csv")
+
+
+def test_what_lies_out_of_view_is_passed_over_with_a_note():
+    points = [(3, np.array([15.0, 30.0, 400.0])), (9, np.array([15.0, 30.0, 100.0]))]
+    anchors, notes = labels_in_view(points, GRID)
+    assert list(anchors) == [9]
+    assert notes == ("out of view and passed over: C2/C3",)
+    with pytest.raises(AnchorError, match="belong together"):
+        labels_in_view(points[:1], GRID)
+
+
+def test_the_json_of_markups_names_its_frame():
+    assert json.loads(markups(NECK))["markups"][0]["coordinateSystem"] == "LPS"

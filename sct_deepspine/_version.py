@@ -1,3 +1,3 @@
-"""The version, where the package and its metadata both read it."""
+"""The version, once."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"

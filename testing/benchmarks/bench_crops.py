@@ -2,9 +2,9 @@
 
     python testing/benchmarks/bench_crops.py FOLDER [-weights FILE] [-o CSV] [-png FILE] [-step MM]
 
-FOLDER holds labelled scans. Each is cut from its upper end and from its lower end until three discs are left, and
-labelled from the image alone. A cut is right if no disc bears another's value. Doubtful is what is said with 0.8
-or less.
+FOLDER holds labelled scans. Each is cut from its upper end and from its lower end until three discs are left,
+and labelled from the image alone. A cut is right if no disc bears another's value. What is said with 0.8 or less
+is doubtful.
 """
 
 from __future__ import annotations
@@ -114,22 +114,19 @@ def label_cut(scan, view, truth, end, cut_mm, model, edges) -> Cut:
 
 def report(cuts: list[Cut]) -> None:
     """Print a line per scan and end, and one for all."""
-    print(
-        f"{'scan':<24} {'cut':<6} {'cuts':>4} {'right':>5} {'wrong':>5} {'wrong and sure':>14} {'highest wrong':>13}"
-    )
+    titles = f"{'cuts':>4} {'right':>5} {'wrong':>5} {'wrong and sure':>14} {'highest wrong':>13}"
+    print(f"{'scan':<24} {'cut':<6} {titles}")
     for key in [*dict.fromkeys((cut.scan, cut.end) for cut in cuts), ("all", "")]:
         own = [cut for cut in cuts if key[0] == "all" or (cut.scan, cut.end) == key]
         wrong = [cut.confidence for cut in own if not cut.right]
         sure = sum(confidence > SURE for confidence in wrong)
         highest = f"{max(wrong):13.2f}" if wrong else f"{'-':>13}"
-        print(
-            f"{key[0]:<24} {key[1]:<6} {len(own):>4} {len(own) - len(wrong):>5} {len(wrong):>5} {sure:>14} {highest}"
-        )
+        figures = f"{len(own):>4} {len(own) - len(wrong):>5} {len(wrong):>5} {sure:>14} {highest}"
+        print(f"{key[0]:<24} {key[1]:<6} {figures}")
     for view in dict.fromkeys(cut.view for cut in cuts):
         own = [cut for cut in cuts if cut.view == view]
-        print(
-            f"view {view or 'none found':<12} {len(own):>4} cuts, {np.mean([cut.right for cut in own]):6.1%} right"
-        )
+        share = np.mean([cut.right for cut in own])
+        print(f"view {view or 'none found':<12} {len(own):>4} cuts, {share:6.1%} right")
     said = [cut for cut in cuts if cut.confidence >= 0.9]
     if said:
         print(
@@ -147,9 +144,8 @@ def draw(cuts: list[Cut], path: str) -> None:
     for axes, end in zip(figure.subplots(2, 1, sharex=True), ("above", "below"), strict=True):
         for right, colour, name in ((True, "tab:green", "levels right"), (False, "tab:red", "levels wrong")):
             own = [cut for cut in cuts if cut.end == end and cut.right == right]
-            axes.plot(
-                [c.cut_mm for c in own], [c.confidence for c in own], ".", color=colour, ms=9, label=name
-            )
+            where, said = [c.cut_mm for c in own], [c.confidence for c in own]
+            axes.plot(where, said, ".", color=colour, ms=9, label=name)
         axes.axhline(SURE, color="grey", lw=1)
         axes.set_title(f"cut from {end}", fontsize=13)
         axes.set_ylabel("confidence", fontsize=12)

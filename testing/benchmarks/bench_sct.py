@@ -106,8 +106,12 @@ def timed(line: list[str], place: Path) -> float | None:
 
 
 def run_ours(image: Path, place: Path) -> dict[int, np.ndarray] | None:
-    script = Path(__file__).parents[2] / "bin" / "sct_deepspine_label"
-    if timed([sys.executable, str(script), "-i", str(image), "-v", "0"], place) is None:
+    if (
+        timed(
+            [str(Path(sys.executable).with_name("sct_deepspine_label")), "-i", str(image), "-v", "0"], place
+        )
+        is None
+    ):
         return None
     (sidecar,) = place.glob("*_discs.json")
     discs = json.loads(sidecar.read_text(encoding="utf-8"))["discs"]

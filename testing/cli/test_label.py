@@ -27,7 +27,7 @@ from sct_deepspine.models.weights import TrainedNetwork
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.export import save_weights
 
-SCRIPT = Path(__file__).parents[2] / "bin" / "sct_deepspine_label"
+SCRIPT = "import sys; from sct_deepspine.cli.label import main; sys.exit(main())"
 PIXDIM_BYTE, SFORM_CODE_BYTE, SROW_BYTE = 76, 254, 280
 
 
@@ -441,7 +441,7 @@ def test_an_attention_map_that_does_not_exist_is_refused(label, here, tmp_path, 
 
 def test_the_script_fails_with_one_line_and_no_traceback(here):
     done = subprocess.run(
-        [sys.executable, SCRIPT, "-i", "lost.nii.gz"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT, "-i", "lost.nii.gz"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert done.stdout == ""

@@ -3,8 +3,8 @@
     python testing/benchmarks/bench_crops.py FOLDER [-weights FILE] [-o CSV] [-png FILE] [-step MM]
 
 FOLDER holds labelled scans. Each is cut from its upper end and from its lower end until three discs are left,
-and labelled from the image alone. A cut is right if no disc bears another's value. What is said with 0.8 or less
-is doubtful.
+and labelled from the image alone. A cut is right if no disc has the value of another. A confidence of 0.8 or
+less is doubtful.
 """
 
 from __future__ import annotations

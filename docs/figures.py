@@ -28,9 +28,7 @@ from sct_deepspine.reporting.figures import (
     draw_heat,
     draw_image,
     draw_labels,
-    draw_pair,
     new_figure,
-    pair_width_in,
     spine_window,
 )
 from sct_deepspine.simulation.composite import make_composite
@@ -48,18 +46,18 @@ DPI = 130
 
 
 def draw_front(path, scans):
-    """Draw the discs and the heat map of a cervical and of a lumbar scan."""
-    pairs, height = [], 6.0
-    for name in FRONT:
+    """Draw the discs over the heat map of a cervical and of a lumbar scan."""
+    height = 5.4
+    figure = new_figure(9.2, height, dark=True)
+    for axes, name in zip(figure.subplots(1, 2), FRONT, strict=True):
         scan = next(scan for scan in scans if scan.name.startswith(name))
         labels = label_discs(scan.volume, return_maps=True)
-        pairs.append((sharpened(labels.prediction, scan), labels))
-    widths = [pair_width_in(prediction, labels, height) for prediction, labels in pairs]
-    figure = new_figure(sum(widths), height, dark=True)
-    parts = figure.subfigures(1, 2, width_ratios=widths)
-    for part, (prediction, labels) in zip(parts, pairs, strict=True):
-        part.set_facecolor("black")
-        draw_pair(part, prediction, labels, height_in=height)
+        prediction = sharpened(labels.prediction, scan)
+        rows = prediction.plane.shape[0]
+        draw_image(axes, prediction)
+        draw_heat(axes, prediction)
+        draw_labels(axes, prediction, labels, rows_per_inch=rows / height)
+        axes.set_ylim(rows - 0.5, -0.5)
     figure.savefig(path, dpi=DPI, facecolor="black")
 
 

@@ -116,6 +116,8 @@ def draw_labels(
     places = prediction.plane.pixel_from_world(labels.points_world)
     rows = _apart(places[:, 0], LINE_IN * rows_per_inch)
     gap = 0.08 * rows_per_inch
+    end = last + NAMES_IN * rows_per_inch
+    axes.axvspan(last, end, color="black")
     for disc, (row, column), text_row in zip(labels.discs, places, rows, strict=True):
         colour = PLACED if disc.interpolated else SEEN
         axes.plot(column, row, "o", ms=6, mfc="none", mec=colour, mew=1.5)
@@ -127,7 +129,7 @@ def draw_labels(
         ((row, column),) = prediction.plane.pixel_from_world(tip[None])
         axes.plot(column, row, "+", ms=9, color=TRUE, mew=1.5)
         axes.text(column - gap, row, str(value), color=TRUE, fontsize=FONT, ha="right", va="center")
-    axes.set_xlim(first, last + NAMES_IN * rows_per_inch)
+    axes.set_xlim(first, end)
 
 
 def draw_pair(figure: Figure, prediction: PlanePrediction, labels: DiscLabels, *, height_in: float) -> None:

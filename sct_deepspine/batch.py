@@ -12,6 +12,7 @@ import io
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -26,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from sct_deepspine._version import __version__
 from sct_deepspine.errors import DeepSpineError, ImageError
 from sct_deepspine.io.bids import DERIVATIVE, ScanFile
-from sct_deepspine.io.files import make_folder, write_text
-from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, write_results
+from sct_deepspine.io.files import make_folder, plain_cell, write_text
+from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, remove_results, write_results
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel
@@ -39,6 +40,8 @@ ENTRIES = Path("sourcedata") / "pictures"
 """Where the pictures of the overview are kept."""
 
 DONE, SKIPPED, CORRECTED, FAILED = "done", "skipped", "corrected", "failed"
+PARENT_CHECK_S = 2.0
+
 ATTEMPTS = 2
 """Times a scan may take its worker process down with it before it counts as failed."""
 
@@ -119,6 +122,8 @@ def label_scan(scan: ScanFile, options: BatchOptions, model: LabelingModel | Non
         sidecar = _label(scan, options, fingerprint, name, model)
         return _row(name, DONE, sidecar, time.perf_counter() - started)
     except DeepSpineError as error:
+        with suppress(OSError):
+            remove_results(_sidecar(_target(scan, options)))  # what an earlier run found is no longer true
         return _failed(name, options, str(error), started)
     except Exception as error:  # one scan never stops the rest, whatever it is
         text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
@@ -136,7 +141,7 @@ def _model(weights: str | None, device: str | None) -> LabelingModel:
 def _failed(name: str, options: BatchOptions, error: str, started: float) -> Row:
     from sct_deepspine.reporting.html import failed_entry
 
-    with suppress(DeepSpineError):
+    with suppress(DeepSpineError, OSError):
         _keep_entry(options, name, failed_entry(name, error).to_json())
     return Row(name, FAILED, seconds=round(time.perf_counter() - started, 2), error=error)
 
@@ -328,6 +333,14 @@ def _start_worker(threads: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow_parent(parent: int) -> None:
+    """End this process when its parent has ended, however that came about."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -376,13 +389,16 @@ def write_overview(rows: Sequence[Row], options: BatchOptions) -> list[Path]:
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: row.scan))
+    writer.writerows(
+        {name: plain_cell(value) for name, value in asdict(row).items()}
+        for row in sorted(rows, key=lambda row: row.scan)
+    )
     summary, page = options.derivatives / "summary.csv", options.derivatives / "index.html"
     write_text(summary, text.getvalue())
     entries = []
     for row in rows:
-        kept = options.derivatives / ENTRIES / f"{row.scan}.json"
-        if kept.is_file():
+        with suppress(OSError, ValueError, KeyError, TypeError):  # an entry that is broken is made anew
+            kept = options.derivatives / ENTRIES / f"{row.scan}.json"
             entries.append(Entry.from_json(kept.read_text(encoding="utf-8")))
     write_page(page, entries, title=f"Disc labels of {len(rows)} scans")
     return [summary, page]

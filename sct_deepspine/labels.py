@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine._version import __version__
 from sct_deepspine.anatomy import DISC_VALUES, FIRST_VALUE, TEMPLATE_LAST_VALUE, disc_name
-from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.errors import DeepSpineError, OutputError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.spacing import extrapolate_superior
 from sct_deepspine.geometry.volume import Volume
@@ -212,6 +212,8 @@ class DiscLabels:
         OutputError
             If it can't be written there.
         """
+        if not str(path).endswith((".nii", ".nii.gz")):
+            raise OutputError(f"labels are written as .nii or .nii.gz, not to {path}")
         image = image_like(None, self.to_array(), self.grid) if self._has_no_file_format else self.to_image()
         with written_whole(path) as partial:
             if is_sct_image(image):

@@ -41,6 +41,7 @@ def paint_truth(scan: LabelledScan, *, discs: bool = True, canal: bool = True) -
         soft = np.clip((BAR_RADIUS_MM - np.hypot(y - tip[1], z - tip[2])) / 1.5 + 0.5, 0, 1)
         grey = np.maximum(grey, soft * (FIRST_GREY + (LAST_GREY - FIRST_GREY) * (value - 3) / 22))
     grey[(before > BAND_MM[0]) & (before < BAND_MM[1])] = BAND_GREY
+    grey += 1e-3 * (z - z.min()) / np.ptp(z)  # a scan has many grey values
     return Volume(grey.astype(np.float32), grid)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -42,9 +43,9 @@ class _Twin(argparse.ArgumentParser):
         self.misc_arggroup = self.add_argument_group("MISC ARGUMENTS")
 
     def error(self, message: str) -> NoReturn:
-        """Print the help and what is wrong; exit with 2."""
-        self.print_help(sys.stderr)
-        self.exit(USAGE_ERROR, f"\n{self.prog}: error: {message}\n\n")
+        """Print the usage and what is wrong; exit with 2."""
+        self.print_usage(sys.stderr)
+        self.exit(USAGE_ERROR, f"{self.prog}: error: {message}\n")
 
     def add_common_args(self) -> None:
         """Add -h and -v."""
@@ -78,8 +79,12 @@ class Arguments:
         self.misc = parser.misc_arggroup
         parser.add_common_args()
 
+    def group(self, title: str) -> Any:
+        """Add a group of options with a title of its own."""
+        return self.parser.add_argument_group(title.upper())
+
     def error(self, message: str) -> NoReturn:
-        """Print the help and what is wrong; exit with 2."""
+        """Print the usage and what is wrong; exit with 2."""
         self.parser.error(message)
         raise AssertionError("the parser has exited")
 
@@ -94,7 +99,7 @@ class Arguments:
 
 def add_networks(parser: Arguments) -> None:
     """Add the arguments that say which networks are run, and by what."""
-    add = parser.optional.add_argument
+    add = parser.group("networks").add_argument
     add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
     add(
         "-device",
@@ -110,15 +115,30 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
 
     if os.environ.get("SCT_PROGRESS_BAR", "").lower() == "off":
         os.environ["TQDM_DISABLE"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names that the terminal can't show are escaped
+            stream.reconfigure(errors="backslashreplace")
     level = (logging.ERROR, logging.WARNING, logging.DEBUG)[arguments.v]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("sct_deepspine").setLevel(level)
     in_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
     except DeepSpineError as error:
         print(f"ERROR: {error}", file=sys.stderr)
+        return FAILURE
+    except BrokenPipeError:
+        # Whoever read the output has enough. Nothing more is printed, not even at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except MemoryError:
+        print("ERROR: there is not enough memory; crop the image to the spine", file=sys.stderr)
+        return FAILURE
+    except OSError as error:
+        print(f"ERROR: {error.strerror or error}", file=sys.stderr)
         return FAILURE
     except KeyboardInterrupt as error:
         print("interrupted; nothing half-written was left", file=sys.stderr)

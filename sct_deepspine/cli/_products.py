@@ -131,12 +131,14 @@ class Products:
         if 0 < len(usable.discs) < len(labels.discs):
             writers[base.with_name(f"{base.name}_template.nii.gz")] = usable.save
         if asked.csv:
-            writers[base.with_name(f"{base.name}.csv")] = partial(_write_csv, labels)
+            writers[base.with_name(f"{base.name}.csv")] = partial(_write_text, labels.to_csv())
         if asked.slicer:
             writers[base.with_name(f"{base.name}.mrk.json")] = partial(exports.write_markups, labels)
         if asked.heatmaps and prediction is not None:
             path = base.with_name(f"{self.stem}_heatmaps.nii.gz")
             writers[path] = partial(exports.write_heatmaps, prediction)
+            text = exports.heatmap_volumes(prediction)
+            writers[base.with_name(f"{self.stem}_heatmaps.json")] = partial(_write_text, text)
         if asked.attention and prediction is not None:
             path = base.with_name(f"{self.stem}_attention.nii.gz")
             writers[path] = partial(exports.write_attention, prediction)
@@ -193,7 +195,8 @@ class Products:
             known = next((str(path) for path in self.written if path.name.endswith(ends)), discs)
             words = ["sct_register_to_template", "-i", image, "-s", asked.s or "SEG", "-ldisc", known]
             print(
-                f"\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n  {shlex.join(words)} -c t2"
+                "\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n"
+                f"  {shlex.join(words)} -c {asked.c}"
             )
 
     def _report_registration(self, done: Registration) -> None:
@@ -205,8 +208,8 @@ class Products:
         print(f"Next:\n  {shlex.join(words)}")
 
 
-def _write_csv(labels: DiscLabels, path: Path) -> None:
-    write_text(path, labels.to_csv())
+def _write_text(text: str, path: Path) -> None:
+    write_text(path, text)
 
 
 def _existing(folder: Path) -> Path:

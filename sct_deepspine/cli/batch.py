@@ -43,7 +43,7 @@ def get_parser() -> Arguments:
         default=[],
         help='Names to leave out. Example: "*axial*"',
     )
-    add("-contrast", metavar="C", nargs="+", default=[], help="Last words of names: T1w T2w …")
+    add("-contrast", metavar="C", nargs="+", default=[], help="BIDS suffixes to take: T1w T2w …")
     add("-jobs", type=int, default=1, metavar="N", help="Processes, which share the cores. Default: 1")
     add(
         "-scheduler",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sct_deepspine.cli._common import Arguments, add_networks, run
+from sct_deepspine.cli._common import FAILURE, Arguments, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.io.annotations import LabelledScan
@@ -102,7 +102,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         write_text(arguments.confidences, outcomes_csv(named))
     if arguments.reliability:
         write_reliability([j for _, result in named for j in result.outcomes], arguments.reliability)
-    return 0
+    return FAILURE if all(result.error for result in results) else 0
 
 
 def _composites(arguments: argparse.Namespace) -> Iterator[LabelledScan]:

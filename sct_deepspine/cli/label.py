@@ -30,53 +30,37 @@ Writes one voxel per disc at its posterior tip, with SCT's disc values (3 is C2/
 def get_parser() -> Arguments:
     """Return the parser of the command."""
     parser = Arguments(PROGRAM, DESCRIPTION)
-    mandatory = parser.mandatory.add_mutually_exclusive_group(required=True)
-    mandatory.add_argument("-i", metavar="IMAGE", help="Image (NIfTI, one 3-D volume). Example: t2.nii.gz")
-    mandatory.add_argument(
+    parser.mandatory.add_argument(
+        "-i", metavar="IMAGE", help="Image (NIfTI, one 3-D volume). Example: t2.nii.gz"
+    )
+    _add_input(parser)
+    _add_correction(parser)
+    _add_outputs(parser)
+    _add_quality_control(parser)
+    _add_registration(parser)
+    add_networks(parser)
+    parser.misc.add_argument(
         "-demo",
         action="store_true",
-        help="Make a synthetic scan, label it and show the error against its truth",
+        help="Instead of an image, make a synthetic scan, label it, and show the error against its truth",
     )
-    _add_inputs(parser)
-    _add_outputs(parser)
-    _add_registration(parser)
     parser.misc.add_argument(
         "-r", type=int, choices=(0, 1), default=1, help="Remove temporary files. Default: 1"
     )
     return parser
 
 
-def _add_inputs(parser: Arguments) -> None:
-    add = parser.optional.add_argument
-    add("-s", metavar="SEG", help="Spinal cord mask, on any grid; the centreline is then taken from it")
-    anchor = parser.optional.add_mutually_exclusive_group()
-    anchor.add_argument(
-        "-initdisc",
-        metavar="VALUE,Z",
-        help="A disc whose level is known, and its slice counted from the inferior end. The others follow. "
-        "Example: -initdisc 3,142 puts C2/C3 at slice 142",
+def _add_input(parser: Arguments) -> None:
+    group = parser.group("input")
+    group.add_argument(
+        "-s", metavar="SEG", help="Spinal cord mask, on any grid: the centreline is taken from it"
     )
-    anchor.add_argument(
-        "-initlabel",
-        metavar="FILE",
-        help="Discs whose level is known: labels of any scan of the session (what is out of view is passed "
-        "over), or the labels that this command wrote, corrected by hand: rename one and the others follow, "
-        "move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer markups",
-    )
-    parser.optional.add_argument(
-        "-min-confidence",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="Write nothing, and exit with 1, if the probability that every level is right is below this",
-    )
-    add_networks(parser)
-    straight = parser.optional.add_mutually_exclusive_group()
+    straight = group.add_mutually_exclusive_group()
     straight.add_argument(
         "-straight",
         choices=("auto", "sct", "off"),
         default="auto",
-        help="What the second look straightens the spine with: its own analytic space, "
+        help="What the fine stage straightens the spine with: its own analytic space, "
         "sct_straighten_spinalcord (needs -s), or nothing. Default: auto",
     )
     straight.add_argument(
@@ -84,36 +68,65 @@ def _add_inputs(parser: Arguments) -> None:
         metavar="DIR",
         help="Straighten with warp_curve2straight.nii.gz and warp_straight2curve.nii.gz of this folder",
     )
+    group.add_argument(
+        "-min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="Write nothing, and exit with 1, if the probability that every level is right is below this",
+    )
+
+
+def _add_correction(parser: Arguments) -> None:
+    anchor = parser.group("correction").add_mutually_exclusive_group()
+    anchor.add_argument(
+        "-initdisc",
+        metavar="VALUE,Z",
+        help="A disc whose level is known, and its slice counted from the inferior end. The others follow. "
+        "Example: -initdisc 3,142 puts C2/C3 at slice 142",
+    )
+    anchor.add_argument("-initz", metavar="Z,VALUE", help="The same as sct_label_vertebrae spells it")
+    anchor.add_argument(
+        "-initlabel",
+        metavar="FILE",
+        help="Discs whose level is known: labels of any scan of the session (what is out of view is passed "
+        "over), or the labels that this command wrote, corrected by hand: rename one and the others follow, "
+        "move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer markups",
+    )
 
 
 def _add_outputs(parser: Arguments) -> None:
-    add = parser.optional.add_argument
-    place = parser.optional.add_mutually_exclusive_group()
+    group = parser.group("outputs")
+    place = group.add_mutually_exclusive_group()
     place.add_argument("-o", metavar="FILE", help="Label image to write. Default: IMAGE_discs.nii.gz")
     place.add_argument("-ofolder", metavar="DIR", help="Folder to write to. Default: the current one")
     switches = {
-        "-overwrite": "Replace files that this command did not write, or that were edited since",
-        "-upper": "Also write C1/C2 (2) and the top of C1 (1), extrapolated",
+        "-upper": "Also write C1/C2 (2) and the top of C1 (1): where they were seen, else extrapolated",
         "-csv": "Also write the discs as CSV",
         "-slicer": "Also write the discs as 3D Slicer markups (.mrk.json)",
-        "-heatmaps": "Also write one heat map per disc (4-D NIfTI)",
+        "-heatmaps": "Also write one heat map per value (4-D NIfTI, with a JSON file that names the volumes)",
         "-attention": "Also write the network's attention map (NIfTI)",
+        "-overwrite": "Replace files that this command did not write, or that were edited since",
     }
     for name, text in switches.items():
-        add(name, type=int, choices=(0, 1), default=0, help=text)
-    add("-qc-png", metavar="FILE", help="Also write a picture of the discs and the heat maps")
+        group.add_argument(name, type=int, choices=(0, 1), default=0, help=text)
+
+
+def _add_quality_control(parser: Arguments) -> None:
+    add = parser.group("quality control").add_argument
+    add("-qc-png", metavar="FILE", help="Write a picture of the discs and the heat map")
     add(
         "-qc",
         metavar="DIR",
         help="Add an entry to the quality control report in this folder: SCT's own, or, where SCT is not "
-        "installed, a page (index.html) on which to look the scans over and rate them by keys",
+        "installed, a page (index.html) on which to review and rate the scans with keyboard shortcuts",
     )
     add("-qc-dataset", metavar="NAME", help="Name of the dataset in the report")
     add("-qc-subject", metavar="NAME", help="Name of the subject in the report")
 
 
 def _add_registration(parser: Arguments) -> None:
-    add = parser.optional.add_argument
+    add = parser.group("registration").add_argument
     add(
         "-register",
         type=int,
@@ -122,7 +135,7 @@ def _add_registration(parser: Arguments) -> None:
         help="Also run sct_register_to_template with these discs (needs -s and SCT); "
         "writes to IMAGE_reg beside the labels",
     )
-    add("-c", choices=("t1", "t2", "t2s"), default="t2", help="Contrast to register with. Default: t2")
+    add("-c", choices=("t1", "t2", "t2s"), help="Contrast to register with. Default: t2")
     add("-t", metavar="DIR", help="Template to register to. Default: SCT's PAM50")
     add("-param", metavar="STEPS", help="Steps of the registration, as sct_register_to_template takes them")
     add(
@@ -160,15 +173,42 @@ def main(
     arguments = parser.parse(argv)
     arguments.model, arguments.demo_scan = model, demo_scan
     arguments.words = [PROGRAM, *(sys.argv[1:] if argv is None else argv)]
-    if arguments.initdisc is not None:
-        try:
-            value, place = (int(word) for word in arguments.initdisc.split(","))
-        except ValueError:
-            parser.error(f"argument -initdisc: expected VALUE,Z such as 3,142, got {arguments.initdisc}")
-        arguments.initdisc = value, place
+    if bool(arguments.i) == arguments.demo:
+        parser.error(
+            "give an image with -i, or -demo" if not arguments.i else "-i and -demo exclude each other"
+        )
+    arguments.initdisc = _disc_and_slice(parser, arguments)
     if (arguments.register or arguments.straight == "sct") and not arguments.s:
         parser.error("-register 1 and -straight sct need the cord mask: give -s SEG")
+    _refuse_idle_options(parser, arguments)
+    arguments.c = arguments.c or "t2"
     return run(_demo if arguments.demo else _label, arguments)
+
+
+def _disc_and_slice(parser: Arguments, arguments: argparse.Namespace) -> tuple[int, int] | None:
+    """Return value and slice of -initdisc or -initz."""
+    for option, form in (("initdisc", "VALUE,Z such as 3,142"), ("initz", "Z,VALUE such as 142,3")):
+        given = getattr(arguments, option)
+        if given is None:
+            continue
+        try:
+            first, second = (int(word) for word in given.split(","))
+        except ValueError:
+            parser.error(f"argument -{option}: expected {form}, got {given}")
+        return (first, second) if option == "initdisc" else (second, first)
+    return None
+
+
+def _refuse_idle_options(parser: Arguments, arguments: argparse.Namespace) -> None:
+    """Refuse options that would do nothing without another one."""
+    idle = {
+        "register": ("t", "param", "n_labels"),
+        "qc": ("qc_dataset", "qc_subject"),
+    }
+    for needed, options in idle.items():
+        for option in options:
+            if getattr(arguments, option) is not None and not getattr(arguments, needed):
+                parser.error(f"-{option.replace('_', '-')} does nothing without -{needed}")
 
 
 def _label(arguments: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ Train one of the two networks on a folder of labelled scans (NAME.nii.gz with NA
 synthetic spines. "locate" looks at coarse planes of the whole view and tells levels; "refine" looks at
 fine planes of the straightened spine and tells where exactly a disc is.
 
-Writes to the folder given by -ofolder: config.json, log.csv, last.safetensors (to go on from),
+Writes to the folder given by -ofolder: config.json, log.csv, last.safetensors (to resume from),
 best.safetensors, validation_STEP.png, convergence.gif, and in the end weights.safetensors with its card,
 to be used by sct_deepspine_label -weights.
 """
@@ -83,7 +83,7 @@ def get_parser() -> Arguments:
         metavar="FILE",
         help="Weights whose other network goes into weights.safetensors",
     )
-    add("-resume", type=int, choices=(0, 1), default=0, help="Go on from last.safetensors")
+    add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors")
     add("-weights", metavar="FILE", help="Fine-tune: start from the network of this role in a weights file")
     add(
         "-phantoms",
@@ -95,7 +95,7 @@ def get_parser() -> Arguments:
         "-joined",
         type=int,
         metavar="N",
-        help="Whole spines joined of necks and lumbar spines of -i to train on as well. Default: 24",
+        help="Whole spines composed of cervical and lumbar scans of -i to train on as well. Default: 24",
     )
     add(
         "-config",
@@ -115,7 +115,7 @@ def get_parser() -> Arguments:
         help="Learning rate. Default: cosine",
     )
     add("-lr", type=float, default=1e-3, metavar="RATE", help="Learning rate at the start. Default: 0.001")
-    add("-batch", type=int, default=12, metavar="N", help="Planes a step. Default: 12")
+    add("-batch", type=int, default=12, metavar="N", help="Batch size. Default: 12")
     add("-steps", type=int, default=7000, metavar="N", help="Steps in all. Default: 7000")
     add("-evaluate-every", type=int, default=300, metavar="N", help="Steps between evaluations. Default: 300")
     add(
@@ -125,7 +125,7 @@ def get_parser() -> Arguments:
         metavar="M",
         help="Minutes between checkpoints. Default: 4",
     )
-    add("-workers", type=int, default=1, metavar="N", help="Processes that make planes. Default: 1")
+    add("-workers", type=int, default=1, metavar="N", help="Processes that make training data. Default: 1")
     add("-seed", type=int, default=0, metavar="N", help="Seed of everything random. Default: 0")
     add("-device", metavar="D", default="cpu", help="cpu, cuda, cuda:1, … Default: cpu")
     return parser
@@ -184,6 +184,9 @@ def _own_card(weights: Weights) -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from importlib.util import find_spec
+
+    from sct_deepspine.errors import DeepSpineError
     from sct_deepspine.io.files import make_folder
     from sct_deepspine.training.dataset import RandomPlanes
     from sct_deepspine.training.loop import train
@@ -191,6 +194,10 @@ def _train(arguments: argparse.Namespace) -> int:
     from sct_deepspine.training.roles import DiscTask
     from sct_deepspine.training.validation import Validation, write_convergence
 
+    if find_spec("monai") is None:
+        raise DeepSpineError(
+            "training needs MONAI, which is not installed: pip install 'sct_deepspine[train]'"
+        )
     config = _config(arguments)
     task = DiscTask.from_dict(config.task)
     folder = Path(arguments.ofolder)

@@ -183,7 +183,9 @@ def sample(
 
 def _slab_offsets(volume: Volume, slab_mm: float) -> FloatArray:
     """Spread samples over the slab, no denser than the volume's own lateral spacing or 2 mm."""
-    count = max(1, round(slab_mm / max(float(volume.grid.spacing_mm[0]), 2.0)))
+    thickness = float(volume.grid.spacing_mm[0])
+    slab_mm = min(slab_mm, thickness * volume.data.shape[0])  # a single slice is read where it is
+    count = max(1, round(slab_mm / max(thickness, 2.0)))
     return ((np.arange(count) + 0.5) / count - 0.5) * slab_mm
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ DERIVATIVE = "label-discs_dlabel"
 
 OLD_DERIVATIVE = "labels-disc-manual"
 LABEL_ENDINGS = ("dlabel", "dseg", "seg", "mask", "discs", "template", "heatmaps", "attention", "manual")
-"""Last words of the names of NIfTI files that are no scans."""
+"""Suffixes of NIfTI files that are no scans."""
 
 
 @dataclass(frozen=True)
@@ -119,18 +120,19 @@ def _candidates(source: str | Path) -> list[ScanFile]:
     place = Path(source)
     if place.is_dir():
         pattern = "sub-*/**/anat/*" if is_bids(place) else "**/*"
-        found = [path for path in sorted(place.glob(pattern)) if _is_scan(path)]
+        _check_readable(place)
+        found = [path for path in sorted(place.glob(pattern)) if _is_scan(path, place)]
         return [ScanFile(path, path.parent.relative_to(place)) for path in found]
     if place.is_file() and not place.name.endswith(IMAGE_SUFFIXES):
         return [_listed(place.parent / line) for line in _lines(place)]
     found = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
     if not found:
         raise ImageError(f"no such folder, list or glob: {source}")
-    return [_listed(path) for path in found if _is_scan(path)]
+    return [_listed(path) for path in found if _is_scan(path, path.parent)]
 
 
 def _listed(path: Path) -> ScanFile:
-    parts = path.parts
+    parts = Path(os.path.abspath(path)).parts  # results never leave their folder by way of ".."
     first = next((n for n, part in enumerate(parts[:-1]) if part.startswith("sub-")), len(parts) - 1)
     return ScanFile(path, Path(*parts[first:-1]))
 
@@ -143,11 +145,23 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def _is_scan(path: Path) -> bool:
+def _check_readable(place: Path) -> None:
+    """Refuse a dataset with a folder that can't be listed: its scans would be missing without a word."""
+
+    def fail(error: OSError) -> None:
+        raise ImageError(
+            f"{error.filename} can't be read ({error.strerror}); allow it, or give a list of scans"
+        )
+
+    for _ in os.walk(place, onerror=fail):
+        pass
+
+
+def _is_scan(path: Path, root: Path) -> bool:
     return (
         path.name.endswith(IMAGE_SUFFIXES)
         and not path.name.startswith(".")
-        and "derivatives" not in path.parts
+        and "derivatives" not in path.relative_to(root).parts
         and re.split(r"[_-]", image_stem(path))[-1] not in LABEL_ENDINGS
         and path.is_file()
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sct_deepspine.errors import OutputError
 
-__all__ = ["make_folder", "write_text", "written_whole"]
+__all__ = ["make_folder", "plain_cell", "write_text", "written_whole"]
 
 
 @contextmanager
@@ -36,8 +36,14 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"can't write {target}: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that can't be written can't be removed either
+            partial.unlink(missing_ok=True)
         folder.rmdir()
+
+
+def plain_cell(value: object) -> object:
+    """Return a value for a table such that no spreadsheet takes it for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "@", "+", "-") else value
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
@@ -63,4 +69,4 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         If it can't be written there.
     """
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ ImageLike = Any
 
 
 LONGEST_MM = 2000.0
+MASK_SHARE = 0.35
+"""A cord mask fills less of an image than this."""
+
 MOST_VOXELS = 10**9
 LARGEST_GREY = 1e30
 """Sums of larger values leave single precision."""
@@ -85,10 +90,16 @@ def read_mask(image: ImageLike) -> Volume:
     ImageError
         As :func:`read_volume`, and if no voxel is inside.
     """
-    data, affine = _array_and_affine(image)
-    data = _one_volume(data) > 0
+    name = f"the mask {image}" if isinstance(image, (str, os.PathLike)) else "the mask"
+    try:
+        data, affine = _array_and_affine(image)
+        data = _one_volume(data) > 0
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
     if not data.any():
-        raise ImageError("the mask is empty; give one with voxels above zero")
+        raise ImageError(f"{name} is empty; give one with voxels above zero")
+    if data.mean() > MASK_SHARE:
+        raise ImageError(f"{name} fills {data.mean():.0%} of its image; is it a mask of the cord?")
     return Volume(data, Grid(data.shape, affine), image)
 
 
@@ -124,8 +135,9 @@ def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
     image = kind(data, grid.affine, dtype=data.dtype)
     if isinstance(header, nib.Nifti1Header):
         for name in ("sform", "qform"):
-            affine, code = getattr(header, f"get_{name}")(coded=True)
-            getattr(image.header, f"set_{name}")(affine, int(code))
+            with suppress(HeaderDataError, ValueError):  # an impossible quaternion is not carried over
+                affine, code = getattr(header, f"get_{name}")(coded=True)
+                getattr(image.header, f"set_{name}")(affine, int(code))
         image.header["pixdim"][1:4] = header["pixdim"][1:4]
         image.header.set_xyzt_units(*header.get_xyzt_units())
     return image
@@ -141,7 +153,7 @@ def _sct_image_like(source: Any, data: NDArray[Any]) -> Any:
         folder, name = os.path.split(source.absolutepath)
         stem, *suffix = name.split(".nii", 1)
         image.absolutepath = os.path.join(folder, f"{stem}_discs.nii{suffix[0] if suffix else '.gz'}")
-    image.data = data.reshape(np.shape(source.data))
+    image.data = data  # 3-D, whatever trailing axes the source has: SCT reads labels in 3-D only
     image.hdr.set_data_dtype(data.dtype)
     image.hdr["scl_slope"], image.hdr["scl_inter"] = 1, 0
     return image
@@ -167,15 +179,29 @@ def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _open(path: Path) -> nib.spatialimages.SpatialImage:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder; give an image (dcm2niix makes one of a folder of DICOM files)")
     if not path.is_file():
         raise ImageError(f"no such file: {path}")
     _check_raw_header(path)
     try:
-        image = nib.load(path)
+        image = _unpacked(path) if path.name.endswith(".nii.gz") else nib.load(path)
+    except MemoryError as error:
+        raise ImageError(f"{path} is too large for the memory") from error
     except Exception as error:  # nibabel raises whatever its readers meet in a broken header
         raise ImageError(f"{path} can't be read as a NIfTI image ({_one_line(error)})") from error
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise ImageError(f"{path} is not a volume; give a NIfTI image")
+    return image
+
+
+def _unpacked(path: Path) -> nib.spatialimages.SpatialImage:
+    """Read a compressed file to its end, so that its checksum is verified."""
+    content = gzip.decompress(path.read_bytes())
+    size = content[:4]
+    is_second = size in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
+    image = (nib.Nifti2Image if is_second else nib.Nifti1Image).from_bytes(content)
+    image.set_filename(str(path))
     return image
 
 
@@ -204,6 +230,20 @@ def _check_raw_header(path: Path) -> None:
     except (OSError, EOFError, ValueError, zlib.error, HeaderDataError, WrapStructError):
         return  # loading will say what is wrong
     _check_spacing(header)
+    _check_layout(path, header)
+
+
+def _check_layout(path: Path, header: Any) -> None:
+    """Check where a header says that the voxels are, and how many there are along each axis."""
+    sides = [int(n) for n in header["dim"][1 : 1 + int(np.clip(header["dim"][0], 0, 7))]]
+    if any(n < 1 for n in sides):
+        raise ImageError(f"the header gives the shape {' × '.join(map(str, sides))}; repair the header")
+    if np.prod([float(n) for n in sides]) > MOST_VOXELS:
+        raise ImageError(f"the image has {np.prod([float(n) for n in sides]):.2g} voxels; crop it")
+    is_single = bytes(header["magic"].tobytes()).startswith(b"n+")
+    offset = float(header["vox_offset"])
+    if is_single and not header.sizeof_hdr <= offset < 2**40:
+        raise ImageError(f"{path}: voxels can't begin at byte {offset:g}; repair the header (vox_offset)")
 
 
 def _check_size(image: nib.spatialimages.SpatialImage) -> None:

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.ndimage import maximum_filter
 
 from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
-from sct_deepspine.errors import AnchorError, NoDiscsError, UncertainError
+from sct_deepspine.errors import AnchorError, GeometryError, ImageError, NoDiscsError, UncertainError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
@@ -35,16 +36,18 @@ from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.refinement import refine_candidates
-from sct_deepspine.labeling.review import check_anchors, find_warnings
+from sct_deepspine.labeling.review import check_anchors, find_warnings, oblique_warning
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.models.weights import Weights
 
 __all__ = [
     "assign_checked_levels",
     "assignment_score",
+    "check_line",
     "find_candidates",
     "label_discs",
     "predict_midsagittal",
+    "read_scan",
     "straighten",
 ]
 
@@ -55,6 +58,16 @@ BESIDE_CANAL_MM = 30.0
 
 LENGTH_POWER = 0.75
 """An assignment's score is weighed against its number of discs to this power: chance makes short ones."""
+
+SHORTEST_SIDE_MM = 20.0
+"""An image whose second longest side is shorter shows no spine: its voxel sizes are wrong."""
+
+SAMPLED_VOXELS, FEWEST_GREYS = 200_000, 12
+"""Of so many voxels, a scan has more different grey values than this."""
+
+CANAL_REACH_CELLS, CANAL_SEEN, CANAL_SHARE, FEWEST_CANAL_ROWS = 5, 0.2, 0.34, 15
+"""A given centreline is on the canal if, within two cells, the canal map exceeds this along a third
+of it. Where fewer rows than these show a canal, the given line is trusted."""
 
 FARTHEST_ANCHOR_MM = 40.0
 """An anchor is no farther than this from the canal."""
@@ -129,7 +142,7 @@ def label_discs(
     WeightsError, DeviceError
         If the weights or the device can't be used.
     """
-    volume = read_volume(image)
+    volume = read_scan(image)
     known = as_anchors(anchor)
     model = weights if isinstance(weights, LabelingModel) else LabelingModel.load(weights, device=device)
     view = DeobliquedVolume.of(volume)
@@ -138,6 +151,8 @@ def label_discs(
     canal = extend_centerline(given, coarse, model.locate) if given else find_canal(coarse, model.locate)
     _check_places(known, volume, canal)
     prediction = predict_midsagittal(coarse, canal, model.locate)
+    if given:
+        check_line(given, prediction)
     candidates = find_candidates(prediction, canal, volume)
     if model.refine is not None:
         space = straighten(view, canal, straight)
@@ -145,7 +160,7 @@ def label_discs(
     candidates, clamped = match_anchors(candidates, known, view.volume.grid)
     assignment, kind, doubts = assign_checked_levels(candidates, clamped, model, assign=assign)
     discs, landmarks = _assemble(candidates.points[assignment.indices], assignment, volume)
-    warnings = find_warnings(discs, assignment, view=kind, anchored=bool(known))
+    warnings = (*oblique_warning(view), *find_warnings(discs, assignment, view=kind, anchored=bool(known)))
     if assignment.level_confidence < min_confidence:
         raise UncertainError(
             "the levels are less certain than asked for "
@@ -164,6 +179,48 @@ def label_discs(
         view=kind,
         prediction=prediction if return_maps else None,
     )
+
+
+def read_scan(image: ImageLike) -> Volume:
+    """Read an image, and refuse what is no scan.
+
+    Raises
+    ------
+    ImageError
+        If it can't be read, is too small for a spine, or holds a few values only, as masks do.
+    """
+    volume = read_volume(image)
+    lengths = volume.grid.spacing_mm * volume.grid.shape
+    if np.sort(lengths)[1] < SHORTEST_SIDE_MM:
+        met = " × ".join(f"{length:.3g}" for length in lengths)
+        raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
+    sampled = volume.data.ravel(order="K")[:: max(1, volume.data.size // SAMPLED_VOXELS)]
+    values = np.unique(sampled)
+    if len(values) <= FEWEST_GREYS:
+        raise ImageError(
+            f"the image holds {len(values)} different values only; is it a mask or a label image, not a scan?"
+        )
+    return volume
+
+
+def check_line(line: Centerline, prediction: PlanePrediction) -> None:
+    """Refuse a given centreline that does not run along the canal that the network sees.
+
+    Raises
+    ------
+    GeometryError
+        If less than a third of it lies on the canal.
+    """
+    codec, canal = prediction.codec, prediction.maps.canal
+    cells = np.round(codec.cell_from_pixel(prediction.plane.pixel_from_world(line.samples_world))).astype(int)
+    inside = ((cells >= 0) & (cells < canal.shape)).all(axis=1)
+    seen = maximum_filter(canal, size=CANAL_REACH_CELLS)[tuple(cells[inside].T)] > CANAL_SEEN
+    is_seen_elsewhere = (canal.max(axis=1) > CANAL_SEEN).sum() > FEWEST_CANAL_ROWS
+    if inside.any() and is_seen_elsewhere and seen.mean() < CANAL_SHARE:
+        raise GeometryError(
+            "the cord mask or centreline does not run along the spinal canal of the image "
+            f"({seen.mean():.0%} of it does); do they belong together?"
+        )
 
 
 def _check_places(anchors: dict[int, FloatArray], volume: Volume, canal: Centerline) -> None:

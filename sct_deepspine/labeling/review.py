@@ -9,16 +9,19 @@ import numpy as np
 
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM, disc_name
 from sct_deepspine.errors import AnchorError
+from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.levels import LevelAssignment
 from sct_deepspine.labels import Disc
 
-__all__ = ["UNCERTAIN", "check_anchors", "find_warnings"]
+__all__ = ["UNCERTAIN", "check_anchors", "find_warnings", "oblique_warning"]
 
 UNCERTAIN = 0.5
 """Below this confidence the labels come with a request for an anchor."""
 
 ODD_SPACING = 1.5
 """A distance this many times larger or smaller than expected is pointed out."""
+
+MOST_OBLIQUE_DEGREES = 40.0
 
 SURE = 0.8
 """From this confidence on, an anchor that says something else is contradicted."""
@@ -42,6 +45,18 @@ def find_warnings(
     if filled:
         out.append(f"not seen, placed between its neighbours: {', '.join(filled)}")
     return tuple(out)
+
+
+def oblique_warning(view: DeobliquedVolume) -> tuple[str, ...]:
+    """Return a sentence about slices so oblique that the body's directions may be confused."""
+    turn = view.deobliqued_from_world[:3, :3]
+    degrees = float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
+    if degrees <= MOST_OBLIQUE_DEGREES:
+        return ()
+    return (
+        f"the slices are turned by {degrees:.0f}° from the body's axes; directions may be confused, "
+        "and levels wrong",
+    )
 
 
 def _level_doubt(discs: tuple[Disc, ...], assignment: LevelAssignment, view: str) -> str:

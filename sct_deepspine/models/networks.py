@@ -28,7 +28,10 @@ def usable_device(name: str) -> torch.device:
         If there is no such device on this machine.
     """
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
+        return device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise DeviceError(f"the device {name} can't be used ({reason}); cpu always can") from error

@@ -9,12 +9,13 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from sct_deepspine.anatomy import disc_name
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.io.files import write_text, written_whole
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labels import DiscLabels
 
-__all__ = ["markups", "write_attention", "write_heatmaps", "write_markups"]
+__all__ = ["heatmap_volumes", "markups", "write_attention", "write_heatmaps", "write_markups"]
 
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/"
@@ -62,7 +63,7 @@ def write_markups(labels: DiscLabels, path: str | os.PathLike[str]) -> None:
 
 
 def write_heatmaps(prediction: PlanePrediction, path: str | os.PathLike[str]) -> None:
-    """Write one heat map per disc, 4-D: ``(1, columns, rows, levels)``, the first volume C2/C3.
+    """Write one heat map per value, 4-D: ``(1, columns, rows, levels)``; see :func:`heatmap_volumes`.
 
     Raises
     ------
@@ -70,6 +71,15 @@ def write_heatmaps(prediction: PlanePrediction, path: str | os.PathLike[str]) ->
         If it can't be written there.
     """
     _write_plane(prediction, np.moveaxis(prediction.maps.heat, 0, -1), path)
+
+
+def heatmap_volumes(prediction: PlanePrediction) -> str:
+    """Return, as JSON, which volume of the heat maps is which value."""
+    volumes = [
+        {"volume": index, "value": int(value), "name": disc_name(int(value))}
+        for index, value in enumerate(prediction.codec.values)
+    ]
+    return json.dumps({"volumes": volumes}, indent=2) + "\n"
 
 
 def write_attention(prediction: PlanePrediction, path: str | os.PathLike[str]) -> None:

@@ -7,6 +7,7 @@ import html
 import io
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -130,7 +131,11 @@ def _png(grey: np.ndarray) -> str:
 
 def read_entries(folder: str | Path) -> list[Entry]:
     """Read the entries kept in a folder, ``*.json``."""
-    return [Entry.from_json(p.read_text(encoding="utf-8")) for p in sorted(Path(folder).glob("*.json"))]
+    entries = []
+    for path in sorted(Path(folder).glob("*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # what is no entry is passed over
+            entries.append(Entry.from_json(path.read_text(encoding="utf-8")))
+    return entries
 
 
 def write_page(path: str | Path, entries: Sequence[Entry], *, title: str) -> None:
@@ -145,6 +150,6 @@ def write_page(path: str | Path, entries: Sequence[Entry], *, title: str) -> Non
     """
     ordered = sorted(entries, key=lambda entry: (not entry.error, entry.level_confidence, entry.name))
     template = files("sct_deepspine.reporting").joinpath("report.html").read_text(encoding="utf-8")
-    # "</" would end the script that the data stands in.
-    data = json.dumps([asdict(entry) for entry in ordered], ensure_ascii=False).replace("</", "<\\/")
+    # A "<" could end or open the script that the data stands in, or a comment.
+    data = json.dumps([asdict(entry) for entry in ordered]).replace("<", "\\u003c")
     write_text(path, template.replace("{{title}}", html.escape(title)).replace("{{entries}}", data))

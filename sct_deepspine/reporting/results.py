@@ -19,7 +19,7 @@ from sct_deepspine.errors import OutputError
 from sct_deepspine.io.files import make_folder, written_whole
 from sct_deepspine.labels import DiscLabels
 
-__all__ = ["edited_files", "read_sidecar", "write_results"]
+__all__ = ["Writer", "edited_files", "read_sidecar", "remove_results", "write_results"]
 
 PROGRAM = "sct_deepspine"
 
@@ -58,6 +58,17 @@ def edited_files(sidecar: Path, paths: Mapping[Path, Any] | list[Path]) -> list[
         for path in paths
         if path.exists() and (not path.is_file() or recorded.get(path) != _sha256(path))
     ]
+
+
+def remove_results(sidecar: Path) -> None:
+    """Remove the files of an earlier run, except those that were edited since."""
+    recorded = list(_recorded(sidecar))
+    kept = edited_files(sidecar, recorded)
+    for path in recorded:
+        if path not in kept:
+            path.unlink(missing_ok=True)
+    if read_sidecar(sidecar) is not None and not kept:
+        sidecar.unlink()
 
 
 def write_results(
@@ -114,7 +125,7 @@ def write_results(
             digests[os.path.relpath(path, sidecar.parent)] = _sha256(partial)
         maker = [{"Name": PROGRAM, "Version": __version__}]
         text = labels.to_json(**{"GeneratedBy": maker, **entries, "files": digests})
-        partial_sidecar.write_text(text, encoding="utf-8")
+        partial_sidecar.write_text(text, encoding="utf-8", errors="backslashreplace")
         for path in stale:
             path.unlink()
     first, *others = writers

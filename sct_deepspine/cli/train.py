@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sct_deepspine.io.annotations import LabelledScan
+    from sct_deepspine.models.config import NetworkConfig
     from sct_deepspine.models.networks import Network
     from sct_deepspine.models.weights import Weights
     from sct_deepspine.training.loop import TrainingConfig
+    from sct_deepspine.training.roles import DiscTask
 
 __all__ = ["get_parser", "main"]
 
@@ -102,6 +104,24 @@ def get_parser() -> Arguments:
         metavar="JSON",
         help="Run a config.json again: its options stand for those below and, unless they are given, above",
     )
+    add(
+        "-network",
+        choices=("hourglass", "unet", "bcdunet", "mcgunet"),
+        default="hourglass",
+        help="Kind of network. Default: hourglass",
+    )
+    add(
+        "-dense",
+        type=int,
+        metavar="N",
+        help="Densely connected blocks of a BCDU-Net or an MCGU-Net. Default: 3",
+    )
+    add(
+        "-directions",
+        type=int,
+        choices=(1, 2),
+        help="Directions of the convolutional LSTMs of a BCDU-Net or an MCGU-Net. Default: 2",
+    )
     add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
     add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, 1 to refine")
     add("-blocks", type=int, default=1, metavar="N", help="Residual blocks at each position. Default: 1")
@@ -147,6 +167,12 @@ def main(
         parser.error("-val and -split exclude each other")
     # The small matrices of a plane are no work for several threads, which would take the cores from torch.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if arguments.confidences and arguments.role != "calibrate":
+        parser.error("-confidences does nothing without -role calibrate")
+    idle = {"hourglass": ("dense", "directions"), "unet": ("dense", "directions", "stacks")}
+    for option in idle.get(arguments.network, ("stacks",)):
+        if getattr(arguments, option) is not None:
+            parser.error(f"-{option} does nothing with -network {arguments.network}")
     if arguments.role == "calibrate":
         if not arguments.confidences or not arguments.weights:
             parser.error("-role calibrate needs -weights and -confidences")
@@ -227,7 +253,6 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _config(arguments: argparse.Namespace) -> TrainingConfig:
     from sct_deepspine.errors import DeepSpineError
-    from sct_deepspine.models.config import HourglassConfig
     from sct_deepspine.training.loop import TrainingConfig
     from sct_deepspine.training.roles import ROLES
 
@@ -238,14 +263,11 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
             return replace(config, sources=_sources(arguments))
         _fill_sources(arguments, SOURCES)
         role = ROLES[arguments.role]
-        network = HourglassConfig(
-            channels=role.codec.channels,
-            stacks=arguments.stacks or role.stacks,
-            blocks=arguments.blocks,
-            width=arguments.features,
-            depth=arguments.depth,
-            attention=bool(arguments.attention),
-        )
+        network = _network(arguments, role)
+        if network.stride != role.codec.stride:
+            # The same peaks in mm, on maps as fine as the planes.
+            sigma = role.codec.sigma_cells * role.codec.stride / network.stride
+            role = replace(role, codec=replace(role.codec, stride=network.stride, sigma_cells=sigma))
         return TrainingConfig(
             network=network,
             task=role.as_dict(),
@@ -263,6 +285,25 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeepSpineError(f"the configuration can't be used: {error}") from error
+
+
+def _network(arguments: argparse.Namespace, role: DiscTask) -> NetworkConfig:
+    """Return the configuration of the network that is asked for."""
+    from sct_deepspine.models.config import KINDS, HourglassConfig
+
+    channels, width = role.codec.channels, arguments.features
+    if arguments.network == "hourglass":
+        return HourglassConfig(
+            channels=channels,
+            stacks=arguments.stacks or role.stacks,
+            blocks=arguments.blocks,
+            width=width,
+            depth=arguments.depth,
+            attention=bool(arguments.attention),
+        )
+    asked = {"dense": arguments.dense, "directions": arguments.directions}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return KINDS[arguments.network](channels=channels, width=width, **given)
 
 
 def _fill_sources(arguments: argparse.Namespace, given: Mapping[str, Any]) -> None:

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["PAPER", "HourglassConfig", "NetworkConfig", "config_as_dict", "config_from_dict"]
+__all__ = [
+    "KINDS",
+    "PAPER",
+    "BCDUNetConfig",
+    "HourglassConfig",
+    "MCGUNetConfig",
+    "NetworkConfig",
+    "UNetConfig",
+    "config_as_dict",
+    "config_from_dict",
+]
 
 
 def _check_counts(config: Any, *names: str) -> None:
@@ -64,9 +74,75 @@ class HourglassConfig:
 PAPER = HourglassConfig(channels=11, in_channels=3, width=256, stride=4)
 """The configuration of Azad et al. 2021: 6,795,086 parameters (6,727,062 without attention)."""
 
-NetworkConfig = HourglassConfig
 
-KINDS: dict[str, type[NetworkConfig]] = {"hourglass": HourglassConfig}
+@dataclass(frozen=True)
+class UNetConfig:
+    """Everything that defines a U-Net.
+
+    Parameters
+    ----------
+    channels
+        Maps predicted.
+    in_channels
+        Grey images taken.
+    width
+        Features at full resolution; 64 as published.
+    """
+
+    channels: int
+    in_channels: int = 1
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "channels", "in_channels", "width")
+
+    @property
+    def multiple(self) -> int:
+        """Rows and columns of an input must be multiples of this."""
+        return 8
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of a map."""
+        return 1
+
+
+@dataclass(frozen=True)
+class BCDUNetConfig(UNetConfig):
+    """Everything that defines a BCDU-Net.
+
+    Parameters
+    ----------
+    dense
+        Densely connected blocks at the bottom.
+    directions
+        Of the convolutional LSTMs: 2 as in the paper, 1 as in its code.
+    """
+
+    dense: int = 3
+    directions: int = 2
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "channels", "in_channels", "width", "dense")
+        if self.width % 2:
+            raise ValueError(f"width must be even, got {self.width}")
+        if self.directions not in (1, 2):
+            raise ValueError(f"directions must be 1 or 2, got {self.directions}")
+
+
+@dataclass(frozen=True)
+class MCGUNetConfig(BCDUNetConfig):
+    """Everything that defines an MCGU-Net; as :class:`BCDUNetConfig`."""
+
+
+NetworkConfig = HourglassConfig | UNetConfig
+
+KINDS: dict[str, type[NetworkConfig]] = {
+    "hourglass": HourglassConfig,
+    "unet": UNetConfig,
+    "bcdunet": BCDUNetConfig,
+    "mcgunet": MCGUNetConfig,
+}
 """Name of each kind of network in files and on the command line."""
 
 

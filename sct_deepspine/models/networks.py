@@ -5,18 +5,28 @@ from __future__ import annotations
 import torch
 
 from sct_deepspine.errors import DeviceError
-from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.config import (
+    BCDUNetConfig,
+    HourglassConfig,
+    MCGUNetConfig,
+    NetworkConfig,
+)
 from sct_deepspine.models.hourglass import AttentionHourglass, StackedHourglass
+from sct_deepspine.models.unet import BCDUNet, MCGUNet, UNet
 
 __all__ = ["Network", "build_network", "usable_device"]
 
-Network = StackedHourglass
+Network = StackedHourglass | UNet | BCDUNet
 """Any network: it has a ``config`` and maps images to a list of raw maps, one entry per stage."""
 
 
 def build_network(config: NetworkConfig) -> Network:
     """Build the network that a configuration describes, with random weights."""
-    return AttentionHourglass(config) if config.attention else StackedHourglass(config)
+    if isinstance(config, HourglassConfig):
+        return AttentionHourglass(config) if config.attention else StackedHourglass(config)
+    if isinstance(config, MCGUNetConfig):
+        return MCGUNet(config)
+    return BCDUNet(config) if isinstance(config, BCDUNetConfig) else UNet(config)
 
 
 def usable_device(name: str) -> torch.device:

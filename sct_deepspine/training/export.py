@@ -19,7 +19,7 @@ from sct_deepspine.io.files import make_folder, write_text, written_whole
 from sct_deepspine.models.backends.onnx import INPUT, OUTPUTS
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.config import config_as_dict
-from sct_deepspine.models.networks import Network
+from sct_deepspine.models.networks import Network, build_network
 from sct_deepspine.models.weights import FORMAT, TrainedNetwork, graph_path
 
 __all__ = ["save_weights"]
@@ -110,7 +110,7 @@ def _graph(network: Network) -> bytes:
     The weights are those of the half-precision tensors, so that both copies draw the same.
     """
     config = network.config
-    rounded = type(network)(config)
+    rounded = build_network(config)
     rounded.load_state_dict(
         {k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in network.state_dict().items()}
     )

@@ -168,7 +168,7 @@ def test_a_folder_to_write_to_is_made(label, here, painted_file):
 def test_a_file_to_write_names_the_others(name, label, here, painted_file):
     (here / "sub").mkdir()
     assert label("-i", painted_file, "-o", name, "-csv", 1, "-heatmaps", 1)[0] == 0
-    expected = [Path(name).name, "mine.csv", "mine.json", "mine_heatmaps.nii.gz"]
+    expected = [Path(name).name, "mine.csv", "mine.json", "mine_heatmaps.json", "mine_heatmaps.nii.gz"]
     assert everything_below(here / "sub") == sorted(expected)
     assert nib.load(name).get_data_dtype() == np.uint8
 
@@ -194,6 +194,30 @@ def test_a_slice_number_shifts_the_levels(label, painted_file, painted, phantom)
     place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
     assert label("-i", painted_file, "-initdisc", f"8,{place}")[0] == 0
     assert values_written() == [value + 1 for value in sorted(phantom.discs)]
+
+
+def test_initz_says_the_same_the_other_way_round(label, painted_file, painted, phantom):
+    place = round(float(painted.grid.voxel_from_world(phantom.discs[7])[0][2]))
+    assert label("-i", painted_file, "-initz", f"{place},8")[0] == 0
+    assert sorted(int(v) for v in np.unique(nib.load("t2_discs.nii.gz").dataobj) if v) == [
+        value + 1 for value in sorted(phantom.discs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("-t x", "-register"),
+        ("-n-labels 1", "-register"),
+        ("-param x", "-register"),
+        ("-qc-subject x", "-qc"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_an_error(words, needed, label, painted_file, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        label("-i", painted_file, *words.split())
+    assert exit_.value.code == 2
+    assert f"does nothing without {needed}" in capsys.readouterr().err
 
 
 def test_slices_are_counted_from_the_inferior_end_of_a_flipped_image(

@@ -14,11 +14,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,9 +33,12 @@ from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel
 
-__all__ = ["BatchOptions", "Row", "label_scan", "run_batch", "write_overview"]
+__all__ = ["BatchOptions", "Row", "label_scan", "read_batch_corrections", "run_batch", "write_overview"]
 
 DERIVATIVES = Path("derivatives") / "sct_deepspine"
+MANUAL = Path("derivatives") / "labels"
+"""Where datasets of the Spinal Cord Toolbox keep labels that a person has checked."""
+
 ENTRIES = Path("sourcedata") / "pictures"
 """Where the pictures of the overview are kept."""
 
@@ -65,12 +68,15 @@ class BatchOptions:
         As in ``label_discs``.
     upper
         Whether to write C1/C2 and the top of C1, too.
+    corrections
+        Scan's name → the discs that a person says it has; see :func:`read_batch_corrections`.
     """
 
     results: Path
     weights: str | None = None
     device: str | None = None
     upper: bool = False
+    corrections: Mapping[str, Mapping[int, tuple[float, ...]]] = field(default_factory=dict)
 
     @property
     def derivatives(self) -> Path:
@@ -113,7 +119,10 @@ def label_scan(scan: ScanFile, options: BatchOptions, model: LabelingModel | Non
     try:
         model = model or _model(options.weights, options.device)
         target = _target(scan, options)
-        if target.is_file() and edited_files(_sidecar(target), [target]):
+        if name in options.corrections:
+            _write_corrections(scan, options, name)
+        earlier = read_sidecar(_sidecar(target)) or {}
+        if target.is_file() and (earlier.get("Corrected") or edited_files(_sidecar(target), [target])):
             return _corrected(name, target)
         fingerprint = _fingerprint(scan.path, options, model)
         finished = _finished(target, fingerprint)
@@ -144,6 +153,51 @@ def _failed(name: str, options: BatchOptions, error: str, started: float) -> Row
     with suppress(DeepSpineError, OSError):
         _keep_entry(options, name, failed_entry(name, error).to_json())
     return Row(name, FAILED, seconds=round(time.perf_counter() - started, 2), error=error)
+
+
+def read_batch_corrections(path: str | Path) -> dict[str, dict[int, tuple[float, ...]]]:
+    """Read the ``corrections.json`` that the overview page saves.
+
+    Raises
+    ------
+    ImageError
+        If it is no such file.
+    """
+    try:
+        scans = json.loads(Path(path).read_text(encoding="utf-8"))["scans"]
+        return {
+            str(name): {int(disc["value"]): tuple(float(c) for c in disc["world_mm"]) for disc in discs}
+            for name, discs in scans.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ImageError(f"{path} holds no corrections of the overview page ({error})") from error
+
+
+def _write_corrections(scan: ScanFile, options: BatchOptions, name: str) -> None:
+    """Write the discs that a person says a scan has: in the results, and as a dataset keeps manual labels."""
+    import numpy as np
+
+    from sct_deepspine.io.images import read_volume
+    from sct_deepspine.labels import Disc, DiscLabels
+
+    volume = read_volume(scan.path)
+    discs = tuple(
+        Disc(value, np.array(point), 1.0) for value, point in sorted(options.corrections[name].items())
+    )
+    if not discs:
+        raise DeepSpineError(f"the corrections leave {name} without a disc")
+    labels = DiscLabels(discs, volume.grid, 1.0, source=str(scan.path), view="corrected")
+    target = _target(scan, options)
+    manual = Path(options.results) / MANUAL / scan.folder / target.name
+    for place in (target, manual):
+        write_results(
+            labels,
+            _sidecar(place),
+            {place: labels.save},
+            overwrite=True,
+            GeneratedBy=DESCRIPTION["GeneratedBy"],
+            Corrected=True,
+        )
 
 
 def _corrected(name: str, target: Path) -> Row:
@@ -387,7 +441,7 @@ def write_overview(rows: Sequence[Row], options: BatchOptions) -> list[Path]:
     from sct_deepspine.reporting.html import Entry, write_page
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(text, [column.name for column in fields(Row)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {name: plain_cell(value) for name, value in asdict(row).items()}

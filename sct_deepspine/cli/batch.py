@@ -44,6 +44,12 @@ def get_parser() -> Arguments:
         help='Names to leave out. Example: "*axial*"',
     )
     add("-contrast", metavar="C", nargs="+", default=[], help="BIDS suffixes to take: T1w T2w …")
+    add(
+        "-corrections",
+        metavar="JSON",
+        help="Discs corrected on the overview page (corrections.json): written as a person set them, "
+        "also to derivatives/labels, and kept by every later run",
+    )
     add("-jobs", type=int, default=1, metavar="N", help="Processes, which share the cores. Default: 1")
     add(
         "-scheduler",
@@ -80,7 +86,8 @@ def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = Non
 def _batch(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sct_deepspine.batch import BatchOptions, run_batch, write_overview
+    from sct_deepspine.batch import BatchOptions, read_batch_corrections, run_batch, write_overview
+    from sct_deepspine.errors import ImageError
     from sct_deepspine.io.bids import find_scans
     from sct_deepspine.labeling.model import LabelingModel
 
@@ -90,7 +97,12 @@ def _batch(arguments: argparse.Namespace) -> int:
         arguments.i, include=arguments.include, exclude=arguments.exclude, contrasts=arguments.contrast
     )
     weights = str(Path(arguments.weights).resolve()) if arguments.weights else None
-    options = BatchOptions(Path(arguments.o).resolve(), weights, arguments.device, bool(arguments.upper))
+    corrections = read_batch_corrections(arguments.corrections) if arguments.corrections else {}
+    results = Path(arguments.o).resolve()
+    options = BatchOptions(results, weights, arguments.device, bool(arguments.upper), corrections)
+    unknown = sorted(corrections.keys() - {str(scan.folder / scan.stem) for scan in scans})
+    if unknown:
+        raise ImageError(f"{arguments.corrections} corrects {unknown[0]}, which is not among the scans")
     rows: list[Row] = []
     interrupted: KeyboardInterrupt | None = None
     bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)

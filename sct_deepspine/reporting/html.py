@@ -1,8 +1,9 @@
-"""A self-contained HTML page on which a person looks labelled scans over and rates them."""
+"""A self-contained HTML page on which a person reviews, rates and corrects labelled scans."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -46,6 +47,8 @@ class Entry:
         Probability that no disc bears a wrong level.
     warnings
         Sentences to read.
+    row_origins, column_step
+        World mm of the first pixel of each row, and from one pixel of a row to the next.
     error
         Why there are no discs, if so.
     """
@@ -57,6 +60,8 @@ class Entry:
     discs: tuple[dict[str, Any], ...] = ()
     level_confidence: float = 0.0
     warnings: tuple[str, ...] = ()
+    row_origins: tuple[tuple[float, ...], ...] = ()
+    column_step: tuple[float, ...] = ()
     error: str = ""
 
     def to_json(self) -> str:
@@ -67,7 +72,9 @@ class Entry:
     def from_json(cls, text: str) -> Entry:
         """Read what :meth:`to_json` wrote."""
         values = json.loads(text)
-        return cls(**values | {name: tuple(values[name]) for name in ("discs", "warnings")})
+        lists = {name: tuple(values.get(name, ())) for name in ("discs", "warnings", "column_step")}
+        lists["row_origins"] = tuple(tuple(point) for point in values.get("row_origins", ()))
+        return cls(**values | lists)
 
 
 def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
@@ -113,6 +120,8 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
         discs=discs,
         level_confidence=round(labels.level_confidence, 3),
         warnings=labels.warnings,
+        row_origins=tuple(tuple(round(float(c), 2) for c in point) for point in plane.points_world[:, 0]),
+        column_step=tuple(round(float(c), 5) for c in plane.pixel_mm * plane.axes[:, 1]),
     )
 
 
@@ -141,7 +150,8 @@ def read_entries(folder: str | Path) -> list[Entry]:
 def write_page(path: str | Path, entries: Sequence[Entry], *, title: str) -> None:
     """Write the page: scans that failed first, then from the least to the most confident.
 
-    It holds everything it needs. Ratings are kept in the browser and saved to a file by a key.
+    It holds everything it needs. Ratings and corrections are kept in the browser, for
+    these labels only, and saved to files.
 
     Raises
     ------
@@ -152,4 +162,6 @@ def write_page(path: str | Path, entries: Sequence[Entry], *, title: str) -> Non
     template = files("sct_deepspine.reporting").joinpath("report.html").read_text(encoding="utf-8")
     # A "<" could end or open the script that the data stands in, or a comment.
     data = json.dumps([asdict(entry) for entry in ordered]).replace("<", "\\u003c")
-    write_text(path, template.replace("{{title}}", html.escape(title)).replace("{{entries}}", data))
+    identity = hashlib.sha256(f"{Path(path).resolve()}\n{data}".encode()).hexdigest()[:16]
+    page = template.replace("{{title}}", html.escape(title)).replace("{{identity}}", identity)
+    write_text(path, page.replace("{{entries}}", data))

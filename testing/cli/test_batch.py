@@ -165,6 +165,45 @@ def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
     assert label.read_bytes() == before
 
 
+def test_corrections_of_the_page_are_written_and_kept_for_ever_after(dataset, tmp_path, phantom):
+    results, name = tmp_path / "out", os.path.join("sub-01", "anat", "sub-01_T2w")
+    words = ["-i", str(dataset), "-o", str(results), "-include", "sub-01_T2w*", "-v", "0"]
+    assert main(words, model=MODEL) == 0
+    discs = [{"value": v + 1, "world_mm": tip.tolist()} for v, tip in phantom.discs.items() if v != 5]
+    (tmp_path / "corrections.json").write_text(json.dumps({"scans": {name: discs}}))
+    assert main([*words, "-corrections", str(tmp_path / "corrections.json")], model=MODEL) == 0
+    expected = sorted(value + 1 for value in phantom.discs if value != 5)
+    for folder in ("sct_deepspine", "labels"):
+        label = results / "derivatives" / folder / f"{name}_label-discs_dlabel.nii.gz"
+        data = np.asarray(nib.load(label).dataobj)
+        assert sorted(data[data > 0].tolist()) == expected
+    for later in (words, [*words, "-upper", "1"]):
+        assert main(later, model=MODEL) == 0
+        assert rows_of(results)[name]["status"] == "corrected"
+        data = np.asarray(nib.load(label).dataobj)
+        assert sorted(data[data > 0].tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{}", "holds no corrections"), ('{"scans": {"sub-99/anat/x": []}}', "not among the scans")],
+)
+def test_corrections_that_fit_no_scan_are_refused(text, message, dataset, tmp_path, capsys):
+    (tmp_path / "c.json").write_text(text)
+    words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-corrections", str(tmp_path / "c.json")]
+    assert main(words, model=MODEL) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_no_longer_true_is_removed(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["done"]
+    scan.path.write_bytes(b"no longer an image")
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["failed"]
+    assert not list(options.derivatives.rglob("*dlabel*"))
+
+
 def test_an_unexpected_error_is_one_scans_own(dataset, tmp_path):
     def fail(maps):
         return 1 / 0

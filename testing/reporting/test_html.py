@@ -31,6 +31,25 @@ def test_an_entry_shows_the_sheet_with_its_discs(entry, painted, phantom):
     assert entry.level_confidence > 0.9
 
 
+def test_a_place_in_the_picture_is_a_place_in_the_scan(entry, phantom):
+    """As the page computes it: a row begins at a point and goes on by one step a column."""
+    for disc in entry.discs:
+        top = int(disc["row"])
+        share = disc["row"] - top
+        start = np.array(entry.row_origins[top]) * (1 - share) + np.array(entry.row_origins[top + 1]) * share
+        world = start + disc["column"] * np.array(entry.column_step)
+        assert np.linalg.norm((world - phantom.discs[disc["value"]])[1:]) < 1.0
+
+
+def test_ratings_of_other_labels_do_not_come_back(entry, tmp_path):
+    pages = []
+    for name, title in (("a", "t"), ("b", "t")):
+        write_page(tmp_path / f"{name}.html", [entry], title=title)
+        pages.append((tmp_path / f"{name}.html").read_text(encoding="utf-8"))
+    identities = {page.split('"sct_deepspine:')[1][:16] for page in pages}
+    assert len(identities) == 2
+
+
 def test_labels_without_maps_have_no_picture(painted):
     model = fake_model()
     with pytest.raises(DeepSpineError, match="return_maps=True"):

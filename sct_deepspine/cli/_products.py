@@ -18,8 +18,14 @@ from sct_deepspine.io.images import read_volume
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting import exports
 from sct_deepspine.reporting.results import Writer, write_results
-from sct_deepspine.sct.registration import Registration, register_to_template, template_labels
-from sct_deepspine.sct.toolbox import add_qc_entry, require_sct, sct_is_installed, show_viewer_syntax
+from sct_deepspine.sct.registration import LeftOut, Registration, register_to_template, template_labels
+from sct_deepspine.sct.toolbox import (
+    add_qc_entry,
+    require_sct,
+    run_command,
+    sct_is_installed,
+    show_viewer_syntax,
+)
 
 __all__ = ["Products"]
 
@@ -46,7 +52,6 @@ class Products:
         self.arguments, self.image = arguments, image
         self.target = self._checked_target()
         self.written: list[Path] = []
-        self.registration: Registration | None = None
         if arguments.register:
             require_sct()
 
@@ -97,19 +102,27 @@ class Products:
         )
         if asked.qc:
             self._add_to_report(labels)
-        if asked.register:
-            self.registration = register_to_template(
-                self.image,
-                asked.s,
-                labels,
-                contrast=asked.c,
-                folder=self.base.with_name(f"{self.stem}_reg"),
-                template=asked.t,
-                param=asked.param,
-                count=asked.n_labels,
-                keep_temporary=not asked.r,
-            )
-            self.written += [self.registration.warp_template2anat, self.registration.warp_anat2template]
+
+    def register(self, labels: DiscLabels) -> None:
+        """Register with the discs that the registration can take, and print what came of it."""
+        asked = self.arguments
+        if asked.v:
+            print("\nRegistering to the template:")
+        echo = partial(print, "  sct_register_to_template:", flush=True) if asked.v else None
+        done = register_to_template(
+            self.image,
+            asked.s,
+            labels,
+            contrast=asked.c,
+            folder=self.base.with_name(f"{self.stem}_reg"),
+            template=asked.t,
+            param=asked.param,
+            count=asked.n_labels,
+            keep_temporary=not asked.r,
+            run=partial(run_command, echo=echo),
+        )
+        if asked.v:
+            self._report_registration(done)
 
     @property
     def base(self) -> Path:
@@ -186,11 +199,11 @@ class Products:
         else:
             words = ["fsleyes", image, "-cm", "greyscale", discs, "-cm", "subcortical"]
             print(f"\nTo look at it:\n  {shlex.join(words)}")
-        if self.registration is not None:
-            self._report_registration(self.registration)
-        elif not labels.for_template().discs:
+        for out in self.left_out(labels):
+            print(f"Not for the registration: {out.value} {out.name}, {out.reason}.")
+        if not labels.for_template().discs:
             print("\nThe template ends at L1/L2: none of these discs is in it.")
-        else:
+        elif not asked.register:
             ends = "_template.nii.gz"
             known = next((str(path) for path in self.written if path.name.endswith(ends)), discs)
             words = ["sct_register_to_template", "-i", image, "-s", asked.s or "SEG", "-ldisc", known]
@@ -199,11 +212,24 @@ class Products:
                 f"  {shlex.join(words)} -c {asked.c}"
             )
 
+    def left_out(self, labels: DiscLabels) -> tuple[LeftOut, ...]:
+        """Return the discs that the registration can't be given, with the reason."""
+        usable = labels.for_template()
+        if not usable.discs:
+            return ()
+        if self.arguments.s:
+            return template_labels(labels, self.arguments.s)[1]
+        reason = "the template has no such disc, or a disc above it is missing"
+        kept = set(usable.values.tolist())
+        return tuple(LeftOut(d.value, d.name, reason) for d in labels.discs if d.value not in kept)
+
     def _report_registration(self, done: Registration) -> None:
         names = ", ".join(f"{disc.value} {disc.name}" for disc in done.labels.discs)
         print(f"\nRegistered to the template with {names}.")
-        for out in done.left_out:
-            print(f"Left out: {out.value} {out.name}, {out.reason}.")
+        if self.arguments.n_labels:
+            for out in done.left_out:
+                print(f"Left out: {out.value} {out.name}, {out.reason}.")
+        print("Written:", f"  {done.warp_template2anat}", f"  {done.warp_anat2template}", sep="\n")
         words = ["sct_warp_template", "-d", str(self.arguments.i), "-w", str(done.warp_template2anat)]
         print(f"Next:\n  {shlex.join(words)}")
 

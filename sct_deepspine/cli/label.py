@@ -219,6 +219,8 @@ def _label(arguments: argparse.Namespace) -> int:
     products.write(labels)
     if arguments.v:
         products.report(labels)
+    if arguments.register:
+        products.register(labels)
     return 0
 
 

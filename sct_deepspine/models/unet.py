@@ -2,8 +2,8 @@
 
 As published by Azad et al.: *Bi-Directional ConvLSTM U-Net with Densley Connected Convolutions*, 2019 (arXiv
 1909.00166), and *Multi-level Context Gating of Embedded Collective Knowledge for Medical Image Segmentation*,
-2020 (arXiv 2003.05056). Three poolings, no batch normalisation in the encoder, dropout of one half. The head has
-no ReLU before its last convolution, where the published code has one: its two channels can die.
+2020 (arXiv 2003.05056). Three poolings, no batch normalisation in the encoder, dropout of one half. The head
+has no ReLU before its last convolution, where the published code has one: its two channels can die.
 """
 
 from __future__ import annotations

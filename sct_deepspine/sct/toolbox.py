@@ -15,7 +15,7 @@ import tempfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,9 +133,19 @@ def run_command(
     command: str,
     words: Sequence[str],
     *,
-    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
+    echo: Callable[[str], object] | None = None,
+    run: Callable[..., subprocess.CompletedProcess[str]] | None = None,
 ) -> None:
     """Run one of SCT's commands in an empty folder.
+
+    Parameters
+    ----------
+    command, words
+        The command and its arguments.
+    echo
+        Gets each line that the command prints, as it comes.
+    run
+        Runs a process, as :func:`subprocess.run` does.
 
     Raises
     ------
@@ -146,11 +156,23 @@ def run_command(
     line = [sys.executable, "-m", f"spinalcordtoolbox.scripts.{command}", *words, "-v", "1"]
     logger.info("running %s", " ".join([command, *words]))
     with temporary_folder() as empty:
-        done = run(line, cwd=empty, capture_output=True, text=True, check=False, errors="replace")
-    logger.debug("%s", done.stdout)
+        done = (run or partial(_run_echoed, echo=echo or logger.debug))(line, cwd=empty)
     if done.returncode:
-        said = [text for text in (done.stdout + done.stderr).splitlines() if text.strip()]
+        said = [text for text in (done.stdout + (done.stderr or "")).splitlines() if text.strip()]
         raise SctError(f"{command} failed: {_one_line(' '.join(said[-TAIL_LINES:]))}")
+
+
+def _run_echoed(
+    line: Sequence[str], *, cwd: Path, echo: Callable[[str], object]
+) -> subprocess.CompletedProcess[str]:
+    """Run a process and hand on what it prints, line by line."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(line, cwd=cwd, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
+        said = []
+        for text in process.stdout:
+            said.append(text)
+            echo(text.rstrip())
+    return subprocess.CompletedProcess(line, process.returncode, "".join(said))
 
 
 def add_qc_entry(

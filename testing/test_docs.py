@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -20,3 +21,16 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "MANDATORY ARGUMENTS" in (tmp_path / "html" / "cli.html").read_text(encoding="utf-8")
+
+
+def test_the_example_notebook_runs():
+    cells = json.loads((DOCS / "example.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["labels"].values.tolist() == list(range(3, 17))
+    assert max(names["errors"]) < 6
+    assert names["shifted"].values[0] == 4
+    assert (names["folder"] / "discs.png").is_file()
+    shutil.rmtree(names["folder"])

@@ -84,6 +84,24 @@ sys.exit(", ".join(loaded) or 0)
     assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
+def test_an_image_is_labelled_without_torch(phantom_file, tmp_path):
+    script = """
+import sys
+sys.modules["torch"] = sys.modules["safetensors"] = None
+from sct_deepspine.cli.label import main
+sys.exit(main(sys.argv[1:]))
+"""
+    words = ["-i", str(phantom_file), "-ofolder", str(tmp_path), "-v", "0"]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "phantom_discs.nii.gz").is_file()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words, "-device", "cpu"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "needs torch, which is not installed" in done.stderr
+
+
 def test_every_public_name_can_be_had_from_the_package():
     for name in sct_deepspine.__all__:
         assert getattr(sct_deepspine, name) is not None

@@ -128,8 +128,12 @@ def load_weights(
 def _read_tensors(
     file: Path, content: bytes, configs: dict[str, NetworkConfig], device: str
 ) -> dict[str, Runtime]:
-    from sct_deepspine.models.backends.torch import read_networks
-
+    try:
+        from sct_deepspine.models.backends.torch import read_networks
+    except ImportError as error:
+        raise WeightsError(
+            f"{file.name} needs torch, which is not installed ({error}): pip install 'sct_deepspine[torch]'"
+        ) from error
     try:
         return dict(read_networks(content, configs, device=device))
     except WeightsError as error:

@@ -16,6 +16,7 @@ from fakes import PaintReader, fake_model
 
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
 from sct_deepspine.cli.batch import main
+from sct_deepspine.cli.bids import main as bids_main
 from sct_deepspine.errors import ImageError
 from sct_deepspine.io.bids import find_scans
 from sct_deepspine.reporting.html import Entry
@@ -163,6 +164,26 @@ def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
     (row,) = run_batch(scan, BatchOptions(tmp_path / "out", upper=True), model=MODEL)
     assert (row.status, row.first) == ("corrected", "C3/C4")
     assert label.read_bytes() == before
+
+
+def test_the_bids_app_labels_the_participants_asked_for(dataset, tmp_path):
+    out = tmp_path / "out"
+    words = [
+        str(dataset),
+        str(out),
+        "participant",
+        "--participant-label",
+        "02",
+        "--contrast",
+        "T2w",
+        "-v",
+        "0",
+    ]
+    assert bids_main(words) == 1  # the only scan of this participant is broken
+    assert list(rows_of(out)) == [os.path.join("sub-02", "anat", "sub-02_T2w")]
+    with pytest.raises(SystemExit) as exit_:
+        bids_main([str(dataset), str(out), "group"])
+    assert exit_.value.code == 2
 
 
 def test_corrections_of_the_page_are_written_and_kept_for_ever_after(dataset, tmp_path, phantom):

@@ -1,0 +1,7 @@
+# A BIDS App: docker run --rm -v DATASET:/data:ro -v RESULTS:/out sct_deepspine /data /out participant
+FROM python:3.12-slim
+COPY . /src
+RUN pip install --no-cache-dir /src && rm -r /src
+USER nobody
+ENV MPLCONFIGDIR=/tmp
+ENTRYPOINT ["sct_deepspine_bids"]

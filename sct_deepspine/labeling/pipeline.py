@@ -11,12 +11,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import maximum_filter
 
 from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
-from sct_deepspine.errors import AnchorError, GeometryError, ImageError, NoDiscsError, UncertainError
+from sct_deepspine.errors import NoDiscsError, UncertainError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
@@ -28,49 +26,40 @@ from sct_deepspine.geometry.straightening import (
     StraightSpace,
 )
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.io.images import ImageLike, read_mask, read_volume
+from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.canal import extend_centerline, find_centerline
+from sct_deepspine.labeling.checks import (
+    check_anchor_places,
+    check_line,
+    distance_from_canal_mm,
+    given_centerline,
+    read_scan,
+)
 from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.refinement import refine_candidates
-from sct_deepspine.labeling.review import check_anchors, find_warnings, oblique_warning
+from sct_deepspine.labeling.review import check_anchors, find_warnings
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.models.weights import Weights
 
 __all__ = [
     "assign_checked_levels",
     "assignment_score",
-    "check_line",
     "find_candidates",
     "label_discs",
     "predict_midsagittal",
-    "read_scan",
     "straighten",
 ]
 
 CANDIDATE_THRESHOLD = 0.1
-BEYOND_MM = 60.0
 BESIDE_CANAL_MM = 30.0
 """A tip is no farther than this from the canal, which is followed straight on beyond its ends."""
 
 LENGTH_POWER = 0.75
 """An assignment's score is weighed against its number of discs to this power: chance makes short ones."""
-
-SHORTEST_SIDE_MM = 20.0
-"""An image whose second longest side is shorter shows no spine: its voxel sizes are wrong."""
-
-SAMPLED_VOXELS, FEWEST_GREYS = 200_000, 12
-"""Of so many voxels, a scan has more different grey values than this."""
-
-CANAL_REACH_CELLS, CANAL_SEEN, CANAL_SHARE, FEWEST_CANAL_ROWS = 5, 0.2, 0.34, 15
-"""A given centreline is on the canal if, within two cells, the canal map exceeds this along a third
-of it. Where fewer rows than these show a canal, the given line is trusted."""
-
-FARTHEST_ANCHOR_MM = 40.0
-"""An anchor is no farther than this from the canal."""
 
 LANDMARK_SEEN = 0.5
 """A landmark is seen if this is exceeded by the probability that it is there."""
@@ -142,30 +131,26 @@ def label_discs(
     WeightsError, DeviceError
         If the weights or the device can't be used.
     """
-    volume = read_scan(image)
-    known = as_anchors(anchor)
+    known, given = as_anchors(anchor), given_centerline(seg, centerline)
     model = weights if isinstance(weights, LabelingModel) else LabelingModel.load(weights, device=device)
+    volume = read_scan(image)
     view = DeobliquedVolume.of(volume)
     coarse = view.block_mean((SLAB_MM / 2, model.locate.pixel_mm, model.locate.pixel_mm))
-    given = _given_centerline(seg, centerline)
     canal = extend_centerline(given, coarse, model.locate) if given else find_canal(coarse, model.locate)
-    _check_places(known, volume, canal)
     prediction = predict_midsagittal(coarse, canal, model.locate)
-    if given:
-        check_line(given, prediction)
-    candidates = find_candidates(prediction, canal, volume)
+    check_line(given, prediction)
+    check_anchor_places(known, view.volume, canal)
+    candidates = find_candidates(prediction, canal, view.volume)
     if model.refine is not None:
         space = straighten(view, canal, straight)
         candidates = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
     candidates, clamped = match_anchors(candidates, known, view.volume.grid)
     assignment, kind, doubts = assign_checked_levels(candidates, clamped, model, assign=assign)
-    discs, landmarks = _assemble(candidates.points[assignment.indices], assignment, volume)
-    warnings = (*oblique_warning(view), *find_warnings(discs, assignment, view=kind, anchored=bool(known)))
+    discs, landmarks = _assemble(candidates.points[assignment.indices], assignment, view.volume)
+    warnings = *doubts, *find_warnings(discs, assignment, view, kind=kind, anchored=bool(known))
     if assignment.level_confidence < min_confidence:
-        raise UncertainError(
-            "the levels are less certain than asked for "
-            f"({assignment.level_confidence:.2f} < {min_confidence:g}): {'; '.join((*doubts, *warnings))}"
-        )
+        said = f"{assignment.level_confidence:.2f} < {min_confidence:g}"
+        raise UncertainError(f"the levels are less certain than asked for ({said}): {'; '.join(warnings)}")
     if return_maps:
         prediction = replace(prediction, attention=model.locate.attention(prediction.image))
     return DiscLabels(
@@ -173,91 +158,12 @@ def label_discs(
         grid=volume.grid,
         level_confidence=assignment.level_confidence,
         weights=model.identity,
-        warnings=(*doubts, *warnings),
+        warnings=warnings,
         source=image,
         landmarks=landmarks,
         view=kind,
         prediction=prediction if return_maps else None,
     )
-
-
-def read_scan(image: ImageLike) -> Volume:
-    """Read an image, and refuse what is no scan.
-
-    Raises
-    ------
-    ImageError
-        If it can't be read, is too small for a spine, or holds a few values only, as masks do.
-    """
-    volume = read_volume(image)
-    lengths = volume.grid.spacing_mm * volume.grid.shape
-    if np.sort(lengths)[1] < SHORTEST_SIDE_MM:
-        met = " × ".join(f"{length:.3g}" for length in lengths)
-        raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
-    sampled = volume.data.ravel(order="K")[:: max(1, volume.data.size // SAMPLED_VOXELS)]
-    values = np.unique(sampled)
-    if len(values) <= FEWEST_GREYS:
-        raise ImageError(
-            f"the image holds {len(values)} different values only; is it a mask or a label image, not a scan?"
-        )
-    return volume
-
-
-def check_line(line: Centerline, prediction: PlanePrediction) -> None:
-    """Refuse a given centreline that does not run along the canal that the network sees.
-
-    Raises
-    ------
-    GeometryError
-        If less than a third of it lies on the canal.
-    """
-    codec, canal = prediction.codec, prediction.maps.canal
-    cells = np.round(codec.cell_from_pixel(prediction.plane.pixel_from_world(line.samples_world))).astype(int)
-    inside = ((cells >= 0) & (cells < canal.shape)).all(axis=1)
-    seen = maximum_filter(canal, size=CANAL_REACH_CELLS)[tuple(cells[inside].T)] > CANAL_SEEN
-    is_seen_elsewhere = (canal.max(axis=1) > CANAL_SEEN).sum() > FEWEST_CANAL_ROWS
-    if inside.any() and is_seen_elsewhere and seen.mean() < CANAL_SHARE:
-        raise GeometryError(
-            "the cord mask or centreline does not run along the spinal canal of the image "
-            f"({seen.mean():.0%} of it does); do they belong together?"
-        )
-
-
-def _check_places(anchors: dict[int, FloatArray], volume: Volume, canal: Centerline) -> None:
-    """Refuse an anchor whose whole point lies outside the image or far from the spine."""
-    for value, point in anchors.items():
-        if not np.isfinite(point).all():
-            continue
-        place = ", ".join(f"{c:.0f}" for c in point)
-        if not volume.grid.contains_voxel(volume.grid.voxel_from_world(point))[0]:
-            raise AnchorError(
-                f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
-            )
-        distance = float(_from_canal_mm(point[None], canal)[0])
-        if distance > FARTHEST_ANCHOR_MM:
-            raise AnchorError(
-                f"anchor {value}: ({place}) mm lies {distance:.0f} mm from the spine that was found; "
-                "give the posterior tip of the disc"
-            )
-
-
-def _from_canal_mm(points_world: FloatArray, canal: Centerline) -> FloatArray:
-    """Return the distance of points from the canal, which is followed straight on beyond its ends."""
-    line = canal.points_world(np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, 2.0))
-    return np.linalg.norm(points_world[:, None] - line, axis=2).min(axis=1)
-
-
-def _given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
-    if seg is not None and centerline is not None:
-        raise ValueError("give seg or centerline, not both: each of them says where the cord is")
-    if isinstance(centerline, Centerline):
-        return centerline
-    if centerline is not None:
-        return Centerline.from_points(centerline)
-    if seg is not None:
-        mask = read_mask(seg)
-        return Centerline.from_mask(mask.data, mask.grid)
-    return None
 
 
 def straighten(
@@ -287,7 +193,7 @@ def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volu
     """Find what may be discs, as world points that lie in the image and beside the canal."""
     cells, score, level = prediction.codec.decode(prediction.maps, threshold=CANDIDATE_THRESHOLD)
     points = prediction.plane.world_from_pixel(prediction.codec.pixel_from_cell(cells))
-    beside = _from_canal_mm(points, canal) < BESIDE_CANAL_MM
+    beside = distance_from_canal_mm(points, canal) < BESIDE_CANAL_MM
     inside = beside & volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
     return Candidates(points[inside], score[inside], level[inside], prediction.codec.first_value)
 

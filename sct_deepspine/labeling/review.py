@@ -13,7 +13,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.levels import LevelAssignment
 from sct_deepspine.labels import Disc
 
-__all__ = ["UNCERTAIN", "check_anchors", "find_warnings", "oblique_warning"]
+__all__ = ["UNCERTAIN", "check_anchors", "find_warnings"]
 
 UNCERTAIN = 0.5
 """Below this confidence the labels come with a request for an anchor."""
@@ -34,12 +34,17 @@ CONTRADICTED = 0.5
 
 
 def find_warnings(
-    discs: tuple[Disc, ...], assignment: LevelAssignment, *, view: str, anchored: bool
+    discs: tuple[Disc, ...],
+    assignment: LevelAssignment,
+    view: DeobliquedVolume,
+    *,
+    kind: str,
+    anchored: bool,
 ) -> tuple[str, ...]:
     """Return sentences about what a person should look at."""
-    out = []
-    if not anchored and (view != "landmark" or assignment.level_confidence < UNCERTAIN):
-        out.append(_level_doubt(discs, assignment, view))
+    out = _oblique_warning(view)
+    if not anchored and (kind != "landmark" or assignment.level_confidence < UNCERTAIN):
+        out.append(_level_doubt(discs, assignment, kind))
     out += _odd_spacings(discs)
     filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
     if filled:
@@ -47,24 +52,24 @@ def find_warnings(
     return tuple(out)
 
 
-def oblique_warning(view: DeobliquedVolume) -> tuple[str, ...]:
-    """Return a sentence about slices so oblique that the body's directions may be confused."""
+def _oblique_warning(view: DeobliquedVolume) -> list[str]:
+    """Tell if slices are so oblique that the body's directions may be confused."""
     turn = view.deobliqued_from_world[:3, :3]
     degrees = float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
     if degrees <= MOST_OBLIQUE_DEGREES:
-        return ()
-    return (
+        return []
+    return [
         f"the slices are turned by {degrees:.0f}° from the body's axes; directions may be confused, "
-        "and levels wrong",
-    )
+        "and levels wrong"
+    ]
 
 
-def _level_doubt(discs: tuple[Disc, ...], assignment: LevelAssignment, view: str) -> str:
-    why = "the levels are uncertain" if view == "landmark" else "neither the dens nor S1/S2 is in view"
+def _level_doubt(discs: tuple[Disc, ...], assignment: LevelAssignment, kind: str) -> str:
+    why = "the levels are uncertain" if kind == "landmark" else "neither the dens nor S1/S2 is in view"
     text = f"{why}: the probability that every level is right is {assignment.level_confidence:.2f}"
     if assignment.runner_up_shift:
         text += f", and the next likely levels are shifted by {assignment.runner_up_shift:+d}"
-    elif view != "landmark":
+    elif kind != "landmark":
         text += ", and all may be shifted by -1 or +1"
     middle = discs[len(discs) // 2].name
     return (

@@ -1,0 +1,122 @@
+"""What is checked before an image is labelled: that it is a scan, and that what a person gives fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.ndimage import maximum_filter
+
+from sct_deepspine.errors import AnchorError, GeometryError, ImageError
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.images import ImageLike, read_mask, read_volume
+from sct_deepspine.labeling.heatmaps import PlanePrediction
+
+__all__ = ["check_anchor_places", "check_line", "distance_from_canal_mm", "given_centerline", "read_scan"]
+
+BEYOND_MM = 60.0
+"""The canal is followed straight on beyond its ends by this much."""
+
+SHORTEST_SIDE_MM = 20.0
+"""An image whose second longest side is shorter shows no spine: its voxel sizes are wrong."""
+
+SAMPLED_VOXELS, FEWEST_GREYS = 200_000, 12
+"""Of so many voxels, a scan has more different grey values than this."""
+
+CANAL_REACH_CELLS, CANAL_SEEN, CANAL_SHARE, FEWEST_CANAL_ROWS = 5, 0.2, 0.34, 15
+"""A given centreline is on the canal if, within two cells, the canal map exceeds this along a third
+of it. Where fewer rows than these show a canal, the given line is trusted."""
+
+FARTHEST_ANCHOR_MM = 40.0
+"""An anchor is no farther than this from the canal."""
+
+
+def read_scan(image: ImageLike) -> Volume:
+    """Read an image, and refuse what is no scan.
+
+    Raises
+    ------
+    ImageError
+        If it can't be read, is too small for a spine, or holds a few values only, as masks do.
+    """
+    volume = read_volume(image)
+    lengths = volume.grid.spacing_mm * volume.grid.shape
+    if np.sort(lengths)[1] < SHORTEST_SIDE_MM:
+        met = " × ".join(f"{length:.3g}" for length in lengths)
+        raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
+    sampled = volume.data.ravel(order="K")[:: max(1, volume.data.size // SAMPLED_VOXELS)]
+    values = np.unique(sampled)
+    if len(values) <= FEWEST_GREYS:
+        raise ImageError(
+            f"the image holds {len(values)} different values only; is it a mask or a label image, not a scan?"
+        )
+    return volume
+
+
+def given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
+    """Return the centreline that a person gives, as a line or as a cord mask; None if there is none."""
+    if seg is not None and centerline is not None:
+        raise ValueError("give seg or centerline, not both: each of them says where the cord is")
+    if isinstance(centerline, Centerline):
+        return centerline
+    if centerline is not None:
+        return Centerline.from_points(centerline)
+    if seg is not None:
+        mask = read_mask(seg)
+        return Centerline.from_mask(mask.data, mask.grid)
+    return None
+
+
+def check_line(line: Centerline | None, prediction: PlanePrediction) -> None:
+    """Refuse a given centreline that does not run along the canal that the network sees.
+
+    Raises
+    ------
+    GeometryError
+        If less than a third of it lies on the canal.
+    """
+    if line is None:
+        return
+    codec, canal = prediction.codec, prediction.maps.canal
+    cells = np.round(codec.cell_from_pixel(prediction.plane.pixel_from_world(line.samples_world))).astype(int)
+    inside = ((cells >= 0) & (cells < canal.shape)).all(axis=1)
+    seen = maximum_filter(canal, size=CANAL_REACH_CELLS)[tuple(cells[inside].T)] > CANAL_SEEN
+    is_seen_elsewhere = (canal.max(axis=1) > CANAL_SEEN).sum() > FEWEST_CANAL_ROWS
+    if inside.any() and is_seen_elsewhere and seen.mean() < CANAL_SHARE:
+        raise GeometryError(
+            "the cord mask or centreline does not run along the spinal canal of the image "
+            f"({seen.mean():.0%} of it does); do they belong together?"
+        )
+
+
+def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal: Centerline) -> None:
+    """Refuse an anchor whose whole point lies outside the image or far from the spine.
+
+    Raises
+    ------
+    AnchorError
+        Where it lies.
+    """
+    for value, point in anchors.items():
+        if not np.isfinite(point).all():
+            continue
+        place = ", ".join(f"{c:.0f}" for c in point)
+        if not volume.grid.contains_voxel(volume.grid.voxel_from_world(point))[0]:
+            raise AnchorError(
+                f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
+            )
+        distance = float(distance_from_canal_mm(point[None], canal)[0])
+        if distance > FARTHEST_ANCHOR_MM:
+            raise AnchorError(
+                f"anchor {value}: ({place}) mm lies {distance:.0f} mm from the spine that was found; "
+                "give the posterior tip of the disc"
+            )
+
+
+def distance_from_canal_mm(points_world: FloatArray, canal: Centerline) -> FloatArray:
+    """Return the distance of points from the canal, which is followed straight on beyond its ends."""
+    line = canal.points_world(np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, 2.0))
+    return np.linalg.norm(points_world[:, None] - line, axis=2).min(axis=1)

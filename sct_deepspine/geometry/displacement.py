@@ -119,7 +119,10 @@ class DisplacementField:
         return source
 
     def _interpolate(self, voxel: FloatArray) -> FloatArray:
-        """Interpolate the stored vectors at ``(K, 3)`` voxel points inside the grid."""
+        """Interpolate the stored vectors at ``(K, 3)`` voxel points inside the grid.
+
+        scipy's interpolators let a voxel without a mapping spoil points that give it no weight.
+        """
         lower = np.floor(voxel).astype(np.intp)
         upper = np.minimum(lower + 1, np.array(self.grid.shape) - 1)
         share = voxel - lower

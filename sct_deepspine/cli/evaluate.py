@@ -39,7 +39,7 @@ def get_parser() -> Arguments:
         help="Also label each scan under 28 perturbations, and score the confidences",
     )
     add(
-        "-joined",
+        "-composites",
         type=int,
         default=0,
         metavar="N",
@@ -92,7 +92,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         cases = folder_cases(arguments.i, seed=arguments.seed)
         named = list(tqdm(evaluate_cases(cases, weights=model), **bar))
         print(f"\n{stress_report(named)}")
-    if arguments.joined:
+    if arguments.composites:
         cases = composite_cases(_composites(arguments), seed=arguments.seed)
         whole = list(tqdm(evaluate_cases(cases, weights=model), **bar))
         print(f"\n{stress_report(whole)}")
@@ -115,8 +115,9 @@ def _composites(arguments: argparse.Namespace) -> Iterator[LabelledScan]:
     scans = read_scans(arguments.i)
     if not can_compose(scans):
         raise ImageError(
-            f"{arguments.i} holds no neck (C2/C3 to T1/T2) or no lumbar spine (T12/L1 to L5/S1) to join"
+            f"{arguments.i} holds no cervical scan (C2/C3 to T1/T2) or no lumbar scan (T12/L1 to L5/S1), "
+            "which a composite needs"
         )
-    for number in range(arguments.joined):
+    for number in range(arguments.composites):
         scan = make_composite(np.random.default_rng((arguments.seed, number)), scans)
         yield replace(scan, name=f"composite {number + 1}", subject=f"composite {number + 1}")

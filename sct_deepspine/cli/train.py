@@ -37,7 +37,7 @@ SOURCES: dict[str, Any] = {
     "other": None,
     "weights": None,
     "phantoms": 32,
-    "joined": 24,
+    "composites": 24,
 }
 """What a run is made of beside its configuration, and the default of each."""
 
@@ -94,7 +94,7 @@ def get_parser() -> Arguments:
         help="Procedural spines to train on as well. Default: 32",
     )
     add(
-        "-joined",
+        "-composites",
         type=int,
         metavar="N",
         help="Whole spines composed of cervical and lumbar scans of -i to train on as well. Default: 24",
@@ -355,16 +355,16 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         validation = [scan for scan in training if scan.subject in held]
         training = [scan for scan in training if scan.subject in chosen]
     training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
-    joined: list[LabelledScan] = []
-    if arguments.joined and can_compose(training):
-        joined = made(lambda rng: make_composite(rng, training), arguments.joined, "joined spines")
-    elif arguments.joined:
-        logger.warning("no joined spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
+    composites: list[LabelledScan] = []
+    if arguments.composites and can_compose(training):
+        composites = made(lambda rng: make_composite(rng, training), arguments.composites, "composite spines")
+    elif arguments.composites:
+        logger.warning("no composite spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
     phantoms = made(make_phantom, arguments.phantoms, "phantoms")
     if not validation:
         seeds = [(arguments.seed, n) for n in range(10**6, 10**6 + 4)]
         validation = [make_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
-    return training + phantoms + joined, validation
+    return training + phantoms + composites, validation
 
 
 def _split(arguments: argparse.Namespace, subjects: Sequence[str]) -> tuple[set[str], set[str]]:

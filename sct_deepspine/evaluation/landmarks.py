@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from scipy.stats import bootstrap
 
 from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.grid import FloatArray, as_points
@@ -400,7 +399,7 @@ def _intervals(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the 95 % intervals of the mean error and of the share of scans with the levels right.
 
-    Percentile bootstrap over subjects, since scans of one person go wrong together.
+    Percentile bootstrap (Efron 1979) over subjects, since scans of one person go wrong together.
     """
     subjects = sorted({score.subject for score in scores})
     rows = np.array([subjects.index(score.subject) for score in scores])
@@ -410,42 +409,23 @@ def _intervals(
     )
     per_subject = np.zeros((len(subjects), 4))
     np.add.at(per_subject, rows, parts)
-    first, second = (_ratio_interval(per_subject[:, c : c + 2], generator, resamples) for c in (0, 2))
-    return first, second
-
-
-def _ratio_interval(
-    columns: FloatArray, generator: np.random.Generator, resamples: int
-) -> tuple[float, float]:
-    """Return the interval of the ratio of two sums over subjects; NaN where there is nothing to divide by."""
-    if not columns[:, 1].any():
-        return float("nan"), float("nan")
-
-    def ratio(above: FloatArray, below: FloatArray, axis: int = -1) -> FloatArray:
-        total = below.sum(axis=axis)
-        return np.divide(
-            above.sum(axis=axis), total, out=np.full_like(total, np.nan, dtype=float), where=total > 0
-        )
-
-    if len(columns) == 1:
-        value = float(columns[0, 0] / columns[0, 1])
-        return value, value
-    found = bootstrap(
-        (columns[:, 0], columns[:, 1]),
-        ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        method="percentile",
-        random_state=generator,
+    sums = per_subject[generator.integers(len(subjects), size=(resamples, len(subjects)))].sum(axis=1)
+    with_errors = sums[:, 1] > 0
+    return (
+        _percentiles(sums[with_errors, 0] / sums[with_errors, 1]),
+        _percentiles(sums[:, 2] / sums[:, 3]),
     )
-    # Resamples in which no subject had an error to measure say nothing.
-    low, high = np.nanpercentile(found.bootstrap_distribution, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _total(scores: Sequence[ScanScore], name: str) -> int:
     return sum(getattr(score, name) for score in scores)
+
+
+def _percentiles(samples: FloatArray) -> tuple[float, float]:
+    if not len(samples):
+        return float("nan"), float("nan")
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _or_nan(statistic: Callable[[FloatArray], Any], samples: ArrayLike) -> float:

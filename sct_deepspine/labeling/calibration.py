@@ -3,7 +3,8 @@
 The decoding's probabilities are as honest as the networks' maps, which were drawn for people they had
 never seen with the assurance of those they had. The correction is a logistic one (Platt 1999), fitted on
 held-out people, apart for three kinds of view: with a landmark that tells the level (the dens or S1/S2),
-without one, and of the thoracic spine alone, where one level looks like the next.
+without one, and of the thoracic spine alone, where one level looks like the next. It lowers a confidence
+or leaves it: more trust than the decoding has is not earned on few subjects.
 """
 
 from __future__ import annotations
@@ -107,10 +108,10 @@ class Calibration:
 
 
 def _corrected(probability: ArrayLike, curve: Curve, kind: str) -> FloatArray:
-    corrected = np.asarray(probability, dtype=np.float64)
+    said = corrected = np.asarray(probability, dtype=np.float64)
     if curve != IDENTITY:
         offset, slope = curve
-        corrected = expit(offset + slope * logit(np.clip(corrected, EXTREME, 1 - EXTREME)))
+        corrected = np.minimum(said, expit(offset + slope * logit(np.clip(said, EXTREME, 1 - EXTREME))))
     return corrected if kind == KINDS[0] else np.minimum(corrected, OPEN_LIMIT)
 
 

@@ -179,15 +179,15 @@ def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, pa
     assert result.score.levels_right
 
 
-def test_whole_spines_are_joined_of_a_neck_and_a_lumbar_spine(tmp_path, capsys):
+def test_whole_spines_are_composed_of_a_cervical_and_a_lumbar_scan(tmp_path, capsys):
     model = fake_model()
-    for name, first, last in (("neck", 3, 10), ("lumbar", 18, 25)):
+    for name, first, last in (("cervical", 3, 10), ("lumbar", 18, 25)):
         scan = make_phantom(np.random.default_rng(first), first=first, last=last, voxel_mm=(5.0, 2.5, 2.5))
         write_scan(replace(scan, name=name), scan.volume, tmp_path, subject=name)
-    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"], model=model) == 0
+    assert main(["-i", str(tmp_path), "-composites", "1", "-v", "0"], model=model) == 0
     printed = capsys.readouterr().out
     for name in ("whole spine", "thoracic crop 6", "thoracic crop 8 with anchor"):
         assert name in printed
     (tmp_path / "lumbar.json").unlink()
-    assert main(["-i", str(tmp_path), "-joined", "1", "-v", "0"], model=model) == 1
-    assert "no lumbar spine" in capsys.readouterr().err
+    assert main(["-i", str(tmp_path), "-composites", "1", "-v", "0"], model=model) == 1
+    assert "no lumbar scan" in capsys.readouterr().err

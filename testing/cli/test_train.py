@@ -19,7 +19,7 @@ from sct_deepspine.training.loop import TrainingConfig
 
 TINY = [
     *("-features", "8", "-depth", "1", "-stacks", "1"),
-    *("-joined", "0", "-batch", "2", "-workers", "0", "-steps", "6", "-evaluate-every", "3"),
+    *("-composites", "0", "-batch", "2", "-workers", "0", "-steps", "6", "-evaluate-every", "3"),
 ]
 WRITTEN = [
     *("best.safetensors", "config.json", "convergence.gif", "last.safetensors", "log.csv"),

@@ -65,11 +65,18 @@ def test_without_a_landmark_nobody_is_sure():
     assert OPEN_LIMIT <= 0.8
 
 
-def test_the_thorax_alone_is_as_sure_as_it_was_right_whatever_the_decoding_says():
+def test_the_thorax_alone_is_no_surer_than_it_was_right_whatever_the_decoding_says():
     own = outcomes("thoracic", 0.99, 0.4) + outcomes("thoracic", 0.3, 0.2)
     calibration = fit_calibration(own)
-    for confidence in (0.1, 0.5, 0.999):
+    for confidence in (0.5, 0.999):
         assert calibration.of_scan(confidence, "thoracic") == pytest.approx(0.3, abs=0.01)
+    assert calibration.of_scan(0.1, "thoracic") == 0.1
+
+
+def test_no_confidence_is_raised():
+    calibration = fit_calibration(outcomes("landmark", 0.7, 1.0) + outcomes("landmark", 0.99, 1.0))
+    for confidence in (0.2, 0.7, 0.99):
+        assert calibration.of_scan(confidence, "landmark") <= confidence
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 0.97, 1.0])

@@ -146,10 +146,10 @@ def draw_composites(path, scans):
 
 def draw_regions(path, scans):
     """Draw what the coarse network sees, attends to and predicts, for one scan of each region."""
-    neck = next(scan for scan in scans if {3, 9} <= scan.discs.keys())
+    cervical = next(scan for scan in scans if {3, 9} <= scan.discs.keys())
     lumbar = next(scan for scan in scans if {20, 25} <= scan.discs.keys() and min(scan.volume.data.shape) > 1)
     figure = new_figure(13, 12)
-    for row, scan in zip(figure.subplots(2, 4, width_ratios=(1.5, 1, 1, 1)), (neck, lumbar), strict=True):
+    for row, scan in zip(figure.subplots(2, 4, width_ratios=(2.0, 1, 1, 1)), (cervical, lumbar), strict=True):
         labels = label_discs(scan.volume, return_maps=True)
         prediction = labels.prediction
         draw_image(row[0], prediction)
@@ -159,7 +159,7 @@ def draw_regions(path, scans):
         draw_image(row[2], prediction)
         draw_heat(row[2], prediction)
         value = prediction.maps.level.argmax(axis=0) + prediction.codec.first_value
-        row[3].imshow(np.ma.masked_where(prediction.maps.any_disc < 0.1, value), cmap="tab20", vmin=1, vmax=26)
+        row[3].imshow(np.ma.masked_where(prediction.maps.any_disc < 0.1, value % 20), cmap="tab20", vmin=0, vmax=19)
         stride = prediction.codec.stride
         for axes, scale in zip(row[1:], (stride, 1, stride), strict=True):
             axes.set_xlim(first / scale, last / scale)

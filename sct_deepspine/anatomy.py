@@ -74,9 +74,9 @@ _TIP_TO_TIP_MM = (
 EXPECTED_SPACING_MM: Mapping[int, float] = MappingProxyType(dict(enumerate(_TIP_TO_TIP_MM, start=1)))
 """Distance in mm from the posterior tip of a disc to that of the next, by the upper disc's value.
 
-Least squares on the logarithms of all tip-to-tip distances of the training scans (4 necks, 34
-thoraco-lumbar spines) and of the PAM50 disc heights (De Leener et al. 2018, weighted as four people and
+Least squares on the logarithms of all tip-to-tip distances of the training scans (4 cervical scans, 34
+thoraco-lumbar spines) and of the PAM50 disc heights (De Leener et al. 2018, weighted as four subjects and
 alone between 13 and 17, and above 3; S1/S2 by the 33 training scans that show it), one size factor per
-person, PAM50's being 1. People then differ by 7 % in size and a single distance by 5 % about that. Between
-PAM50 and the people the table is smoothed.
+person, PAM50's being 1. Subjects then differ by 7 % in size and a single distance by 5 % about that. Between
+PAM50 and the subjects the table is smoothed.
 """

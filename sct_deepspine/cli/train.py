@@ -77,7 +77,7 @@ def get_parser() -> Arguments:
         "-confidences",
         nargs="+",
         metavar="CSV",
-        help="Confidences on held-out people, from sct_deepspine_evaluate; for -role calibrate",
+        help="Confidences on held-out subjects, from sct_deepspine_evaluate; for -role calibrate",
     )
     add(
         "-with",

@@ -101,7 +101,7 @@ class Summary:
     Parameters
     ----------
     scans, subjects, discs
-        How many scans, people and true discs.
+        How many scans, subjects and true discs.
     mean_mm, std_mm, median_mm, max_mm
         Error of the discs with the same value, over discs.
     mean_interval_mm
@@ -332,7 +332,7 @@ def pool_by(
 
 _COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("scans", lambda s: f"{s.scans}"),
-    ("people", lambda s: f"{s.subjects}"),
+    ("subjects", lambda s: f"{s.subjects}"),
     ("discs", lambda s: f"{s.discs}"),
     (
         "mean mm [95 %]",
@@ -399,7 +399,7 @@ def _intervals(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the 95 % intervals of the mean error and of the share of scans with the levels right.
 
-    Percentile bootstrap (Efron 1979) over subjects, since scans of one person go wrong together.
+    Percentile bootstrap (Efron 1979) over subjects, since scans of one subject go wrong together.
     """
     subjects = sorted({score.subject for score in scores})
     rows = np.array([subjects.index(score.subject) for score in scores])

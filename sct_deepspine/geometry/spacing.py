@@ -25,12 +25,12 @@ class SpacingPrior:
     spacing_mm
         Distance from disc ``v`` to disc ``v + 1``, by ``v``.
     spread
-        Standard deviation of the logarithm of one distance. Twice what people differ by, since
+        Standard deviation of the logarithm of one distance. Twice what subjects differ by, since
         candidates of a coarse first look are a few millimetres off.
     landmark_spread
         The same for a distance from a landmark (dens, S1/S2), which is known to 2 or 3 mm only.
     body_spread
-        Standard deviation of the logarithm of the factor common to all distances of a person.
+        Standard deviation of the logarithm of the factor common to all distances of a subject.
     body_factors
         The factors tried. Children lie beyond them and are reached through ``spread``.
     """
@@ -141,7 +141,7 @@ def extrapolate_superior(
     Raises
     ------
     GeometryError
-        If C2/C3 or the disc below the uppermost is not known: the top of the neck is then a guess.
+        If C2/C3 or the disc below the uppermost is not known: the upper end of the spine is then a guess.
     """
     points, values, along = _checked(points, values)
     if values[0] > 3 or len(values) < 2:

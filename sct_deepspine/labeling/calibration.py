@@ -1,8 +1,8 @@
 """Confidences that can be believed: what the decoding says, corrected by how often it was right.
 
-The decoding's probabilities are as honest as the networks' maps, which were drawn for people they had
+The decoding's probabilities are as honest as the networks' maps, which were drawn for subjects they had
 never seen with the assurance of those they had. The correction is a logistic one (Platt 1999), fitted on
-held-out people, apart for three kinds of view: with a landmark that tells the level (the dens or S1/S2),
+held-out subjects, apart for three kinds of view: with a landmark that tells the level (the dens or S1/S2),
 without one, and of the thoracic spine alone, where one level looks like the next. It lowers a confidence
 or leaves it: more trust than the decoding has is not earned on few subjects.
 """
@@ -138,11 +138,11 @@ class Outcome:
 
 
 def fit_calibration(outcomes: Sequence[Outcome]) -> Calibration:
-    """Fit the corrections to outcomes on people that the networks were not trained on.
+    """Fit the corrections to outcomes on subjects that the networks were not trained on.
 
     Maximum likelihood with a weak prior about the identity, so that a handful of outcomes, or some that
-    are all right, do not run away. A view of the thorax alone gets the share that was right, however sure
-    the decoding is: nothing in it tells the level.
+    are all right, do not run away. A view of the thoracic spine alone gets no more than the share that was
+    right, however sure the decoding is: nothing in it tells the level.
     """
     curves: dict[str, dict[str, Curve]] = {"scan": {}, "disc": {}}
     for part, by_kind in curves.items():

@@ -1,13 +1,13 @@
 """Ordered decoding: from disc candidates to levels, exactly, with probabilities.
 
-A *reading* picks candidates in order, superior to inferior, and gives each a disc value. Each step
-inferior is one level, or more where discs were missed. A reading's score is a sum over its candidates
+A *path* picks candidates in order, superior to inferior, and gives each a disc value. Each step
+inferior is one level, or more where discs were missed. A path's score is a sum over its candidates
 (how bright, how well the level fits) and its steps (does the distance fit the levels), and one body
-factor that stretches all expected distances. The best reading and the sums over all readings come from
+factor that stretches all expected distances. The best path and the sums over all paths come from
 dynamic programming (Viterbi and forward-backward), so nothing is searched by chance.
 
 Axes: ``j``, ``k`` candidate, ``s`` levels stepped - 1, ``f`` body factor, ``v`` level column,
-``r`` restriction of the readings.
+``r`` restriction of the paths.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DecodingParameters:
     Parameters
     ----------
     level_floor
-        Least probability of any level at any candidate, so that no map alone can forbid a reading.
+        Least probability of any level at any candidate, so that no map alone can forbid a path.
     level_background
         Amount spread over all levels before a candidate's row is normalised: level values far below it
         say nothing.
@@ -51,7 +51,7 @@ class DecodingParameters:
         Weight of what the level maps say, against scores and distances.
     score_unit
         Strength that scores 0. With the default floor and 23 levels a candidate above 0.26 scores positive
-        even at a level its map denies; were it to cost something, the best reading would be one disc long.
+        even at a level its map denies; were it to cost something, the best path would be one disc long.
     omission_cost
         What it costs to leave a candidate out, times the log-odds of a disc being there.
     skip_cost
@@ -117,26 +117,26 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class LevelAssignment:
-    """The best reading and how sure it is.
+    """The best path and how sure it is.
 
     Parameters
     ----------
     indices, values
         ``(N,)`` candidates chosen, superior to inferior, and their disc values.
     probabilities
-        ``(N,)`` probability, over all readings, that this candidate is a disc and has this value.
+        ``(N,)`` probability, over all paths, that this candidate is a disc and has this value.
     level_confidence
-        Probability of the readings that use at least one chosen candidate and give none another value.
+        Probability of the paths that use at least one chosen candidate and give none another value.
     skipped
         Values stepped over: discs to be filled in by :func:`sct_deepspine.geometry.spacing.fill_skipped`.
     score
-        Score of the best reading, which is its log-odds against a spineless image.
+        Score of the best path, which is its log-odds against a spineless image.
     evidence
-        The same for all readings together, at the temperature.
+        The same for all paths together, at the temperature.
     body_factor
-        Size of this body in the best reading; 1 is the template's.
+        Size of this body in the best path; 1 is the template's.
     runner_up_shift, runner_up_probability
-        The most probable reading of the same candidates off by 1 or 2 levels; (0, 0.0) if there is none.
+        The most probable path of the same candidates off by 1 or 2 levels; (0, 0.0) if there is none.
     """
 
     indices: NDArray[np.int_]
@@ -153,7 +153,7 @@ class LevelAssignment:
 
 @dataclass(frozen=True, eq=False)
 class _Lattice:
-    """All readings: scores of candidates ``(K, L)``, steps ``(pair, S, F, L)``, sizes ``(F,)``.
+    """All paths: scores of candidates ``(K, L)``, steps ``(pair, S, F, L)``, sizes ``(F,)``.
 
     The pair ``(j, k)``, ``j < k``, is at ``k (k - 1) / 2 + j``; the level of a step is its upper one.
     ``reach[k]`` is the first ``j`` from which ``k`` may be stepped to. Readings start at or above
@@ -179,7 +179,7 @@ def assign_levels(
     prior: SpacingPrior | None = None,
     parameters: DecodingParameters | None = None,
 ) -> LevelAssignment:
-    """Give the candidates their levels: the exact best of all ordered readings, and its probabilities.
+    """Give the candidates their levels: the exact best of all ordered paths, and its probabilities.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def assign_levels(
     NoDiscsError
         If there is no candidate.
     AnchorError
-        If an anchor names no candidate or no level, or no ordered reading holds all of them.
+        If an anchor names no candidate or no level, or no ordered path holds all of them.
     """
     prior, parameters = prior or SpacingPrior(), parameters or DecodingParameters()
     if not len(candidates.score):
@@ -324,7 +324,7 @@ def _step_scores(candidates: Candidates, prior: SpacingPrior, parameters: Decodi
 
 
 def _best(lattice: _Lattice) -> tuple[float, NDArray[np.int_], NDArray[np.int_], int]:
-    """Return score, candidates, level columns and body factor of the best reading (Viterbi)."""
+    """Return score, candidates, level columns and body factor of the best path (Viterbi)."""
     count, levels = lattice.candidate.shape
     steps, bodies = lattice.step.shape[1:3]
     start = np.broadcast_to(lattice.body[:, None], (bodies, levels))
@@ -349,7 +349,7 @@ def _best(lattice: _Lattice) -> tuple[float, NDArray[np.int_], NDArray[np.int_],
 
 
 def _before(lattice: _Lattice, best: FloatArray, k: int, body: int, column: int) -> tuple[int, int] | None:
-    """Return the candidate and level column before this one on its best reading, None at the start."""
+    """Return the candidate and level column before this one on its best path, None at the start."""
     first = int(lattice.reach[k])
     sources = column - 1 - np.arange(min(lattice.step.shape[1], column))
     if k == first or not len(sources):
@@ -380,13 +380,13 @@ def _probabilities(
     totals[0] = max(totals[0], _NOTHING)
     shares = np.exp(totals - totals[0])
     posterior = np.exp(forward[0] + _backward(lattice) - totals[0]).sum(axis=1)
-    # The other rows hold also the readings of row 1, which use no chosen disc: they say nothing of its level.
+    # The other rows hold also the paths of row 1, which use no chosen disc: they say nothing of its level.
     by_shift = {shift: float(max(shares[2 + i] - shares[1], 0.0)) for i, shift in enumerate((0, *_SHIFTS))}
     return float(totals[0]), np.minimum(posterior, 1.0), by_shift
 
 
 def _forward(lattice: _Lattice, candidate: FloatArray) -> FloatArray:
-    """Sum over readings that end at each state, ``(R, K, F, L)`` logs, for restrictions ``(R, K, L)``.
+    """Sum over paths that end at each state, ``(R, K, F, L)`` logs, for restrictions ``(R, K, L)``.
 
     The lattice's steps are weights here, not logs.
     """
@@ -406,7 +406,7 @@ def _forward(lattice: _Lattice, candidate: FloatArray) -> FloatArray:
         weight[:, k] = arriving * factor[:, k]
         with np.errstate(divide="ignore"):
             forward[:, k] = np.log(weight[:, k]) + scale
-        # Kept near 1: sums grow with every disc, and shrink with every anchor that all readings must pass.
+        # Kept near 1: sums grow with every disc, and shrink with every anchor that all paths must pass.
         top = weight[:, k].max(axis=(1, 2), keepdims=True)
         anchored = k + 1 < count and lattice.reach[k + 1] == k > first
         if anchored or top.max() > 1e100:
@@ -417,7 +417,7 @@ def _forward(lattice: _Lattice, candidate: FloatArray) -> FloatArray:
 
 
 def _backward(lattice: _Lattice) -> FloatArray:
-    """Sum over the rest of all readings below each state, ``(K, F, L)`` logs; steps are weights."""
+    """Sum over the rest of all paths below each state, ``(K, F, L)`` logs; steps are weights."""
     count, levels = lattice.candidate.shape
     steps, bodies = lattice.step.shape[1:3]
     backward = np.empty((count, bodies, levels))

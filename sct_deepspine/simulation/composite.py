@@ -1,8 +1,8 @@
-"""Composite spines, made of the scans of several people; tissues for scans that have no labels of them.
+"""Composite spines, made of the scans of several subjects; tissues for scans that have no labels of them.
 
-The neck of one person, the thorax of the template or of a rendered spine, and the lumbar spine of another
-person are straightened, set into one procedural body (:mod:`sct_deepspine.simulation.phantom`) and bent
-with it like a living spine. Their truth is exact.
+The cervical spine of one subject, the thoracic spine of the template or of a rendered spine, and the
+lumbar spine of another subject are straightened, set into one procedural body
+(:mod:`sct_deepspine.simulation.phantom`) and bent with it like a living spine. Their truth is exact.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ SEAM_LEVELS = 0.15
 EDGE_VOXELS = 2.0
 """A piece melts into the rendered body over about this many voxels at its border."""
 
-NECK_ENDS = (8, 11)
+CERVICAL_ENDS = (8, 11)
 LUMBAR_STARTS = (18, 20)
-"""Last disc taken from a neck, first disc taken from a lumbar scan: the ranges rendered from."""
+"""Last disc taken from a cervical, first disc taken from a lumbar scan: the ranges rendered from."""
 
 CORE_MM = 15.0
 CORE_GREY = 0.38, 0.24
@@ -114,13 +114,13 @@ def _ramp(levels: FloatArray) -> FloatArray:
 
 def compose_scans(
     rng: np.random.Generator,
-    neck: LabelledScan,
+    cervical: LabelledScan,
     lumbar: LabelledScan,
-    thorax: LabelledScan | None = None,
+    thoracic: LabelledScan | None = None,
     *,
     name: str = "composite",
 ) -> LabelledScan:
-    """Make a whole spine of the spines of two or three people.
+    """Make a whole spine of the spines of two or three subjects.
 
     The pieces are straightened, brought to one body size, matched disc by disc, set into a procedural
     body and bent with it. They meet in the middle of a vertebra. Where no piece reaches, the
@@ -130,12 +130,12 @@ def compose_scans(
     ----------
     rng
         Of the body's shape, its seams and its colours.
-    neck
+    cervical
         A scan with the discs from C2/C3 (3) to T1/T2 or beyond.
     lumbar
         A scan with discs to L5/S1 (25).
-    thorax
-        A scan with the discs in between; without it the thorax is rendered.
+    thoracic
+        A scan with the discs in between; without it the thoracic is rendered.
     name
         Name of the scan.
 
@@ -145,11 +145,11 @@ def compose_scans(
         C2/C3 to L5/S1, every disc labelled, and the landmarks that are in the pieces.
     """
     size = float(np.exp(rng.normal(0, 0.08)))
-    last = min(int(rng.integers(NECK_ENDS[0], NECK_ENDS[1] + 1)), max(neck.discs))
+    last = min(int(rng.integers(CERVICAL_ENDS[0], CERVICAL_ENDS[1] + 1)), max(cervical.discs))
     first = max(int(rng.integers(LUMBAR_STARTS[0], LUMBAR_STARTS[1] + 1)), min(lumbar.discs))
-    pieces = [_Piece.cut(neck, 1, last, size), _Piece.cut(lumbar, first, 26, size)]
-    if thorax is not None:
-        pieces.insert(1, _Piece.cut(thorax, last, first, size))
+    pieces = [_Piece.cut(cervical, 1, last, size), _Piece.cut(lumbar, first, 26, size)]
+    if thoracic is not None:
+        pieces.insert(1, _Piece.cut(thoracic, last, first, size))
     body = grow_spine(
         rng,
         size=size,
@@ -199,11 +199,11 @@ def compose_scans(
 
 
 def can_compose(scans: Sequence[LabelledScan]) -> bool:
-    """Tell whether a set has a neck (C2/C3 to T1/T2) and a lumbar spine (T12/L1 to L5/S1) to join."""
-    return any(map(_is_neck, scans)) and any(map(_is_lumbar, scans))
+    """Tell whether a set has a cervical (C2/C3 to T1/T2) and a lumbar spine (T12/L1 to L5/S1) to compose."""
+    return any(map(_is_cervical, scans)) and any(map(_is_lumbar, scans))
 
 
-def _is_neck(scan: LabelledScan) -> bool:
+def _is_cervical(scan: LabelledScan) -> bool:
     return {3, 9} <= scan.discs.keys() and 21 not in scan.discs
 
 
@@ -211,18 +211,19 @@ def _is_lumbar(scan: LabelledScan) -> bool:
     return {20, 25} <= scan.discs.keys()
 
 
-def _is_thorax(scan: LabelledScan) -> bool:
-    return {NECK_ENDS[0], LUMBAR_STARTS[1]} <= scan.discs.keys()
+def _is_thoracic(scan: LabelledScan) -> bool:
+    return {CERVICAL_ENDS[0], LUMBAR_STARTS[1]} <= scan.discs.keys()
 
 
 def make_composite(
     rng: np.random.Generator, scans: Sequence[LabelledScan], *, rendered_share: float = 0.35
 ) -> LabelledScan:
-    """Compose scans of a training set for which :func:`can_compose` holds; some with a rendered thorax."""
-    necks, lumbars, thoraxes = (list(filter(fits, scans)) for fits in (_is_neck, _is_lumbar, _is_thorax))
-    neck, lumbar = necks[rng.integers(len(necks))], lumbars[rng.integers(len(lumbars))]
-    draw = not thoraxes or rng.random() < rendered_share
-    return compose_scans(rng, neck, lumbar, None if draw else thoraxes[rng.integers(len(thoraxes))])
+    """Compose scans of a training set for which :func:`can_compose` holds; some with a rendered thoracic."""
+    kinds = (_is_cervical, _is_lumbar, _is_thoracic)
+    cervicals, lumbars, thoracics = (list(filter(fits, scans)) for fits in kinds)
+    cervical, lumbar = cervicals[rng.integers(len(cervicals))], lumbars[rng.integers(len(lumbars))]
+    draw = not thoracics or rng.random() < rendered_share
+    return compose_scans(rng, cervical, lumbar, None if draw else thoracics[rng.integers(len(thoracics))])
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ __all__ = ["Case", "perturbed", "whole_spine_cases"]
 REMAPS = 5
 ROTATION_DEGREES = 20.0
 CROPS = (4, 6, 8)
-THORAX = 10, 19
+THORACIC_RANGE = 10, 19
 """First and last disc of a crop that shows the thoracic spine only."""
 
 TOP_ANCHOR, BOTTOM_ANCHOR = 3, 25
@@ -116,7 +116,7 @@ def whole_spine_cases(scan: LabelledScan, rng: np.random.Generator) -> Iterator[
     for name, data in changes.items():
         yield Case(f"whole spine{name}", Volume(data, ras.grid), scan.discs, scan.span_z_mm)
     for count in CROPS[1:]:
-        first = int(rng.integers(THORAX[0], THORAX[1] - count + 2))
+        first = int(rng.integers(THORACIC_RANGE[0], THORACIC_RANGE[1] - count + 2))
         kept = list(range(first, first + count))
         yield _crop(f"thoracic crop {count}", scan, ras, kept, anchored=False)
         yield _crop(f"thoracic crop {count} with anchor", scan, ras, kept, anchored=True)
@@ -161,14 +161,14 @@ def _turn_about_middle(grid: Grid, axis: int, degrees: float) -> FloatArray:
 
 
 def _oblique(name: str, scan: LabelledScan, ras: Volume, turn: FloatArray) -> Case:
-    """Turn the person in the scanner and the slices with him: the voxels stay."""
+    """Turn the subject in the scanner and the slices along: the voxels stay."""
     return Case(
         name, ras.transformed(turn), scan.discs, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64)
     )
 
 
 def _turned(name: str, scan: LabelledScan, grid: Grid, grey: NDArray[np.float32], turn: FloatArray) -> Case:
-    """Turn the person and leave the slices where they are: black comes into view, discs may leave it."""
+    """Turn the subject and leave the slices where they are: black comes into view, discs may leave it."""
     back = np.linalg.inv(grid.affine) @ np.linalg.inv(turn) @ grid.affine
     data = affine_transform(grey, back[:3, :3], back[:3, 3], order=1)
     truth = {
@@ -186,12 +186,12 @@ def _bias(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floati
 
 
 def _moved(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.floating]:
-    """Move the person by up to 3 mm for a fifth of the phase-encoding lines, one stretch at a time."""
+    """Move the subject by up to 3 mm for a fifth of the phase-encoding lines, one stretch at a time."""
     lines = np.fft.fftfreq(grey.shape[2])
     shift = np.zeros(grey.shape[2])
     for start in rng.integers(0, grey.shape[2], 4):
         shift[start : start + grey.shape[2] // 20] = rng.uniform(-3, 3)
-    shift[np.abs(lines) < 0.02] = 0  # the middle of k-space defines where the person is
+    shift[np.abs(lines) < 0.02] = 0  # the middle of k-space defines where the subject is
     phase = np.exp(-2j * np.pi * lines * shift)
     return np.abs(np.fft.ifft(np.fft.fft(grey, axis=2) * phase, axis=2))
 

@@ -41,6 +41,21 @@ SOURCES: dict[str, Any] = {
 }
 """What a run is made of beside its configuration, and the default of each."""
 
+_OF_HOURGLASS = {"stacks", "blocks", "depth", "attention"}
+IDLE = {
+    "hourglass": {"dense", "directions"},
+    "unet": _OF_HOURGLASS | {"dense", "directions"},
+    "bcdunet": _OF_HOURGLASS,
+    "mcgunet": _OF_HOURGLASS,
+}
+"""Options that a kind of network has no use for."""
+
+IN_CONFIG = _OF_HOURGLASS | {
+    *("network", "dense", "directions", "features", "optimiser", "schedule", "lr", "batch", "steps"),
+    *("evaluate_every", "checkpoint_minutes", "workers", "seed", "device"),
+}
+"""Options that a configuration file holds."""
+
 DESCRIPTION = """\
 Train one of the two networks on a folder of labelled scans (NAME.nii.gz with NAME.json) and on
 synthetic spines. "locate" looks at coarse planes of the whole view and tells levels; "refine" looks at
@@ -102,7 +117,7 @@ def get_parser() -> Arguments:
     add(
         "-config",
         metavar="JSON",
-        help="Run a config.json again: its options stand for those below and, unless they are given, above",
+        help="Run a config.json again: it holds all options below and, unless they are given, those above",
     )
     add(
         "-network",
@@ -169,10 +184,11 @@ def main(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if arguments.confidences and arguments.role != "calibrate":
         parser.error("-confidences does nothing without -role calibrate")
-    idle = {"hourglass": ("dense", "directions"), "unet": ("dense", "directions", "stacks")}
-    for option in idle.get(arguments.network, ("stacks",)):
-        if getattr(arguments, option) is not None:
-            parser.error(f"-{option} does nothing with -network {arguments.network}")
+    given = {name for name, value in vars(arguments).items() if value != parser.parser.get_default(name)}
+    for option in sorted(given & IN_CONFIG) if arguments.config else ():
+        parser.error(f"-{option.replace('_', '-')} and -config exclude each other: the file says it")
+    for option in sorted(given & IDLE[arguments.network]):
+        parser.error(f"-{option} does nothing with -network {arguments.network}")
     if arguments.role == "calibrate":
         if not arguments.confidences or not arguments.weights:
             parser.error("-role calibrate needs -weights and -confidences")

@@ -173,6 +173,23 @@ def test_a_configuration_file_stands_for_the_options(scans, finished, tmp_path):
 # What is refused
 
 
+@pytest.mark.parametrize("option", [("-steps", "9"), ("-network", "unet"), ("-evaluate-every", "2")])
+def test_a_configuration_file_and_an_option_that_it_holds_exclude_each_other(
+    option, finished, tmp_path, capsys
+):
+    with pytest.raises(SystemExit):
+        run("-ofolder", tmp_path / "run", "-config", finished / "config.json", *option)
+    assert f"{option[0]} and -config exclude each other" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", [("-depth", "3"), ("-attention", "0"), ("-stacks", "1")])
+def test_an_option_of_the_hourglass_is_refused_for_another_network(option, scans, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("-i", scans, "-ofolder", tmp_path / "run", "-network", "bcdunet", *option)
+    assert f"{option[0]} does nothing with -network bcdunet" in capsys.readouterr().err
+
+
 def one_line(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ERROR: ")

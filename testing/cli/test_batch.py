@@ -347,7 +347,7 @@ import os, signal, sys, time
 from pathlib import Path
 from distributed import Client, LocalCluster
 from sct_deepspine.batch import BatchOptions, run_batch
-from sct_deepspine.bids import find_scans
+from sct_deepspine.io.bids import find_scans
 
 if __name__ == "__main__":
     with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:

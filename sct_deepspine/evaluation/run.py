@@ -215,7 +215,7 @@ def read_outcomes(path: str | Path) -> list[Outcome]:
                 Outcome(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1")
                 for row in csv.DictReader(file)
             ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise ImageError(f"{path} holds no confidences ({type(error).__name__}: {error})") from error
 
 

@@ -129,7 +129,7 @@ def _read_table(path: Path) -> list[LabelledPoint]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         return [(int(row["value"]), np.array([float(row[f"{axis}_mm"]) for axis in "xyz"])) for row in rows]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise AnchorError(f"{path} is no table of discs with value, x_mm, y_mm and z_mm ({error})") from error
 
 

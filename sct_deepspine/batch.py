@@ -26,11 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from sct_deepspine._version import __version__
 from sct_deepspine.errors import DeepSpineError, ImageError
-from sct_deepspine.io.bids import DERIVATIVE, ScanFile
+from sct_deepspine.io.annotations import label_centres
+from sct_deepspine.io.bids import DERIVATIVE, ScanFile, given_labels
 from sct_deepspine.io.files import make_folder, plain_cell, write_text
 from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, remove_results, write_results
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from sct_deepspine.labeling.model import LabelingModel
 
 __all__ = ["BatchOptions", "Row", "label_scan", "read_batch_corrections", "run_batch", "write_overview"]
@@ -103,7 +106,8 @@ class Row:
 def label_scan(scan: ScanFile, options: BatchOptions, model: LabelingModel | None = None) -> Row:
     """Label one scan and write its files, unless that has been done; never raises.
 
-    Labels that were edited by hand since an earlier run wrote them are kept as they are.
+    Labels that were edited by hand since an earlier run wrote them are kept as they are, and labels that the
+    dataset has in ``derivatives/labels`` are taken as they are.
 
     Parameters
     ----------
@@ -120,9 +124,15 @@ def label_scan(scan: ScanFile, options: BatchOptions, model: LabelingModel | Non
         model = model or _model(options.weights, options.device)
         target = _target(scan, options)
         if name in options.corrections:
-            _write_corrections(scan, options, name)
+            manual = Path(options.results) / MANUAL / scan.folder / target.name
+            _write_given(scan, options.corrections[name], (target, manual))
         earlier = read_sidecar(_sidecar(target)) or {}
-        if target.is_file() and (earlier.get("Corrected") or edited_files(_sidecar(target), [target])):
+        corrected = earlier.get("Corrected") and "Labels" not in earlier
+        if target.is_file() and (corrected or edited_files(_sidecar(target), [target])):
+            return _corrected(name, target)
+        given = given_labels(scan)
+        if given is not None:
+            _write_given(scan, label_centres(given), (target,), Labels=str(given))
             return _corrected(name, target)
         fingerprint = _fingerprint(scan.path, options, model)
         finished = _finished(target, fingerprint)
@@ -173,23 +183,21 @@ def read_batch_corrections(path: str | Path) -> dict[str, dict[int, tuple[float,
         raise ImageError(f"{path} holds no corrections of the overview page ({error})") from error
 
 
-def _write_corrections(scan: ScanFile, options: BatchOptions, name: str) -> None:
-    """Write the discs that a person says a scan has: in the results, and as a dataset keeps manual labels."""
+def _write_given(
+    scan: ScanFile, discs: Mapping[int, ArrayLike], places: Sequence[Path], **record: str
+) -> None:
+    """Write the discs that a person says a scan has to each of the places."""
     import numpy as np
 
     from sct_deepspine.io.images import read_volume
     from sct_deepspine.labels import Disc, DiscLabels
 
     volume = read_volume(scan.path)
-    discs = tuple(
-        Disc(value, np.array(point), 1.0) for value, point in sorted(options.corrections[name].items())
-    )
     if not discs:
-        raise DeepSpineError(f"the corrections leave {name} without a disc")
-    labels = DiscLabels(discs, volume.grid, 1.0, source=str(scan.path), view="corrected")
-    target = _target(scan, options)
-    manual = Path(options.results) / MANUAL / scan.folder / target.name
-    for place in (target, manual):
+        raise DeepSpineError(f"the corrections leave {scan.folder / scan.stem} without a disc")
+    given = tuple(Disc(value, np.asarray(point), 1.0) for value, point in sorted(discs.items()))
+    labels = DiscLabels(given, volume.grid, 1.0, source=str(scan.path), view="corrected")
+    for place in places:
         write_results(
             labels,
             _sidecar(place),
@@ -197,13 +205,13 @@ def _write_corrections(scan: ScanFile, options: BatchOptions, name: str) -> None
             overwrite=True,
             GeneratedBy=DESCRIPTION["GeneratedBy"],
             Corrected=True,
+            **record,
         )
 
 
 def _corrected(name: str, target: Path) -> Row:
     """Return the row of labels that a person has edited."""
     from sct_deepspine.anatomy import disc_name
-    from sct_deepspine.io.annotations import label_centres
 
     values = sorted(label_centres(target))
     ends = disc_name(values[0]), disc_name(values[-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sct_deepspine.errors import ImageError
 
-__all__ = ["DERIVATIVE", "ScanFile", "find_labels", "find_scans", "image_stem", "is_bids"]
+__all__ = ["DERIVATIVE", "ScanFile", "find_labels", "find_scans", "given_labels", "image_stem", "is_bids"]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 DERIVATIVE = "label-discs_dlabel"
@@ -181,3 +181,17 @@ def find_labels(dataset: str | Path) -> list[tuple[ScanFile, Path]]:
         if label is not None:
             pairs.append((scan, label))
     return pairs
+
+
+def given_labels(scan: ScanFile) -> Path | None:
+    """Return the disc labels that a scan's dataset has for it, named as in :func:`find_labels`, or None."""
+    depth = len(scan.folder.parts)
+    if depth and scan.path.parent.parts[-depth:] != scan.folder.parts:
+        return None
+    root = scan.path.parents[depth]
+    for folder in sorted(root.glob("derivatives/labels*")):
+        for name in (DERIVATIVE, OLD_DERIVATIVE):
+            label = folder / scan.folder / f"{scan.stem}_{name}.nii.gz"
+            if label.is_file():
+                return label
+    return None

@@ -166,6 +166,24 @@ def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
     assert label.read_bytes() == before
 
 
+def test_labels_that_the_dataset_has_are_taken_and_followed(dataset, tmp_path, phantom):
+    folder = dataset / "derivatives" / "labels" / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    image = nib.load(dataset / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
+    voxels = {v: np.round(np.linalg.inv(image.affine)[:3] @ [*tip, 1]) for v, tip in phantom.discs.items()}
+    for shift in (1, 2):
+        data = np.zeros(image.shape, dtype=np.uint8)
+        for value, voxel in voxels.items():
+            data[tuple(voxel.astype(int))] = value + shift
+        nib.save(nib.Nifti1Image(data, image.affine), folder / "sub-01_T2w_label-discs_dlabel.nii.gz")
+        options = BatchOptions(tmp_path / "out")
+        rows = {row.scan: row for row in run_batch(find_scans(dataset), options, model=MODEL)}
+        label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+        assert (np.asarray(nib.load(label).dataobj) == data).all()
+        assert rows[os.path.join("sub-01", "anat", "sub-01_T2w")].status == "corrected"
+        assert rows[os.path.join("sub-03", "anat", "sub-03_T2w")].status != "corrected"
+
+
 def test_the_bids_app_labels_the_participants_asked_for(dataset, tmp_path):
     out = tmp_path / "out"
     words = [

@@ -16,64 +16,68 @@ def rng(seed=0):
 
 
 @pytest.fixture(scope="module")
-def people():
-    """A neck, a lumbar spine and a thorax, of three phantoms."""
-    views = {"neck": (3, 12), "lumbar": (17, 25), "thorax": (6, 22)}
+def scans():
+    """Cervical, lumbar and thoracic scans, of three phantoms."""
+    views = {"cervical": (3, 12), "lumbar": (17, 25), "thoracic": (6, 22)}
     return {
         name: replace(
-            make_phantom(rng(n), first=first, last=last, voxel_mm=VOXEL_MM), name=name, region="people"
+            make_phantom(rng(n), first=first, last=last, voxel_mm=VOXEL_MM), name=name, region="scans"
         )
         for n, (name, (first, last)) in enumerate(views.items())
     }
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["real thorax", "rendered thorax"])
-def joined(people, request):
+@pytest.fixture(scope="module", params=[True, False], ids=["scanned", "rendered"])
+def composite(scans, request):
     return compose_scans(
-        rng(3), people["neck"], people["lumbar"], people["thorax"] if request.param else None, name="joined"
+        rng(3),
+        scans["cervical"],
+        scans["lumbar"],
+        scans["thoracic"] if request.param else None,
+        name="composite",
     )
 
 
-def test_a_composite_spine_has_every_disc_inside_its_volume(joined):
-    assert sorted(joined.discs) == list(range(3, 26))
-    tips = np.array([joined.discs[value] for value in range(3, 26)])
-    assert joined.volume.grid.contains_voxel(joined.volume.grid.voxel_from_world(tips)).all()
+def test_a_composite_spine_has_every_disc_inside_its_volume(composite):
+    assert sorted(composite.discs) == list(range(3, 26))
+    tips = np.array([composite.discs[value] for value in range(3, 26)])
+    assert composite.volume.grid.contains_voxel(composite.volume.grid.voxel_from_world(tips)).all()
     assert (np.diff(tips[:, 2]) < 0).all()
 
 
-def test_its_discs_are_as_far_apart_as_a_body_of_one_size_has_them(joined):
-    tips = np.array([joined.discs[value] for value in range(3, 26)])
+def test_its_discs_are_as_far_apart_as_a_body_of_one_size_has_them(composite):
+    tips = np.array([composite.discs[value] for value in range(3, 26)])
     steps = np.linalg.norm(np.diff(tips, axis=0), axis=1)
     ratios = steps / [EXPECTED_SPACING_MM[value] for value in range(3, 25)]
     assert ratios.std() / ratios.mean() < 0.15
 
 
-def test_a_tip_shows_what_it_showed_in_the_scan_it_came_from(joined, people):
+def test_a_tip_shows_what_it_showed_in_the_scan_it_came_from(composite, scans):
     """The canal is bright just behind a tip, and what lies before it is not."""
     for value in (4, 6, 21, 23):
-        tip = joined.discs[value]
-        line = joined.centerline_world
+        tip = composite.discs[value]
+        line = composite.centerline_world
         middle = line[np.abs(line[:, 2] - tip[2]).argmin()]
         behind = tip + 0.45 * (middle - tip)
-        voxels = joined.volume.grid.voxel_from_world(np.array([behind, tip + np.array([0, 6, 0])]))
-        fluid, disc = map_coordinates(joined.volume.data.astype(float), voxels.T, order=1)
+        voxels = composite.volume.grid.voxel_from_world(np.array([behind, tip + np.array([0, 6, 0])]))
+        fluid, disc = map_coordinates(composite.volume.data.astype(float), voxels.T, order=1)
         assert fluid > disc + 100
 
 
-def test_the_same_seed_makes_the_same_spine(people):
-    one, other = (compose_scans(rng(7), people["neck"], people["lumbar"]) for _ in range(2))
+def test_the_same_seed_makes_the_same_spine(scans):
+    one, other = (compose_scans(rng(7), scans["cervical"], scans["lumbar"]) for _ in range(2))
     np.testing.assert_array_equal(one.volume.data, other.volume.data)
-    another = compose_scans(rng(8), people["neck"], people["lumbar"])
+    another = compose_scans(rng(8), scans["cervical"], scans["lumbar"])
     assert (
         another.volume.data.shape != one.volume.data.shape or (another.volume.data != one.volume.data).any()
     )
 
 
-def test_a_set_without_a_neck_or_a_lumbar_spine_can_not_be_composed(people):
-    assert can_compose(list(people.values()))
-    assert not can_compose([people["neck"], people["thorax"]])
-    assert not can_compose([people["lumbar"], people["thorax"]])
-    assert sorted(make_composite(rng(), list(people.values())).discs) == list(range(3, 26))
+def test_a_set_without_a_neck_or_a_lumbar_spine_can_not_be_composed(scans):
+    assert can_compose(list(scans.values()))
+    assert not can_compose([scans["cervical"], scans["thoracic"]])
+    assert not can_compose([scans["lumbar"], scans["thoracic"]])
+    assert sorted(make_composite(rng(), list(scans.values())).discs) == list(range(3, 26))
 
 
 def test_a_fused_level_shows_no_disc():
@@ -111,8 +115,8 @@ def test_a_scan_with_one_disc_gets_no_tissues():
     assert fit_tissues(replace(scan, discs={})).tissue is None
 
 
-def test_a_composite_spine_has_tissues_at_its_discs(people):
-    scan = make_composite(rng(), list(people.values()))
+def test_a_composite_spine_has_tissues_at_its_discs(scans):
+    scan = make_composite(rng(), list(scans.values()))
     tips = np.array(list(scan.discs.values()))
     within = np.round(scan.volume.grid.voxel_from_world(tips + np.array([0, 5.0, 0]))).astype(int)
     assert (scan.tissue.data[tuple(within.T)] == 2).mean() > 0.8

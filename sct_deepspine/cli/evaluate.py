@@ -97,7 +97,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         whole = list(tqdm(evaluate_cases(cases, weights=model), **bar))
         print(f"\n{stress_report(whole)}")
         named += whole
-    print(f"\n{confidence_report(result for _, result in named)}")
+    print(f"\n{confidence_report(o for _, result in named for o in result.outcomes)}")
     if arguments.confidences:
         write_text(arguments.confidences, outcomes_csv(named))
     if arguments.reliability:

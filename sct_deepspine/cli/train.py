@@ -205,7 +205,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from sct_deepspine.models.weights import load_weights
     from sct_deepspine.training.export import save_weights
 
-    outcomes = [j for path in arguments.confidences for j in read_outcomes(path)]
+    outcomes = [outcome for path in arguments.confidences for _, outcome in read_outcomes(path)]
     given = load_weights(arguments.weights, device="cpu")
     card = _own_card(given)
     card["labeling"] = card["labeling"] | {"calibration": fit_calibration(outcomes).as_card()}

@@ -174,9 +174,9 @@ def stress_report(results: Sequence[tuple[str, Result]]) -> str:
     return "\n".join(lines)
 
 
-def confidence_report(results: Iterable[Result]) -> str:
+def confidence_report(outcomes: Iterable[Outcome]) -> str:
     """Return a table with a line per kind of view: how sure the labelling was, and how often it was right."""
-    outcomes = [outcome for result in results for outcome in result.outcomes]
+    outcomes = list(outcomes)
     lines = [f"{'confidence of':<16} {'number':>6} {'said %':>7} {'right %':>8} {'calibration error %':>20}"]
     for part in ("scan", "disc"):
         for kind in (*KINDS, "all"):
@@ -201,8 +201,8 @@ def outcomes_csv(results: Iterable[tuple[str, Result]]) -> str:
     return text.getvalue()
 
 
-def read_outcomes(path: str | Path) -> list[Outcome]:
-    """Read what :func:`outcomes_csv` wrote.
+def read_outcomes(path: str | Path) -> list[tuple[str, Outcome]]:
+    """Read what :func:`outcomes_csv` wrote: the scan's name, and the outcome.
 
     Raises
     ------
@@ -212,7 +212,10 @@ def read_outcomes(path: str | Path) -> list[Outcome]:
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             return [
-                Outcome(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1")
+                (
+                    row["scan"],
+                    Outcome(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1"),
+                )
                 for row in csv.DictReader(file)
             ]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:

@@ -176,8 +176,7 @@ def find_labels(dataset: str | Path) -> list[tuple[ScanFile, Path]]:
     labels = {path.name: path for path in sorted(Path(dataset).glob("derivatives/labels*/**/*.nii.gz"))}
     pairs = []
     for scan in _candidates(dataset):
-        names = (f"{scan.stem}_{DERIVATIVE}.nii.gz", f"{scan.stem}_{OLD_DERIVATIVE}.nii.gz")
-        label = next((labels[name] for name in names if name in labels), None)
+        label = next((labels[name] for name in _label_names(scan) if name in labels), None)
         if label is not None:
             pairs.append((scan, label))
     return pairs
@@ -190,8 +189,12 @@ def given_labels(scan: ScanFile) -> Path | None:
         return None
     root = scan.path.parents[depth]
     for folder in sorted(root.glob("derivatives/labels*")):
-        for name in (DERIVATIVE, OLD_DERIVATIVE):
-            label = folder / scan.folder / f"{scan.stem}_{name}.nii.gz"
+        for name in _label_names(scan):
+            label = folder / scan.folder / name
             if label.is_file():
                 return label
     return None
+
+
+def _label_names(scan: ScanFile) -> tuple[str, str]:
+    return f"{scan.stem}_{DERIVATIVE}.nii.gz", f"{scan.stem}_{OLD_DERIVATIVE}.nii.gz"

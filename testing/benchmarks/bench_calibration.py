@@ -9,12 +9,11 @@ correction is fitted to all scans but one and applied to that one, for each scan
 from __future__ import annotations
 
 import argparse
-import csv
-from pathlib import Path
 
 import numpy as np
 
-from sct_deepspine.labeling.calibration import KINDS, Outcome, calibration_error, fit_calibration
+from sct_deepspine.evaluation.run import confidence_report, read_outcomes
+from sct_deepspine.labeling.calibration import Outcome, fit_calibration
 
 SURE, VERY_SURE = 0.8, 0.9
 
@@ -22,7 +21,7 @@ SURE, VERY_SURE = 0.8, 0.9
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", nargs="+")
-    rows = [row for path in parser.parse_args().csv for row in read(path)]
+    rows = [row for path in parser.parse_args().csv for row in read_outcomes(path)]
     scans = sorted({scan for scan, _ in rows})
     said: list[Outcome] = []
     for held in scans:
@@ -31,15 +30,7 @@ def main() -> None:
             correct = calibration.of_scan if outcome.part == "scan" else calibration.of_discs
             confidence = float(np.ravel(correct(outcome.confidence, outcome.kind))[0])
             said.append(Outcome(outcome.part, outcome.kind, confidence, outcome.right))
-    print(f"{'confidence of':<16} {'number':>6} {'said %':>7} {'right %':>8} {'calibration error %':>20}")
-    for part in ("scan", "disc"):
-        for kind in (*KINDS, "all"):
-            own = [o for o in said if o.part == part and kind in (o.kind, "all")]
-            if own:
-                confidence, right = np.array([o.confidence for o in own]), np.array([o.right for o in own])
-                gap = calibration_error(confidence, right)
-                figures = f"{100 * confidence.mean():7.1f} {100 * right.mean():8.1f} {100 * gap:20.1f}"
-                print(f"{f'{part}, {kind}':<16} {len(own):>6} {figures}")
+    print(confidence_report(said))
     whole = [o for o in said if o.part == "scan"]
     sure = [o.right for o in whole if o.confidence >= VERY_SURE]
     wrong = sum(not o.right and o.confidence > SURE for o in whole)
@@ -49,15 +40,6 @@ def main() -> None:
         else "none is sure"
     )
     print(f"views wrong and said with more than {SURE}: {wrong}")
-
-
-def read(path: str) -> list[tuple[str, Outcome]]:
-    """Return scan and outcome of each line."""
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [
-            (row["scan"], Outcome(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1"))
-            for row in csv.DictReader(file)
-        ]
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def test_confidences_are_judged_written_and_drawn(folder, tmp_path, capsys):
     files = ["-confidences", str(tmp_path / "c.csv"), "-reliability", str(tmp_path / "r.png")]
     assert main(["-i", str(folder), "-v", "0", *files], model=model) == 0
     assert "scan, landmark" in capsys.readouterr().out
-    outcomes = read_outcomes(tmp_path / "c.csv")
+    outcomes = [outcome for _, outcome in read_outcomes(tmp_path / "c.csv")]
     assert [j.part for j in outcomes] == ["scan"] + ["disc"] * 8
     assert all(j.right and j.kind == "landmark" and j.confidence > 0.5 for j in outcomes)
     assert (tmp_path / "r.png").stat().st_size > 1000

@@ -28,7 +28,11 @@ class Runtime(Protocol):
         ...
 
     def run(self, planes: Array) -> Array:
-        """Map ``(N, rows, columns)``, multiples of the configuration's, to the last stage's raw maps."""
+        """Map images to the last stage's raw maps.
+
+        They are ``(N, rows, columns)``, sides multiples of the configuration's ``multiple``, or, for a
+        network of several input channels, ``(N, channels, rows, columns)``; a single channel is repeated.
+        """
         ...
 
     def attention(self, planes: Array) -> Array | None:
@@ -89,9 +93,12 @@ class Predictor(Generic[CodecT]):
             )
 
     def predict(self, planes: Sequence[Array]) -> list[Any]:
-        """Predict the maps of planes of one shape, ``(rows, columns)`` each, as the codec splits them."""
+        """Predict the maps of planes of one shape, as the codec splits them.
+
+        They are ``(rows, columns)`` each, or ``(channels, rows, columns)``.
+        """
         rows, columns = self._cells(planes[0])
-        at_once = max(1, LARGEST_BATCH_PIXELS // planes[0].size)
+        at_once = max(1, LARGEST_BATCH_PIXELS // (planes[0].shape[-2] * planes[0].shape[-1]))
         batches = (planes[n : n + at_once] for n in range(0, len(planes), at_once))
         raw = (maps for batch in batches for maps in self.runtime.run(self._padded(batch)))
         return [self.codec.split(maps[:, :rows, :columns]) for maps in raw]
@@ -105,8 +112,8 @@ class Predictor(Generic[CodecT]):
     def _padded(self, planes: Sequence[Array]) -> Array:
         """Pad at the end with the constant that means "outside the image"."""
         batch = np.stack(planes)
-        missing = [(0, -size % self.runtime.config.multiple) for size in batch.shape[1:]]
-        return np.pad(batch, [(0, 0), *missing])
+        missing = [(0, -size % self.runtime.config.multiple) for size in batch.shape[-2:]]
+        return np.pad(batch, [(0, 0)] * (batch.ndim - 2) + missing)
 
     def _cells(self, plane: Array) -> tuple[int, ...]:
-        return tuple(-(-n // self.codec.stride) for n in plane.shape)
+        return tuple(-(-n // self.codec.stride) for n in plane.shape[-2:])

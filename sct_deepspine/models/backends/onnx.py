@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.images import with_channels
 
 __all__ = ["INPUT", "OUTPUTS", "OnnxRuntime", "onnx_is_installed", "read_graph"]
 
@@ -36,7 +37,7 @@ class OnnxRuntime:
     config: NetworkConfig
 
     def run(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map ``(N, rows, columns)`` planes to the raw maps of the last stack."""
+        """Map images, as :func:`~sct_deepspine.models.images.with_channels` takes them, to raw maps."""
         return self._run(OUTPUTS[0], planes)
 
     def attention(self, planes: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -45,7 +46,7 @@ class OnnxRuntime:
         return self._run(OUTPUTS[1], planes)[:, 0] if OUTPUTS[1] in names else None
 
     def _run(self, output: str, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        image = np.repeat(planes[:, None], self.config.in_channels, axis=1).astype(np.float32, copy=False)
+        image = np.ascontiguousarray(with_channels(planes, self.config.in_channels), dtype=np.float32)
         return self.session.run([output], {INPUT: image})[0]
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load as load_tensors
 
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.models.config import NetworkConfig
+from sct_deepspine.models.images import with_channels
 from sct_deepspine.models.networks import Network, build_network, usable_device
 
 __all__ = ["TorchRuntime", "read_networks"]
@@ -35,7 +36,7 @@ class TorchRuntime:
         return self.network.config
 
     def run(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map ``(N, rows, columns)`` planes to the raw maps of the last stack."""
+        """Map images, as :func:`~sct_deepspine.models.images.with_channels` takes them, to raw maps."""
         with torch.inference_mode():
             return self.network(self._tensor(planes))[-1].float().cpu().numpy()
 
@@ -54,7 +55,7 @@ class TorchRuntime:
 
     def _tensor(self, planes: NDArray[np.float32]) -> torch.Tensor:
         device = next(self.network.parameters()).device
-        image = torch.from_numpy(planes)[:, None].expand(-1, self.config.in_channels, -1, -1)
+        image = torch.from_numpy(np.array(with_channels(planes, self.config.in_channels)))
         return image.to(device, memory_format=torch.channels_last)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sct_deepspine.anatomy import disc_name
     from sct_deepspine.errors import (
         AnchorError,
+        DatasetError,
         DeepSpineError,
         DeviceError,
         GeometryError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnchorError",
+    "DatasetError",
     "DeepSpineError",
     "DeviceError",
     "Disc",

@@ -2,6 +2,7 @@
 
 __all__ = [
     "AnchorError",
+    "DatasetError",
     "DeepSpineError",
     "DeviceError",
     "GeometryError",
@@ -20,6 +21,10 @@ class DeepSpineError(Exception):
 
 class ImageError(DeepSpineError, ValueError):
     """The image can't be read, or is not one 3-D volume with usable voxels."""
+
+
+class DatasetError(DeepSpineError, ValueError):
+    """A folder of images and masks, or a download, is incomplete or of another layout."""
 
 
 class GeometryError(DeepSpineError, ValueError):

@@ -18,6 +18,7 @@ LAYERS = (
     {"simulation", "reporting", "sct"},
     {"evaluation", "batch"},
     {"training"},
+    {"recipes"},
     {"cli"},
 )
 """Every part of the package; each imports from its own layer and from those above it in this list only."""
@@ -51,9 +52,9 @@ def test_imports_point_one_way(module):
             assert RANK[other] < RANK[module[0]], f"{'.'.join(module)} imports {other}"
 
 
-def test_only_the_commands_import_training():
+def test_only_recipes_and_commands_import_training():
     users = {m[0] for m in MODULES if "training" in imported(PACKAGE.joinpath(*m).with_suffix(".py"))}
-    assert users == {"cli", "training"}
+    assert users == {"cli", "recipes", "training"}
 
 
 def test_the_reading_of_imports_sees_what_is_imported():
@@ -66,7 +67,7 @@ def test_every_part_of_the_package_has_a_layer():
     assert {module[0] for module in MODULES} - {"__init__"} == RANK.keys()
 
 
-HEAVY = "torch", "nibabel", "matplotlib", "scipy", "pandas", "numpy"
+HEAVY = "skimage", "sklearn", "torch", "nibabel", "matplotlib", "scipy", "pandas", "numpy"
 
 
 def test_importing_the_package_or_a_command_is_light():
@@ -75,8 +76,11 @@ import sys
 import sct_deepspine
 sct_deepspine.__version__, sct_deepspine.ImageError
 import sct_deepspine.cli.batch, sct_deepspine.cli.label, sct_deepspine.cli.train, sct_deepspine.cli.evaluate
+import sct_deepspine.cli.masks
 for command in ("batch", "label", "train", "evaluate"):
     sys.modules["sct_deepspine.cli." + command].get_parser()
+for subcommand in sct_deepspine.cli.masks.SUBCOMMANDS.values():
+    subcommand.parser()
 loaded = [name for name in {HEAVY} if name in sys.modules]
 sys.exit(", ".join(loaded) or 0)
 """

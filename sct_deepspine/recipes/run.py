@@ -25,7 +25,7 @@ from sct_deepspine.recipes.split import SPLIT, Split, draw_split, read_split
 from sct_deepspine.recipes.task import MaskCodec, MaskTask, Standardisation, find_values
 from sct_deepspine.recipes.validation import MaskValidation
 from sct_deepspine.training.export import save_weights
-from sct_deepspine.training.loop import Checkpoint, TrainingConfig, train
+from sct_deepspine.training.loop import Checkpoint, Loss, TrainingConfig, train
 from sct_deepspine.training.validation import write_convergence
 
 __all__ = ["MaskRun", "choose_split", "prepare_run", "train_masks"]
@@ -126,6 +126,7 @@ def train_masks(
     *,
     resume: bool = False,
     initial: Network | None = None,
+    loss: Loss = mask_loss,
 ) -> Path:
     """Train a network and write all that is left of the run.
 
@@ -142,6 +143,8 @@ def train_masks(
         Go on from ``last.safetensors`` if it is there.
     initial
         Start from these weights.
+    loss
+        What is made small.
 
     Returns
     -------
@@ -164,7 +167,7 @@ def train_masks(
     def items(start: int, length: int) -> MaskSlices:
         return MaskSlices(slices, run.task, seed=config.seed, start=start, length=length)
 
-    train(items, config, folder, loss=mask_loss, evaluate=evaluate, resume=resume, initial=initial)
+    train(items, config, folder, loss=loss, evaluate=evaluate, resume=resume, initial=initial)
     write_convergence(folder)
     write_curves(folder / "log.csv", folder / "convergence.png")
     return _export(run, config, folder)

@@ -100,6 +100,8 @@ class MaskSlices(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         """Return an item."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"there are {self.length} items, none is number {index}")
         number = self.start + index
         source = self.slices[self._place(number)]
         rng = np.random.default_rng((self.seed, 0, number))

@@ -2,11 +2,11 @@
 
 Every network is trained on the same split with the same seeds and scored on the test subjects::
 
-    python testing/benchmarks/bench_masks.py FOLDER -ofolder RUNS [-steps N] [-width W] [-patch N] [-seeds 0 1]
+    python testing/benchmarks/bench_masks.py FOLDER -ofolder RUNS [-steps N] [-width W] [-patch N]
 
-A run that is finished is not repeated, so that the command can be interrupted. The table is printed in Markdown;
-with several seeds each measure is the mean over the seeds, and intervals are those of the per-image F1 averaged
-over the seeds. The split is that of -split-seed whatever the seed, so that networks see the same test subjects.
+A finished run is not repeated, so that the command can be interrupted. The table is printed in Markdown. With
+several seeds measures are means over the seeds, and intervals those of each image's mean F1. The split is
+that of -split-seed whatever the seed, so that all networks see the same subjects.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def measure(folder: Path, name: str, kind: str, options: dict, seed: int, argume
 def table(rows: list[dict]) -> str:
     """Return the comparison in Markdown, and the differences from the U-Net, image by image."""
     lines = [
-        "| network | directions | parameters | seconds a step | F1 per image [95 %] | pooled F1 | sensitivity "
-        "| specificity | accuracy | precision | Jaccard | AUC | F1 less U-Net's [95 %] |",
+        "| network | directions | parameters | seconds a step | F1 per image [95 %] | pooled F1 "
+        "| sensitivity | specificity | accuracy | precision | Jaccard | AUC | F1 less U-Net's [95 %] |",
         "|---" * 13 + "|",
     ]
     keys = list(dict.fromkeys((row["network"], row["directions"]) for row in rows))

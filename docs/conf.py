@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sct_deepspine import __version__
+from sct_deepspine.cli.masks import SUBCOMMANDS
 
 project = "sct_deepspine"
 author = "sct_deepspine developers"
@@ -29,11 +30,13 @@ suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, r
 def _write_help() -> None:
     folder = Path(__file__).parent / "_generated"
     folder.mkdir(exist_ok=True)
-    for name in ("label", "batch", "bids", "train", "evaluate"):
+    names = "label", "batch", "bids", "train", "evaluate", "masks"
+    parsers = {name: importlib.import_module(f"sct_deepspine.cli.{name}").get_parser for name in names}
+    parsers |= {f"masks_{name}": command.parser for name, command in SUBCOMMANDS.items()}
+    for name, parser in parsers.items():
         text, argv = io.StringIO(), sys.argv
-        command = importlib.import_module(f"sct_deepspine.cli.{name}")
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            command.get_parser().parse(["-h"])
+            parser().parse(["-h"])
         sys.argv = argv
         (folder / f"{name}.txt").write_text(text.getvalue(), encoding="utf-8")
 

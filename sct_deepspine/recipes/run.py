@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sct_deepspine.errors import DatasetError, DeepSpineError
 from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.models.backends.torch import TorchRuntime
-from sct_deepspine.models.networks import Network
+from sct_deepspine.models.networks import Network, usable_device
 from sct_deepspine.models.weights import TrainedNetwork
 from sct_deepspine.recipes.dataset import MaskSlices, slices_of
 from sct_deepspine.recipes.figures import write_curves
@@ -96,7 +96,9 @@ def prepare_run(
     """
     cases = find_cases(folder, subject=subject)
     parts = choose_split(cases, folder, given=split, seed=seed)
-    training = [read_sample(case) for case in tqdm(parts.cases(cases, "train"), "reading", unit="image")]
+    training = [
+        read_sample(case) for case in tqdm(parts.cases(cases, "train"), "reading", unit="image", disable=None)
+    ]
     validation = [read_sample(case) for case in parts.cases(cases, "val")]
     channels = training[0].image.shape[1]
     for sample in (*training, *validation):
@@ -161,6 +163,7 @@ def train_masks(
     evaluate = MaskValidation(run.validation, run.task)
     if resume:
         _check_resumed(folder, config, run.split)
+    usable_device(config.device)
     make_folder(folder)
     write_text(folder / SPLIT, run.split.to_json())
 

@@ -117,27 +117,25 @@ def measure(folder: Path, name: str, kind: str, options: dict, seed: int, argume
 
 
 def table(rows: list[dict]) -> str:
-    """Return the comparison in Markdown, and the differences from the U-Net, image by image."""
-    lines = [
-        "| network | directions | parameters | seconds a step | F1 per image [95 %] | pooled F1 "
-        "| sensitivity | specificity | accuracy | precision | Jaccard | AUC | F1 less U-Net's [95 %] |",
-        "|---" * 13 + "|",
-    ]
-    keys = list(dict.fromkeys((row["network"], row["directions"]) for row in rows))
-    means = {}
-    for key in keys:
+    """Return the comparison in Markdown: F1 of the images, and all measures over all pixels."""
+    first = ["| network | directions | parameters | seconds a step | F1 of an image | less U-Net's |"]
+    second = ["| network | directions | F1 | sensitivity | specificity | accuracy | precision | Jaccard | AUC |"]
+    first.append("|---|---|---|---|---|---|")
+    second.append("|---|---|---|---|---|---|---|---|---|")
+    base: dict[str, float] = {}
+    for key in dict.fromkeys((row["network"], row["directions"]) for row in rows):
         own = [row for row in rows if (row["network"], row["directions"]) == key]
-        pooled = {n: np.mean([row["summary"]["pooled"][n] for row in own]) for n in MEASURES}
-        each = {n: float(np.mean([row["f1"][n] for row in own])) for n in own[0]["f1"]}
-        means[key] = each
         subjects = own[0]["subjects"]
-        base = means[keys[0]]
-        less = "" if key == keys[0] else interval({n: each[n] - base[n] for n in each}, subjects, signed=True)
-        cells = [key[0], key[1] or "", f"{own[0]['parameters']:,}"]
-        cells += [f"{np.median([row['seconds'] for row in own]):.3f}", interval(each, subjects)]
-        cells += [f"{pooled[n]:.4f}" for n in MEASURES]
-        lines.append("| " + " | ".join(map(str, [*cells, less])) + " |")
-    return "\n".join(lines)
+        each = {n: float(np.mean([row["f1"][n] for row in own])) for n in subjects}
+        base = base or each
+        less = {n: each[n] - base[n] for n in each}
+        names = [key[0], str(key[1] or "")]
+        cells = [f"{own[0]['parameters']:,}", f"{np.median([row['seconds'] for row in own]):.2f}"]
+        cells += [interval(each, subjects), interval(less, subjects, signed=True) if len(first) > 2 else ""]
+        first.append("| " + " | ".join([*names, *cells]) + " |")
+        pooled = [np.mean([row["summary"]["pooled"][n] for row in own]) for n in MEASURES]
+        second.append("| " + " | ".join([*names, *(f"{value:.3f}" for value in pooled)]) + " |")
+    return "\n".join([*first, "", *second])
 
 
 def interval(values: dict[str, float], subjects: dict[str, str], *, signed: bool = False) -> str:
@@ -149,7 +147,7 @@ def interval(values: dict[str, float], subjects: dict[str, str], *, signed: bool
     draws = np.random.default_rng(0).integers(len(people), size=(RESAMPLES, len(people)))
     sums = parts[draws].sum(axis=1)
     low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
-    mean, form = parts[:, 0].sum() / parts[:, 1].sum(), "+.4f" if signed else ".4f"
+    mean, form = parts[:, 0].sum() / parts[:, 1].sum(), "+.3f" if signed else ".3f"
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 

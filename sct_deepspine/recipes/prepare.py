@@ -28,7 +28,7 @@ from sct_deepspine.recipes.folders import SUBJECTS, list_images
 from sct_deepspine.recipes.pictures import read_image, read_mask
 from sct_deepspine.recipes.split import SPLIT
 
-__all__ = ["TASKS", "Prepared", "contrast_enhanced", "prepare", "resized", "resized_mask"]
+__all__ = ["TASKS", "Prepared", "Task", "contrast_enhanced", "prepare", "resized", "resized_mask"]
 
 Array = NDArray[Any]
 

@@ -119,7 +119,9 @@ def measure(folder: Path, name: str, kind: str, options: dict, seed: int, argume
 def table(rows: list[dict]) -> str:
     """Return the comparison in Markdown: F1 of the images, and all measures over all pixels."""
     first = ["| network | directions | parameters | seconds a step | F1 of an image | less U-Net's |"]
-    second = ["| network | directions | F1 | sensitivity | specificity | accuracy | precision | Jaccard | AUC |"]
+    second = [
+        "| network | directions | F1 | sensitivity | specificity | accuracy | precision | Jaccard | AUC |"
+    ]
     first.append("|---|---|---|---|---|---|")
     second.append("|---|---|---|---|---|---|---|---|---|")
     base: dict[str, float] = {}

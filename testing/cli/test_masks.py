@@ -8,9 +8,11 @@ import pytest
 import torch
 from mask_folders import COLUMNS, ROWS, picture, write_folder, write_lung, write_retina, write_skin
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sct_deepspine.cli.masks import main
+from sct_deepspine.models.config import MCGUNetConfig
+from sct_deepspine.models.networks import build_network
 from sct_deepspine.models.weights import load_weights
 from sct_deepspine.recipes.folders import find_cases
 from sct_deepspine.recipes.prediction import MaskModel
@@ -241,6 +243,26 @@ def test_an_encoder_is_refused_where_it_does_not_fit(folder, tmp_path, capsys):
     assert run(*words, *full, "-v", 0) == 1
     assert "no such weights file: vgg16.pth" in one_line(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_encoder_of_the_file_is_what_training_starts_from(folder, tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    network = build_network(MCGUNetConfig(channels=1, in_channels=3))
+    layers = [m for stage in (*network.encoder, network.dense[0]) for m in stage if hasattr(m, "weight")]
+    indices = 0, 2, 5, 7, 10, 12, 14, 17, 19, 21
+    tensors = {f"features.{n}.weight": m.weight.detach() for n, m in zip(indices, layers, strict=True)}
+    tensors |= {f"features.{n}.bias": m.bias.detach() for n, m in zip(indices, layers, strict=True)}
+    save_file(tensors, tmp_path / "vgg.safetensors")
+    given = []
+
+    def note(run_, config, target, *, resume, initial):
+        given.append(initial)
+        return target
+
+    monkeypatch.setattr("sct_deepspine.recipes.run.train_masks", note)
+    full = ["-network", "mcgunet", "-width", 64, "-encoder", tmp_path / "vgg.safetensors"]
+    assert run("train", "-i", folder, "-ofolder", tmp_path / "run", *full, "-v", 0) == 0
+    assert torch.equal(given[0].encoder[1][0].weight, network.encoder[1][0].weight)
 
 
 def test_a_size_that_does_nothing_is_refused(tmp_path, capsys):

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,8 @@ def main(
         parser.error(f"-{option.replace('_', '-')} and -config exclude each other: the file says it")
     for option in sorted(given & IDLE[arguments.network]):
         parser.error(f"-{option} does nothing with -network {arguments.network}")
+    if arguments.role == "segment" and arguments.composites:
+        parser.error("-composites does nothing with -role segment: it trains on true masks and phantoms")
     if arguments.role == "calibrate":
         if not arguments.confidences or not arguments.weights:
             parser.error("-role calibrate needs -weights and -confidences")
@@ -369,22 +372,21 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         chosen, held = _split(arguments, sorted({scan.subject for scan in training}))
         validation = [scan for scan in training if scan.subject in held]
         training = [scan for scan in training if scan.subject in chosen]
-    masked = [scan for scan in training if any(mask is not None for mask in scan.masks.values())]
-    training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
-    composites: list[LabelledScan] = []
-    if arguments.role == "segment":
-        composites = []
-    elif arguments.composites and can_compose(training):
-        composites = made(lambda rng: make_composite(rng, training), arguments.composites, "composite spines")
-    elif arguments.composites:
-        logger.warning("no composite spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
-    phantoms = made(make_phantom, arguments.phantoms, "phantoms")
     if not validation:
         seeds = [(arguments.seed, n) for n in range(10**6, 10**6 + 4)]
         validation = [make_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
     if arguments.role == "segment":
-        # A sheet follows the canal, and what a procedural body lays over a scan is no true mask.
-        return [scan for scan in masked + phantoms if scan.discs], validation
+        # What a procedural body lays over a scan is no true mask; and a sheet needs a canal to follow.
+        masked = [scan for scan in training if any(mask is not None for mask in scan.masks.values())]
+        phantoms = made(partial(make_phantom, spineless_share=0), arguments.phantoms, "phantoms")
+        return masked + phantoms, validation
+    training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
+    composites: list[LabelledScan] = []
+    if arguments.composites and can_compose(training):
+        composites = made(lambda rng: make_composite(rng, training), arguments.composites, "composite spines")
+    elif arguments.composites:
+        logger.warning("no composite spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
+    phantoms = made(make_phantom, arguments.phantoms, "phantoms")
     return training + phantoms + composites, validation
 
 

@@ -156,16 +156,20 @@ class LabelledScan:
                 for z in self.span_z_mm
             ),
             centerline_world=None if line is None else apply_affine(to_frame, line),
-            **{
-                name: None if mask is None else mask.as_ras().transformed(to_frame)
-                for name, mask in self.masks.items()
-            },
+            tissue=_carried(self.tissue, to_frame),
+            bodies=_carried(self.bodies, to_frame),
+            cord=_carried(self.cord, to_frame),
+            canal=_carried(self.canal, to_frame),
         )
 
     @property
     def masks(self) -> dict[str, Volume | None]:
         """The masks by field."""
         return {name: getattr(self, name) for name in ("tissue", "bodies", "cord", "canal")}
+
+
+def _carried(mask: Volume | None, affine: FloatArray) -> Volume | None:
+    return None if mask is None else mask.as_ras().transformed(affine)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.straightening import StraighteningTransform
 
-__all__ = ["ANTERIOR_MM", "LATERAL_MM", "POSTERIOR_MM", "Corridor"]
+__all__ = ["ANTERIOR_MM", "LATERAL_MM", "POSTERIOR_MM", "Corridor", "corridor_along"]
 
 POSTERIOR_MM, ANTERIOR_MM = -60.0, 52.0
 """Straight y between which a vertebra lies, from the tip of its spinous process to the front of its body."""
@@ -23,9 +23,15 @@ POSTERIOR_MM, ANTERIOR_MM = -60.0, 52.0
 LATERAL_MM = 26.0
 """Straight x up to which a vertebral body reaches."""
 
-LATTICE_VOXELS = 4
-"""Native voxels take their straight points from a lattice this coarse; between its nodes the error is some
-hundredths of a millimetre, for a spine's curvature."""
+BEYOND_MM = 60.0
+"""The canal is followed straight on to the image's border, but no farther than this."""
+
+SLOPE_MM = 15.0
+"""What lies at the level of the canal's ends reaches up and down from them by about this."""
+
+LATTICE_MM = 4.0
+"""Native voxels take their straight points from a lattice this coarse. Between its nodes the error is some
+hundredths of a millimetre, as curved as a spine is."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Corridor:
     def lateral_mm(self) -> FloatArray:
         """Straight x of the sheets, from left to right."""
         count = int(LATERAL_MM // self.sheet_mm)
-        return np.arange(-count, count + 1) * self.sheet_mm
+        return self.sheet_mm * np.arange(-count, count + 1, dtype=np.float64)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,7 +67,12 @@ class Corridor:
         rows = int(np.ceil((self.z_mm[1] - self.z_mm[0]) / self.pixel_mm))
         return len(self.lateral_mm), max(rows, 1), round((ANTERIOR_MM - POSTERIOR_MM) / self.pixel_mm)
 
-    def straight_from_cell(self, cells: FloatArray) -> FloatArray:
+    @property
+    def cell_mm(self) -> tuple[float, float, float]:
+        """Size of a cell along sheets, rows and columns."""
+        return self.sheet_mm, self.pixel_mm, self.pixel_mm
+
+    def straight_from_cell(self, cells: NDArray[np.generic]) -> FloatArray:
         """Take ``(K, 3)`` continuous cell indices (sheet, row, column) to straight points."""
         sheet, row, column = np.asarray(cells, dtype=np.float64).reshape(-1, 3).T
         return np.stack(
@@ -91,29 +102,63 @@ class Corridor:
         world = self.space.native_from_straight(self.straight_from_cell(cells)).reshape(*self.shape, 3)
         return [SamplingPlane(points, self.pixel_mm, axes) for points in world]
 
-    def cells_of_voxels(self, grid: Grid) -> tuple[tuple[slice, slice, slice], NDArray[np.float32]]:
-        """Return the cells of the native voxels about the corridor.
+    def cells_of_voxels(
+        self, grid: Grid
+    ) -> tuple[tuple[slice, slice, slice], tuple[NDArray[np.float32], ...]]:
+        """Return where the native voxels about the corridor lie in it.
 
         Returns
         -------
         box
-            The voxels, as slices of the grid's three axes.
+            Those voxels, as slices of the grid's three axes.
         cells
-            ``(3, I, J, K)`` continuous cell indices of the box's voxels; NaN where there are none.
+            Continuous sheet, row and column of each, ``(I, J, K)`` of the box; NaN where there are none.
         """
-        nodes = [np.append(np.arange(0, n - 1, LATTICE_VOXELS), n - 1) for n in grid.shape]
+        nodes = [_nodes(n, step) for n, step in zip(grid.shape, grid.spacing_mm, strict=True)]
         lattice = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1)
         points = grid.world_from_voxel(lattice.reshape(-1, 3))
         cells = self.cell_from_straight(self.space.straight_from_native(points)).reshape(lattice.shape)
+        margin = 2 * LATTICE_MM / np.array(self.cell_mm)
         with np.errstate(invalid="ignore"):
-            near = np.all((cells > -0.5 * _MARGIN) & (cells < np.array(self.shape) - 1 + _MARGIN), axis=-1)
+            near = np.all((cells > -margin) & (cells < np.array(self.shape) + margin), axis=-1)
         if not near.any():
-            return (slice(0), slice(0), slice(0)), np.empty((3, 0, 0, 0), np.float32)
-        first = [int(np.nonzero(near.any(axis=_others(a)))[0][0]) for a in range(3)]
-        last = [int(np.nonzero(near.any(axis=_others(a)))[0][-1]) for a in range(3)]
-        bounds = [
-            (max(lo - 1, 0), min(hi + 1, len(n) - 1)) for lo, hi, n in zip(first, last, nodes, strict=True)
-        ]
-        box = tuple(slice(int(n[lo]), int(n[hi]) + 1) for (lo, hi), n in zip(bounds, nodes, strict=True))
-        part = cells[tuple(slice(lo, hi + 1) for lo, hi in bounds)]
-        return box, _refined(part, [n[lo : hi + 1] for (lo, hi), n in zip(bounds, nodes, strict=True)])
+            return (slice(0), slice(0), slice(0)), tuple(np.empty((0, 0, 0), np.float32) for _ in range(3))
+        spans = [np.nonzero(near.any(axis=tuple({0, 1, 2} - {axis})))[0][[0, -1]] for axis in range(3)]
+        parts = [n[low : high + 1] for n, (low, high) in zip(nodes, spans, strict=True)]
+        cells = cells[tuple(slice(low, high + 1) for low, high in spans)]
+        first, second, third = (slice(int(part[0]), int(part[-1]) + 1) for part in parts)
+        return (first, second, third), tuple(_densified(cells[..., axis], parts) for axis in range(3))
+
+
+def corridor_along(space: StraighteningTransform, grid: Grid, *, pixel_mm: float) -> Corridor:
+    """Lay a corridor along the whole canal that a grid can show."""
+    low, high = space.z_mm
+    z = np.arange(low - BEYOND_MM, high + BEYOND_MM, pixel_mm)
+    line = space.native_from_straight(np.stack([0 * z, 0 * z, z], axis=1))
+    seen = z[grid.contains_voxel(grid.voxel_from_world(line))]
+    if len(seen):
+        low, high = float(seen[0]), float(seen[-1])
+    return Corridor(space, (low - SLOPE_MM, high + SLOPE_MM), pixel_mm)
+
+
+def _nodes(count: int, spacing_mm: float) -> NDArray[np.int64]:
+    """Return the voxels of an axis that are nodes of the lattice; the last one is."""
+    step = max(1, round(LATTICE_MM / spacing_mm))
+    return np.unique(np.append(np.arange(0, count, step), count - 1))
+
+
+def _densified(values: FloatArray, nodes: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Interpolate a lattice's values linearly at all voxels between its nodes; NaN spreads to its cells."""
+    known = np.isfinite(values)
+    dense, share = np.where(known, values, 0).astype(np.float32), known.astype(np.float32)
+    for axis, places in enumerate(nodes):
+        weights = _linear_weights(places)
+        dense = np.moveaxis(np.tensordot(weights, dense, axes=(1, axis)), 0, axis)
+        share = np.moveaxis(np.tensordot(weights, share, axes=(1, axis)), 0, axis)
+    return np.where(share > 1 - 1e-4, dense, np.nan).astype(np.float32)
+
+
+def _linear_weights(places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return ``(voxels, nodes)`` weights of linear interpolation between nodes."""
+    at = np.arange(places[0], places[-1] + 1)
+    return np.stack([np.interp(at, places, row) for row in np.eye(len(places))], axis=1).astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.ndimage import distance_transform_edt, map_coordinates
+from scipy.ndimage import distance_transform_edt
 from torch.utils.data import Dataset
 
 from sct_deepspine.geometry.centerline import Centerline
@@ -196,24 +196,14 @@ def possible_tissues(scan: LabelledScan) -> Volume:
     grid = scan.volume.grid
     possible = np.full(grid.shape, ANY_TISSUE, dtype=np.uint8)
     if scan.tissue is not None:
-        possible &= _from_tissue(scan, _on_grid(scan.tissue, scan.volume))
+        possible &= _from_tissue(scan, scan.tissue.labels_on(grid).astype(np.uint8))
     if scan.bodies is not None:
-        possible &= _from_bodies(scan, _on_grid(scan.bodies, scan.volume) > 0)
+        possible &= _from_bodies(scan, scan.bodies.labels_on(grid) > 0)
     if scan.cord is not None:
-        possible &= _from_mask(_on_grid(scan.cord, scan.volume) > 0, Tissue.CORD.bit)
+        possible &= _from_mask(scan.cord.labels_on(grid) > 0, Tissue.CORD.bit)
     if scan.canal is not None:
-        possible &= _from_mask(_on_grid(scan.canal, scan.volume) > 0, _CANAL)
+        possible &= _from_mask(scan.canal.labels_on(grid) > 0, _CANAL)
     return Volume(possible, grid)
-
-
-def _on_grid(mask: Volume, like: Volume) -> NDArray[np.uint8]:
-    """Read a mask at the voxels of a volume."""
-    if mask.grid.shape == like.grid.shape and np.allclose(mask.grid.affine, like.grid.affine, atol=1e-3):
-        return mask.data.astype(np.uint8)
-    voxels = np.indices(like.grid.shape).reshape(3, -1).T
-    places = mask.grid.voxel_from_world(like.grid.world_from_voxel(voxels))
-    read = map_coordinates(mask.data.astype(np.uint8), places.T, order=0, cval=0)
-    return read.reshape(like.grid.shape)
 
 
 def _from_tissue(scan: LabelledScan, tissue: NDArray[np.uint8]) -> NDArray[np.uint8]:

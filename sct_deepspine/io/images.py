@@ -155,7 +155,7 @@ def save_like(source: ImageLike | None, data: NDArray[Any], grid: Grid, path: st
     if not str(path).endswith((".nii", ".nii.gz")):
         raise OutputError(f"labels are written as .nii or .nii.gz, not to {path}")
     if source is None or isinstance(source, (tuple, Volume)):
-        image = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
+        image: Any = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
     else:
         image = image_like(source, data, grid)
     with written_whole(path) as partial:

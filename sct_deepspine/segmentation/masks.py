@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,10 @@ class SpineMasks:
     weights: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def of(self, labels: DiscLabels) -> SpineMasks:
+        """Return the same masks with other labels of the same discs, such as those of a file."""
+        return replace(self, labels=labels)
+
     @property
     def cord(self) -> NDArray[np.uint8]:
         """The spinal cord, 0 and 1."""
@@ -147,7 +151,7 @@ class SpineMasks:
         return float(abs(np.linalg.det(self.grid.affine[:3, :3])))
 
     def writers(self, folder: Path, stem: str) -> dict[Path, Callable[[Path], None]]:
-        """Return what writes each mask file, by path: ``STEM_spine``, ``_seg``, ``_canal``, ``_seg_labeled``."""
+        """Return what writes each mask file: ``STEM_spine``, ``_seg``, ``_canal``, ``_seg_labeled``."""
         files = {
             "spine": self.spine,
             "seg": self.cord,

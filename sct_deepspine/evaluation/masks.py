@@ -6,6 +6,8 @@ with vertebral bodies only tells nothing of processes, one with a cord mask noth
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,13 +16,32 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.stats import bootstrap
 
+from sct_deepspine.anatomy import vertebra_name
+from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.io.annotations import CANAL_TISSUE, DISC_TISSUE, VERTEBRA_TISSUE, LabelledScan
+from sct_deepspine.io.images import read_volume
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.segmentation.masks import SpineMasks, vertebra_mask_value
+from sct_deepspine.segmentation.model import SegmentationModel
+from sct_deepspine.segmentation.pipeline import segment_spine
+from sct_deepspine.simulation.perturbations import Case
 
-__all__ = ["MaskScore", "cord_areas", "mask_report", "score_masks", "surface_distance_mm"]
+__all__ = [
+    "MaskResult",
+    "MaskScore",
+    "area_report",
+    "cord_areas",
+    "mask_report",
+    "score_masks",
+    "segment_and_score",
+    "surface_distance_mm",
+]
+
+logger = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
@@ -58,6 +79,52 @@ class MaskScore:
     distance_mm: float
     volume_ratio: float
     right_level: float = float("nan")
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """What came of segmenting one case.
+
+    Parameters
+    ----------
+    perturbation
+        The case's.
+    scores
+        One per structure that has a true mask.
+    true_areas, areas
+        The cord's mean cross-sectional area by vertebral level, mm²; empty if no true cord mask is there or
+        the scan was perturbed.
+    seconds
+        Wall time, labelling included.
+    """
+
+    perturbation: str
+    scores: tuple[MaskScore, ...]
+    true_areas: Mapping[int, float]
+    areas: Mapping[int, float]
+    seconds: float
+
+
+def segment_and_score(
+    scan: LabelledScan, case: Case, *, model: SegmentationModel, labeling: LabelingModel
+) -> MaskResult:
+    """Segment one case from the image alone, and score every mask that has a true one."""
+    started = time.perf_counter()
+    masks = None
+    try:
+        labels = label_discs(case.image, anchor=case.anchor, weights=labeling)
+        masks = segment_spine(case.image, labels=labels, weights=model, labeling=labeling)
+    except DeepSpineError as failure:
+        logger.warning("%s (%s): %s", scan.name, case.perturbation, failure)
+    seconds = time.perf_counter() - started
+    grid = read_volume(case.image).grid
+    scores = tuple(score_masks(masks, scan, grid, case.original_from_perturbed))
+    true_areas: dict[int, float] = {}
+    areas: dict[int, float] = {}
+    if scan.cord is not None and masks is not None and case.perturbation == "plain":
+        true_areas = cord_areas(scan.cord.labels_on(grid) > 0, grid, scan)
+        areas = cord_areas(masks.cord > 0, grid, scan)
+    return MaskResult(case.perturbation, scores, true_areas, areas, seconds)
 
 
 def score_masks(
@@ -186,9 +253,9 @@ def cord_areas(cord: Mask, grid: Grid, scan: LabelledScan) -> dict[int, float]:
     }
 
 
-def mask_report(scores: Iterable[tuple[str, MaskScore]]) -> str:
+def mask_report(results: Iterable[MaskResult]) -> str:
     """Return a table: for each perturbation and structure, means over scans with 95 % bootstrap intervals."""
-    scores = list(scores)
+    scores = [(result.perturbation, score) for result in results for score in result.scores]
     lines = [
         f"{'stress':<24} {'structure':<10} {'scans':>5}  {'Dice (95 % interval)':<22} {'worst':>6} "
         f"{'95 % mm':>8} {'volume':>7} {'level':>6}"
@@ -219,13 +286,13 @@ def _interval(values: FloatArray, statistic: Callable[..., float]) -> tuple[floa
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def area_report(areas: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]]) -> str:
-    """Return a line per scan: true areas of the cord by level, and how far the predicted ones are off."""
-    lines = [f"{'scan':<24} {'levels':>6} {'mean mm²':>9} {'mean error %':>13} {'largest %':>10}"]
-    for name, (true, mine) in areas.items():
-        off = np.array([100 * (mine.get(level, 0.0) / area - 1) for level, area in true.items() if area])
-        if len(off):
-            mean = float(np.mean(list(true.values())))
-            worst = off[np.abs(off).argmax()]
-            lines.append(f"{name:<24} {len(off):>6} {mean:9.1f} {off.mean():+13.1f} {worst:+10.1f}")
+def area_report(results: Iterable[MaskResult]) -> str:
+    """Return a line per scan with a cord mask and level: the cord's true and predicted area."""
+    lines = [f"{'scan':<24} {'level':<5} {'true mm²':>9} {'found mm²':>9} {'error %':>8}"]
+    for result in results:
+        for level, area in result.true_areas.items():
+            found = result.areas.get(level, 0.0)
+            off = 100 * (found / area - 1) if area else float("nan")
+            name = result.scores[0].scan
+            lines.append(f"{name:<24} {vertebra_name(level):<5} {area:9.1f} {found:9.1f} {off:+8.1f}")
     return "\n".join(lines)

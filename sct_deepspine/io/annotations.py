@@ -25,6 +25,7 @@ __all__ = [
     "CANAL_TISSUE",
     "CORD_TISSUE",
     "DISC_TISSUE",
+    "UNKNOWN_TISSUE",
     "VERTEBRA_TISSUE",
     "Annotation",
     "LabelledScan",
@@ -37,6 +38,9 @@ __all__ = [
 
 VERTEBRA_TISSUE, DISC_TISSUE, CANAL_TISSUE, CORD_TISSUE = 1, 2, 3, 4
 """Values of a tissue mask. Where no voxel is cord, the canal holds it."""
+
+UNKNOWN_TISSUE = 255
+"""Where a tissue mask says nothing."""
 
 SPAN_MARGIN_MM = 6.0
 """Labels of a BIDS dataset are known to be complete to this far beyond the outermost."""

@@ -18,7 +18,7 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, SamplingPlane, normalise, sample
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.annotations import LabelledScan, canal_points
+from sct_deepspine.io.annotations import UNKNOWN_TISSUE, LabelledScan, canal_points
 from sct_deepspine.labeling.heatmaps import DiscCodec, gaussian
 from sct_deepspine.simulation.composite import COMPOSITE_REGION
 from sct_deepspine.simulation.phantom import PHANTOM_REGION, unit_range
@@ -156,7 +156,8 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         if rng.random() < self.settings.parcel_share:
             image = randomise_parcels(rng, image)
         if scan.tissue is not None and rng.random() < self.settings.tissue_share:
-            image = randomise_tissues(rng, image, read_labels(scan.tissue, plane))
+            tissue = read_labels(scan.tissue, plane)
+            image = randomise_tissues(rng, image, np.where(tissue == UNKNOWN_TISSUE, 0, tissue))
         image = randomise_grey_values(rng, image, pixel_mm=self.settings.pixel_mm)
         if rng.random() < self.settings.empty_share:
             image = random_texture(rng, image.shape)

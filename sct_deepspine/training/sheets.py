@@ -25,6 +25,7 @@ from sct_deepspine.io.annotations import (
     CANAL_TISSUE,
     CORD_TISSUE,
     DISC_TISSUE,
+    UNKNOWN_TISSUE,
     VERTEBRA_TISSUE,
     LabelledScan,
     canal_points,
@@ -68,6 +69,7 @@ _POSSIBLE = {
     DISC_TISSUE: Tissue.DISC.bit,
     CANAL_TISSUE: _CANAL,
     CORD_TISSUE: Tissue.CORD.bit,
+    UNKNOWN_TISSUE: ANY_TISSUE,
 }
 """What a voxel may be, by its value in a tissue mask that does not part cord and fluid."""
 

@@ -9,7 +9,7 @@ from sct_deepspine.models.config import HourglassConfig
 from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes
 from sct_deepspine.training.loop import Checkpoint, TrainingConfig, rate_factor, train
 from sct_deepspine.training.loss import disc_map_loss
-from sct_deepspine.training.roles import ROLES, task_from_dict
+from sct_deepspine.training.roles import ROLES, DiscTask, task_from_dict
 
 CODEC = DiscCodec(stride=2)
 TINY = HourglassConfig(channels=CODEC.channels, stacks=2, width=8, depth=2)

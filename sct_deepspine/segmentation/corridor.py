@@ -30,8 +30,8 @@ SLOPE_MM = 15.0
 """What lies at the level of the canal's ends reaches up and down from them by about this."""
 
 LATTICE_MM = 4.0
-"""Native voxels take their straight points from a lattice this coarse. Between its nodes the error is some
-hundredths of a millimetre, as curved as a spine is."""
+"""Cells and voxels take their places in the other space from a lattice this coarse. Between its nodes the
+error is some hundredths of a millimetre, as curved as a spine is."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,11 @@ class Corridor:
 
     def sheets(self, axes: FloatArray) -> list[SamplingPlane]:
         """Lay the sheets, from left to right; ``axes`` as of :class:`SamplingPlane`."""
-        cells = np.indices(self.shape).reshape(3, -1).T
-        world = self.space.native_from_straight(self.straight_from_cell(cells)).reshape(*self.shape, 3)
-        return [SamplingPlane(points, self.pixel_mm, axes) for points in world]
+        nodes = [_nodes(n, step) for n, step in zip(self.shape, self.cell_mm, strict=True)]
+        lattice = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1)
+        coarse = self.space.native_from_straight(self.straight_from_cell(lattice)).reshape(lattice.shape)
+        world = np.stack([_densified(coarse[..., axis], nodes) for axis in range(3)], axis=-1)
+        return [SamplingPlane(points.astype(np.float64), self.pixel_mm, axes) for points in world]
 
     def cells_of_voxels(
         self, grid: Grid

@@ -29,7 +29,7 @@ suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, r
 def _write_help() -> None:
     folder = Path(__file__).parent / "_generated"
     folder.mkdir(exist_ok=True)
-    for name in ("label", "batch", "bids", "train", "evaluate"):
+    for name in ("label", "segment", "batch", "bids", "train", "evaluate"):
         text, argv = io.StringIO(), sys.argv
         command = importlib.import_module(f"sct_deepspine.cli.{name}")
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):

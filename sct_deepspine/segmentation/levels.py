@@ -41,6 +41,9 @@ BODY_REACH_MM = 6.0, 12.0
 ROOT_MM = -25.0
 """The root of a spinous process lies between the canal and this straight y."""
 
+ROOT_SHARE = 0.3
+"""A root this near to the level of the disc below, in vertebral heights, is surely its vertebra's."""
+
 END_VERTEBRA = 1.3, 1.7
 """The first vertebra reaches no farther up, the last one no farther down, in vertebral heights."""
 
@@ -120,19 +123,25 @@ def _name_processes(
     The root of a spinous process, next to the canal, lies between the middle of its own body and that of the
     next one below.
     """
-    pieces, count = label(mask & (numbers == 0))
+    rest = mask & (numbers == 0)
+    places = _places(rest, corridor)
     order = sorted(middles)
-    borders = -np.array([middles[number][2] for number in order])
-    cells = np.argwhere(pieces)
-    places = corridor.straight_from_cell(cells * (1, COARSE, COARSE))
-    piece = pieces[tuple(cells.T)]
-    root = (places[:, 1] < 0) & (places[:, 1] > ROOT_MM)
-    slot = np.searchsorted(borders, -places[:, 2]) - 1
+    heights = np.array([middles[number][2] for number in order])
+    slot = np.searchsorted(-heights, -places[:, 2]) - 1
+    is_root = (places[:, 1] < 0) & (places[:, 1] > ROOT_MM) & (slot >= 0) & (slot < len(order) - 1)
+    above, below = heights[slot], heights[np.minimum(slot + 1, len(order) - 1)]
+    depth = (above - places[:, 2]) / np.maximum(above - below, 1e-6)
+    own = np.array(order)[slot]
+    surely = is_root & (np.abs(depth - 0.5) < ROOT_SHARE)
+    named, _ = nearest_by_way(rest, np.where(surely, own, 0), _coarse_mm(corridor))
+    numbers[rest] = named[rest]
+    # What is left is a piece between two vertebrae: it goes to one of them as a whole.
+    pieces, count = label(mask & (numbers == 0))
+    piece = pieces[rest]
     for index in range(1, count + 1):
-        votes = slot[(piece == index) & root]
-        votes = votes[votes >= 0]
+        votes = own[(piece == index) & is_root]
         if len(votes):
-            numbers[pieces == index] = order[int(np.bincount(votes).argmax())]
+            numbers[pieces == index] = np.bincount(votes).argmax()
 
 
 def nearest_by_way(

@@ -30,7 +30,7 @@ suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, r
 def _write_help() -> None:
     folder = Path(__file__).parent / "_generated"
     folder.mkdir(exist_ok=True)
-    names = "label", "batch", "bids", "train", "evaluate", "masks"
+    names = "label", "segment", "batch", "bids", "train", "evaluate", "masks"
     parsers = {name: importlib.import_module(f"sct_deepspine.cli.{name}").get_parser for name in names}
     parsers |= {f"masks_{name}": command.parser for name, command in SUBCOMMANDS.items()}
     for name, parser in parsers.items():

@@ -2,27 +2,29 @@
 
     python docs/figures.py TRAIN VAL [NAME ...]
 
-writes discs.png, frames.png, synthesis.png, composites.png, regions.png and failures.png beside this file, or those that are
-named. TRAIN and VAL are folders of labelled scans.
+writes discs.png, masks.png, frames.png, synthesis.png, composites.png, regions.png and failures.png beside this file, or those
+that are named. TRAIN and VAL are folders of labelled scans.
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from nibabel.affines import apply_affine
 
-from sct_deepspine import label_discs
+from sct_deepspine import label_discs, segment_spine
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.evaluation.run import RIGHT_MM, folder_cases
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample, straightened_plane
 from sct_deepspine.geometry.straightening import StraightSpace
-from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.annotations import canal_points, read_scans
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import straighten
 from sct_deepspine.reporting.figures import (
     GREY_LIMITS,
     draw_heat,
@@ -31,9 +33,11 @@ from sct_deepspine.reporting.figures import (
     new_figure,
     spine_window,
 )
+from sct_deepspine.segmentation.corridor import corridor_along
+from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.composite import make_composite
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
-from sct_deepspine.training.dataset import RandomPlanes
+from sct_deepspine.training.dataset import RandomPlanes, read_labels
 from sct_deepspine.training.roles import ROLES
 
 HERE = Path(__file__).parent
@@ -59,6 +63,43 @@ def draw_front(path, scans):
         draw_labels(axes, prediction, labels, rows_per_inch=rows / height)
         axes.set_ylim(rows - 0.5, -0.5)
     figure.savefig(path, dpi=DPI, facecolor="black")
+
+
+def draw_masks(path, scans):
+    """Draw the masks of a cervical, a lumbar and a composite whole spine: native, and straightened."""
+    shown = [next(scan for scan in scans if scan.name.startswith(name)) for name in FRONT]
+    shown.append(make_composite(np.random.default_rng((0, 1)), scans))
+    model = SegmentationModel.load()
+    figure = new_figure(11.5, 7, dark=True)
+    panels = figure.subplots(1, 6, width_ratios=(1.2, 0.75, 1.2, 0.75, 0.95, 0.5))
+    for index, scan in enumerate(shown):
+        masks = segment_spine(scan.volume, weights=model)
+        view = DeobliquedVolume.of(scan.volume)
+        canal = masks.labels.canal
+        native = midsagittal_plane(view, canal, 1.0)
+        corridor = corridor_along(straighten(view, canal), view.volume.grid, pixel_mm=1.0)
+        straight = corridor.sheets(view.axes)[len(corridor.lateral_mm) // 2]
+        columns = native.pixel_from_world(masks.labels.points_world)[:, 1]
+        window = columns.min() - 60, columns.max() + 60
+        for axes, plane, reach in zip(
+            panels[2 * index : 2 * index + 2], (native, straight), (window, (0, 110)), strict=True
+        ):
+            draw_mask(axes, plane, view.volume, Volume(masks.spine, scan.volume.grid))
+            axes.set_xlim(*reach)
+    figure.savefig(path, dpi=DPI, facecolor="black")
+
+
+def draw_mask(axes, plane, volume, spine):
+    """Draw a plane with every structure in a colour of its own; neighbours differ."""
+    image = normalise(*sample(volume, plane, slab_mm=1.0))
+    values = read_labels(spine, plane)
+    colours = np.zeros((*values.shape, 4))
+    for value in np.unique(values[values > 0]):
+        rank = {1: 3, 2: 0}.get(int(value), 2 * int(value) % 9 + 1)
+        colours[values == value] = (*matplotlib.colormaps["tab10"](rank)[:3], 0.55)
+    axes.imshow(image, **GREY)
+    axes.imshow(colours, interpolation="nearest")
+    axes.axis("off")
 
 
 def sharpened(prediction, scan, factor=2):
@@ -213,6 +254,7 @@ def main():
     composites = [make_composite(np.random.default_rng((0, n)), scans) for n in range(3)]
     figures = {
         "discs": lambda path: draw_front(path, read_scans(val)),
+        "masks": lambda path: draw_masks(path, read_scans(val)),
         "frames": draw_frames,
         "synthesis": lambda path: draw_planes(path, scans + composites),
         "composites": lambda path: draw_composites(path, scans),

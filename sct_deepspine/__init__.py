@@ -1,4 +1,4 @@
-"""Label the intervertebral discs of a spine MRI.
+"""Label the intervertebral discs of a spine MRI, and segment cord, canal, vertebrae and discs.
 
 Importing the package is light: torch is loaded when :func:`label_discs` is first used.
 """
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from sct_deepspine.labeling.pipeline import label_discs
     from sct_deepspine.labels import Disc, DiscLabels
+    from sct_deepspine.segmentation.masks import SpineMasks
+    from sct_deepspine.segmentation.pipeline import segment_spine
 
 __all__ = [
     "AnchorError",
@@ -38,18 +40,22 @@ __all__ = [
     "NoDiscsError",
     "OutputError",
     "SctError",
+    "SpineMasks",
     "UncertainError",
     "WeightsError",
     "__version__",
     "disc_name",
     "label_discs",
+    "segment_spine",
 ]
 
 _HOMES = {
     "label_discs": "labeling.pipeline",
     "Disc": "labels",
     "DiscLabels": "labels",
+    "SpineMasks": "segmentation.masks",
     "disc_name": "anatomy",
+    "segment_spine": "segmentation.pipeline",
 }
 
 

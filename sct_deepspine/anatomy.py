@@ -16,6 +16,7 @@ __all__ = [
     "TEMPLATE_LAST_VALUE",
     "THORACIC_VALUES",
     "disc_name",
+    "vertebra_name",
 ]
 
 FIRST_VALUE, LAST_VALUE = 1, 26
@@ -60,6 +61,19 @@ def disc_name(value: int) -> str:
     if value == FIRST_VALUE:
         return "top of C1"
     return f"{_VERTEBRAE[value - 2]}/{_VERTEBRAE[value - 1]}"
+
+
+def vertebra_name(number: int) -> str:
+    """Return the name of a vertebra by its number, which is that of the disc above it.
+
+    Examples
+    --------
+    >>> vertebra_name(1), vertebra_name(8), vertebra_name(24)
+    ('C1', 'T1', 'L5')
+    """
+    if not 1 <= number < LAST_VALUE:
+        raise ValueError(f"vertebrae are numbered 1 (C1) to {LAST_VALUE - 1} (S1), got {number}")
+    return _VERTEBRAE[number - 1]
 
 
 # fmt: off

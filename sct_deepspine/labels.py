@@ -11,18 +11,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine._version import __version__
 from sct_deepspine.anatomy import DISC_VALUES, FIRST_VALUE, TEMPLATE_LAST_VALUE, disc_name
-from sct_deepspine.errors import DeepSpineError, OutputError
+from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.spacing import extrapolate_superior
-from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.files import written_whole
-from sct_deepspine.io.images import image_like, is_sct_image
+from sct_deepspine.io.images import image_like, save_like
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.heatmaps import PlanePrediction
@@ -79,6 +77,8 @@ class DiscLabels:
         What was seen that is no disc but tells the level: tip (1) and base (2) of the dens, S1/S2 (26).
     view
         ``landmark`` where one of these is in view, ``thoracic`` in the thoracic spine, else ``open``.
+    canal
+        The line along the canal that was found or given, None for labels from elsewhere.
     prediction
         What the coarse network saw and predicted, if it was asked for.
     """
@@ -91,6 +91,7 @@ class DiscLabels:
     source: Any = None
     landmarks: tuple[Disc, ...] = ()
     view: str = "open"
+    canal: Centerline | None = None
     prediction: PlanePrediction | None = None
 
     @property
@@ -212,18 +213,7 @@ class DiscLabels:
         OutputError
             If it can't be written there.
         """
-        if not str(path).endswith((".nii", ".nii.gz")):
-            raise OutputError(f"labels are written as .nii or .nii.gz, not to {path}")
-        image = image_like(None, self.to_array(), self.grid) if self._has_no_file_format else self.to_image()
-        with written_whole(path) as partial:
-            if is_sct_image(image):
-                image.save(os.fspath(partial), verbose=0)
-            else:
-                nib.save(image, partial)
-
-    @property
-    def _has_no_file_format(self) -> bool:
-        return self.source is None or isinstance(self.source, (tuple, Volume))
+        save_like(self.source, self.to_array(), self.grid, path)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the voxels, in JSON's types."""

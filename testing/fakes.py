@@ -18,10 +18,16 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.planes import SamplingPlane, sample
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.annotations import LabelledScan
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
 from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import straighten
+from sct_deepspine.segmentation.corridor import corridor_along
+from sct_deepspine.segmentation.model import SegmentationModel
+from sct_deepspine.segmentation.tissues import Tissue
 
 CANAL_GREY, FIRST_GREY, LAST_GREY, BAND_GREY = 0.2, 0.5, 0.9, 1.0
 DISC_FROM = 0.45
@@ -129,3 +135,46 @@ def fake_model(locate: Any = None, refine: Any = None, **options: Any) -> Labeli
     """Return a model whose networks are given, or read paint."""
     identity = {"name": "fake", "sha256": "0" * 64}
     return LabelingModel(locate or PaintReader(), refine, identity=identity, **options)
+
+
+class TissueOracle:
+    """Stands in for the mask network: knows a phantom's tissues, and which sheets it is asked for.
+
+    Sheets come from left to right, those outside the image left out. In ``gap_rows`` of them the cord is
+    taken for fluid.
+    """
+
+    pixel_mm = 1.0
+
+    def __init__(self, scan: LabelledScan, *, gap_rows: slice | None = None) -> None:
+        self.scan, self.gap_rows = scan, gap_rows
+
+    def predict(self, planes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Predict the tissues of every sheet of the corridor that shows something."""
+        view = DeobliquedVolume.of(self.scan.volume)
+        space = straighten(view, Centerline.from_points(self.scan.centerline_world))
+        corridor = corridor_along(space, view.volume.grid, pixel_mm=self.pixel_mm)
+        sheets = corridor.sheets(view.axes)
+        read = [sample(view.volume, sheet, slab_mm=corridor.sheet_mm)[1].any() for sheet in sheets]
+        shown = [sheet for sheet, seen in zip(sheets, read, strict=True) if seen]
+        assert len(shown) == len(planes)
+        return [self._tissues(sheet) for sheet in shown]
+
+    def _tissues(self, sheet: SamplingPlane) -> np.ndarray:
+        order = {0: Tissue.OTHER, 1: Tissue.VERTEBRA, 2: Tissue.DISC, 3: Tissue.FLUID, 4: Tissue.CORD}
+        voxels = self.scan.tissue.grid.voxel_from_world(sheet.points_world.reshape(-1, 3))
+        places = np.nan_to_num(voxels, nan=-9.0).T
+        maps = np.zeros((len(Tissue), *sheet.shape), dtype=np.float32)
+        for value, tissue in order.items():
+            share = (self.scan.tissue.data == value).astype(np.float32)
+            maps[tissue] = ndimage.map_coordinates(share, places, order=1).reshape(sheet.shape)
+        if self.gap_rows is not None:
+            maps[Tissue.FLUID, self.gap_rows] += maps[Tissue.CORD, self.gap_rows]
+            maps[Tissue.CORD, self.gap_rows] = 0
+        maps[Tissue.OTHER] += 1e-3
+        return maps
+
+
+def fake_mask_model(predictor: Any) -> SegmentationModel:
+    """Return a model of the masks whose network is given."""
+    return SegmentationModel(predictor, identity={"name": "fake", "sha256": "0" * 64})

@@ -15,6 +15,7 @@ LAYERS = (
     {"io", "models"},
     {"labels"},
     {"labeling"},
+    {"segmentation"},
     {"simulation", "reporting", "sct"},
     {"evaluation", "batch"},
     {"training"},

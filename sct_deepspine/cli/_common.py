@@ -97,9 +97,10 @@ class Arguments:
         return self.parser.parse_args(words)
 
 
-def add_networks(parser: Arguments) -> None:
-    """Add the arguments that say which networks are run, and by what."""
-    add = parser.group("networks").add_argument
+def add_networks(parser: Arguments) -> Any:
+    """Add the arguments that say which networks are run, and by what; return their group."""
+    group = parser.group("networks")
+    add = group.add_argument
     add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
     add(
         "-device",
@@ -107,6 +108,7 @@ def add_networks(parser: Arguments) -> None:
         help="Let torch run the networks there: cpu, cuda, cuda:1, … "
         "Default: onnxruntime if it is installed, else torch on the CPU",
     )
+    return group
 
 
 def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:

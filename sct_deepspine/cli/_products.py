@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from sct_deepspine import __version__
-from sct_deepspine.errors import DeepSpineError, OutputError
+from sct_deepspine.errors import DeepSpineError, OutputError, SctError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.bids import image_stem
 from sct_deepspine.io.files import make_folder, write_text
@@ -18,6 +18,7 @@ from sct_deepspine.io.images import read_volume
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting import exports
 from sct_deepspine.reporting.results import Writer, write_results
+from sct_deepspine.reporting.tables import disc_table, mask_table
 from sct_deepspine.sct.registration import LeftOut, Registration, register_to_template, template_labels
 from sct_deepspine.sct.toolbox import (
     add_qc_entry,
@@ -26,6 +27,7 @@ from sct_deepspine.sct.toolbox import (
     sct_is_installed,
     show_viewer_syntax,
 )
+from sct_deepspine.segmentation.masks import SpineMasks
 
 __all__ = ["Products"]
 
@@ -61,6 +63,20 @@ class Products:
         asked = self.arguments
         return bool(asked.heatmaps or asked.attention or asked.qc_png or asked.qc)
 
+    @property
+    def needs_masks(self) -> bool:
+        """Whether masks are asked for, or the registration needs a cord."""
+        asked = self.arguments
+        return bool(asked.masks or (asked.register and not asked.s))
+
+    @property
+    def cord(self) -> Path | None:
+        """The cord mask that the registration gets: the given one, else our own, once it is written."""
+        if self.arguments.s:
+            return Path(self.arguments.s)
+        own = self.base.with_name(f"{self.stem}_seg.nii.gz")
+        return own if own in self.written else None
+
     @cached_property
     def volume(self) -> Volume:
         """The image."""
@@ -85,7 +101,7 @@ class Products:
                 raise OutputError(f"the folder {place} can't be written to")
         return target
 
-    def write(self, labels: DiscLabels) -> None:
+    def write(self, labels: DiscLabels, masks: SpineMasks | None = None) -> None:
         """Write everything that is asked for."""
         asked, prediction = self.arguments, labels.prediction
         if asked.attention and (prediction is None or prediction.attention is None):
@@ -95,10 +111,11 @@ class Products:
         self.written += write_results(
             labels,
             self.base.with_name(f"{self.base.name}.json"),
-            self._writers(labels),
+            self._writers(labels, masks),
             overwrite=bool(asked.overwrite),
             command=shlex.join(asked.words),
             GeneratedBy=generated_by,
+            **({"masks": masks.as_dict()} if masks else {}),
         )
         if asked.qc:
             self._add_to_report(labels)
@@ -111,7 +128,7 @@ class Products:
         echo = partial(print, "  sct_register_to_template:", flush=True) if asked.v else None
         done = register_to_template(
             self.image,
-            asked.s,
+            self._cord_in_view(),
             labels,
             contrast=asked.c,
             folder=self.base.with_name(f"{self.stem}_reg"),
@@ -124,6 +141,17 @@ class Products:
         if asked.v:
             self._report_registration(done)
 
+    def _cord_in_view(self) -> Path:
+        """Return the cord mask, if there is a cord to register with."""
+        cord = self.cord
+        assert cord is not None
+        if not self.arguments.s and not read_volume(cord).data.any():
+            raise SctError(
+                "no cord was found in the image, so that there is nothing to register; "
+                "below the conus, at L1 or L2, there is none"
+            )
+        return cord
+
     @property
     def base(self) -> Path:
         """The label image's path without its suffix."""
@@ -134,15 +162,22 @@ class Products:
         """What the names of the other files begin with."""
         return self.base.name.removesuffix("_discs")
 
-    def _writers(self, labels: DiscLabels) -> dict[Path, Writer]:
+    def _writers(self, labels: DiscLabels, masks: SpineMasks | None) -> dict[Path, Writer]:
         """Return what writes each file that is asked for."""
         asked, base, prediction = self.arguments, self.base, labels.prediction
         writers: dict[Path, Writer] = {self.target: labels.save}
         usable = labels.for_template()
-        if asked.s and usable.discs:
-            usable, _ = template_labels(labels, asked.s)
+        seg = asked.s or ((masks.cord, masks.grid.affine) if masks and masks.cord.any() else None)
+        if seg and usable.discs:
+            usable, _ = template_labels(labels, seg)
         if 0 < len(usable.discs) < len(labels.discs):
             writers[base.with_name(f"{base.name}_template.nii.gz")] = usable.save
+        if masks is not None:
+            own = masks.writers(base.parent, self.stem)
+            for path in own if asked.s else ():
+                if path.exists() and path.samefile(asked.s):
+                    raise OutputError(f"the output {path} is an input (-s); write elsewhere with -ofolder")
+            writers |= own
         if asked.csv:
             writers[base.with_name(f"{base.name}.csv")] = partial(_write_text, labels.to_csv())
         if asked.slicer:
@@ -186,10 +221,12 @@ class Products:
         write_page(page, read_entries(entries), title="Disc labels")
         self.written.append(page)
 
-    def report(self, labels: DiscLabels) -> None:
+    def report(self, labels: DiscLabels, masks: SpineMasks | None = None) -> None:
         """Print what was found, where it went and what to run next."""
         asked = self.arguments
-        print(_table(labels))
+        print(disc_table(labels))
+        if masks is not None:
+            print(f"\n{mask_table(masks)}")
         for sentence in labels.warnings:
             print(f"WARNING: {sentence}")
         print("\nWritten:", *(f"  {path}" for path in self.written), sep="\n")
@@ -206,7 +243,7 @@ class Products:
         elif not asked.register:
             ends = "_template.nii.gz"
             known = next((str(path) for path in self.written if path.name.endswith(ends)), discs)
-            words = ["sct_register_to_template", "-i", image, "-s", asked.s or "SEG", "-ldisc", known]
+            words = ["sct_register_to_template", "-i", image, "-s", str(self.cord or "SEG"), "-ldisc", known]
             print(
                 "\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n"
                 f"  {shlex.join(words)} -c {asked.c}"
@@ -217,8 +254,8 @@ class Products:
         usable = labels.for_template()
         if not usable.discs:
             return ()
-        if self.arguments.s:
-            return template_labels(labels, self.arguments.s)[1]
+        if self.cord is not None and read_volume(self.cord).data.any():
+            return template_labels(labels, self.cord)[1]
         reason = "the template has no such disc, or a disc above it is missing"
         kept = set(usable.values.tolist())
         return tuple(LeftOut(d.value, d.name, reason) for d in labels.discs if d.value not in kept)
@@ -243,17 +280,3 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-def _table(labels: DiscLabels) -> str:
-    lines = [f"{'value':>5}  {'disc':<9} {'x mm':>8} {'y mm':>8} {'z mm':>8}  {'confidence':>10}"]
-    for disc in labels.discs:
-        x, y, z = disc.point_world
-        note = "  interpolated" if disc.interpolated else ""
-        lines.append(
-            f"{disc.value:>5}  {disc.name:<9} {x:8.1f} {y:8.1f} {z:8.1f}  {disc.confidence:10.2f}{note}"
-        )
-    lines.append(
-        f"{len(labels.discs)} discs; probability that every level is right: {labels.level_confidence:.2f}"
-    )
-    return "\n".join(lines)

@@ -13,6 +13,7 @@ from sct_deepspine.cli._common import FAILURE, Arguments, add_networks, run
 if TYPE_CHECKING:
     from sct_deepspine.io.annotations import LabelledScan
     from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.segmentation.model import SegmentationModel
 
 __all__ = ["get_parser", "main"]
 
@@ -45,6 +46,15 @@ def get_parser() -> Arguments:
         metavar="N",
         help="Also label N whole spines composed of the folder's cervical and lumbar scans",
     )
+    add(
+        "-masks",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="Also segment each scan that has true masks, and score ours; with -stress 1 under the "
+        "perturbations, too",
+    )
+    add("-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones")
     add("-confidences", metavar="CSV", help="Write how sure the labelling was, and whether it was right")
     add("-reliability", metavar="PNG", help="Draw how often it was right against how sure it was")
     add("-seed", type=int, default=0, metavar="N", help="Seed of the random changes of -stress. Default: 0")
@@ -52,10 +62,21 @@ def get_parser() -> Arguments:
     return parser
 
 
-def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = None) -> int:
-    """Run the command, on a loaded model instead of ``-weights``; return 0, or 1 after one line on stderr."""
-    arguments = get_parser().parse(argv)
-    arguments.model = model
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+) -> int:
+    """Run the command, on loaded models instead of those of the options.
+
+    Returns 0, or 1 after one line on stderr.
+    """
+    parser = get_parser()
+    arguments = parser.parse(argv)
+    if arguments.weights_masks and not arguments.masks:
+        parser.error("-weights-masks does nothing without -masks 1")
+    arguments.model, arguments.mask_model = model, mask_model
     return run(_evaluate, arguments)
 
 
@@ -98,11 +119,36 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         print(f"\n{stress_report(whole)}")
         named += whole
     print(f"\n{confidence_report(o for _, result in named for o in result.outcomes)}")
+    if arguments.masks:
+        print(f"\n{_mask_reports(arguments, model)}")
     if arguments.confidences:
         write_text(arguments.confidences, outcomes_csv(named))
     if arguments.reliability:
         write_reliability([j for _, result in named for j in result.outcomes], arguments.reliability)
     return FAILURE if all(result.error for result in results) else 0
+
+
+def _mask_reports(arguments: argparse.Namespace, labeling: LabelingModel) -> str:
+    import numpy as np
+    from tqdm import tqdm
+
+    from sct_deepspine.evaluation.masks import area_report, mask_report, segment_and_score
+    from sct_deepspine.io.annotations import read_scans
+    from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.simulation.perturbations import Case, perturbed
+
+    model = arguments.mask_model or SegmentationModel.load(arguments.weights_masks, device=arguments.device)
+    results = []
+    scans = [scan for scan in read_scans(arguments.i) if any(m is not None for m in scan.masks.values())]
+    for index, scan in enumerate(tqdm(scans, unit="scan", disable=None if arguments.v else True)):
+        plain = Case("plain", scan.volume, scan.discs, scan.span_z_mm)
+        rng = np.random.default_rng((arguments.seed, index))
+        for case in perturbed(scan, rng) if arguments.stress else (plain,):
+            results.append(segment_and_score(scan, case, model=model, labeling=labeling))
+    seconds = np.mean([result.seconds for result in results])
+    return "\n\n".join(
+        [mask_report(results), area_report(results), f"{seconds:.2f} s a scan on average, discs and masks"]
+    )
 
 
 def _composites(arguments: argparse.Namespace) -> Iterator[LabelledScan]:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sct_deepspine.cli._common import Arguments, add_networks, run
 
 if TYPE_CHECKING:
+    from sct_deepspine.cli._products import Products
     from sct_deepspine.geometry.volume import Volume
     from sct_deepspine.io.annotations import LabelledScan
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labels import DiscLabels
+    from sct_deepspine.segmentation.masks import SpineMasks
+    from sct_deepspine.segmentation.model import SegmentationModel
 
 __all__ = ["get_parser", "main"]
 
@@ -105,6 +108,8 @@ def _add_outputs(parser: Arguments) -> None:
         "-csv": "Also write the discs as CSV",
         "-slicer": "Also write the discs as 3D Slicer markups (.mrk.json)",
         "-heatmaps": "Also write one heat map per value (4-D NIfTI, with a JSON file that names the volumes)",
+        "-masks": "Also segment the spine, as sct_deepspine_segment does: IMAGE_spine, _seg, _canal, "
+        "_seg_labeled",
         "-attention": "Also write the network's attention map (NIfTI)",
         "-overwrite": "Replace files that this command did not write, or that were edited since",
     }
@@ -132,8 +137,8 @@ def _add_registration(parser: Arguments) -> None:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Also run sct_register_to_template with these discs (needs -s and SCT); "
-        "writes to IMAGE_reg beside the labels",
+        help="Also run sct_register_to_template (needs SCT) with these discs and the cord mask of -s or, "
+        "without it, our own, as -masks 1 makes it; writes to IMAGE_reg beside the labels",
     )
     add("-c", choices=("t1", "t2", "t2s"), help="Contrast to register with. Default: t2")
     add("-t", metavar="DIR", help="Template to register to. Default: SCT's PAM50")
@@ -151,6 +156,7 @@ def main(
     argv: Sequence[str] | None = None,
     *,
     model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
     demo_scan: LabelledScan | None = None,
 ) -> int:
     """Run the command.
@@ -159,8 +165,8 @@ def main(
     ----------
     argv
         Arguments; by default those of the process.
-    model
-        A loaded model instead of ``-weights``.
+    model, mask_model
+        A loaded model instead of ``-weights``, and one of the masks instead of the shipped one.
     demo_scan
         The scan of ``-demo`` instead of a synthetic one.
 
@@ -171,15 +177,15 @@ def main(
     """
     parser = get_parser()
     arguments = parser.parse(argv)
-    arguments.model, arguments.demo_scan = model, demo_scan
+    arguments.model, arguments.mask_model, arguments.demo_scan = model, mask_model, demo_scan
     arguments.words = [PROGRAM, *(sys.argv[1:] if argv is None else argv)]
     if bool(arguments.i) == arguments.demo:
         parser.error(
             "give an image with -i, or -demo" if not arguments.i else "-i and -demo exclude each other"
         )
     arguments.initdisc = _disc_and_slice(parser, arguments)
-    if (arguments.register or arguments.straight == "sct") and not arguments.s:
-        parser.error("-register 1 and -straight sct need the cord mask: give -s SEG")
+    if arguments.straight == "sct" and not arguments.s:
+        parser.error("-straight sct needs the cord mask: give -s SEG")
     _refuse_idle_options(parser, arguments)
     arguments.c = arguments.c or "t2"
     return run(_demo if arguments.demo else _label, arguments)
@@ -216,15 +222,24 @@ def _label(arguments: argparse.Namespace) -> int:
 
     products = Products(arguments, Path(arguments.i))
     labels = _label_file(arguments, products)
-    products.write(labels)
+    masks = _masks(arguments, products, labels) if products.needs_masks else None
+    products.write(labels, masks)
     if arguments.v:
-        products.report(labels)
+        products.report(labels, masks)
     if arguments.register:
         products.register(labels)
     return 0
 
 
-def _label_file(arguments: argparse.Namespace, products: Any) -> DiscLabels:
+def _masks(arguments: argparse.Namespace, products: Products, labels: DiscLabels) -> SpineMasks:
+    from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.segmentation.pipeline import segment_spine
+
+    model = arguments.mask_model or SegmentationModel.load(device=arguments.device)
+    return segment_spine(products.volume, labels=labels, weights=model).of(labels)
+
+
+def _label_file(arguments: argparse.Namespace, products: Products) -> DiscLabels:
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labeling.pipeline import label_discs
 
@@ -310,9 +325,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     with written_whole(image) as partial:
         nib.save(nib.Nifti1Image(phantom.volume.data, phantom.volume.grid.affine), partial)
     labels = _label_file(arguments, products)
-    products.write(labels)
+    masks = _masks(arguments, products, labels) if products.needs_masks else None
+    products.write(labels, masks)
     if arguments.v:
-        products.report(labels)
+        products.report(labels, masks)
     found = {disc.value: disc.point_world for disc in labels.discs}
     errors = [float(np.linalg.norm(found[v] - tip)) for v, tip in phantom.discs.items() if v in found]
     print(

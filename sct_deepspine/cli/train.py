@@ -7,7 +7,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,14 @@ from sct_deepspine.cli._common import Arguments, run
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch.utils.data import Dataset
 
     from sct_deepspine.io.annotations import LabelledScan
     from sct_deepspine.models.config import NetworkConfig
     from sct_deepspine.models.networks import Network
     from sct_deepspine.models.weights import Weights
-    from sct_deepspine.training.loop import TrainingConfig
-    from sct_deepspine.training.roles import DiscTask
+    from sct_deepspine.training.loop import Batch, TrainingConfig
+    from sct_deepspine.training.roles import Task
 
 __all__ = ["get_parser", "main"]
 
@@ -57,9 +59,9 @@ IN_CONFIG = _OF_HOURGLASS | {
 """Options that a configuration file holds."""
 
 DESCRIPTION = """\
-Train one of the two networks on a folder of labelled scans (NAME.nii.gz with NAME.json) and on
-synthetic spines. "locate" looks at coarse planes of the whole view and tells levels; "refine" looks at
-fine planes of the straightened spine and tells where exactly a disc is.
+Train a network on a folder of labelled scans (NAME.nii.gz with NAME.json) and on synthetic spines.
+"locate" looks at coarse planes of the whole view and tells levels; "refine" looks at fine planes of the
+straightened spine and tells where exactly a disc is; "segment" tells cord, canal, vertebrae and discs apart.
 
 Writes to the folder given by -ofolder: config.json, log.csv, last.safetensors (to resume from),
 best.safetensors, validation_STEP.png, convergence.gif, and in the end weights.safetensors with its card,
@@ -85,7 +87,7 @@ def get_parser() -> Arguments:
     )
     add(
         "-role",
-        choices=("locate", "refine", "calibrate"),
+        choices=("locate", "refine", "segment", "calibrate"),
         help="Which network to train, or calibrate: correct the confidences of -weights. Default: locate",
     )
     add(
@@ -189,6 +191,8 @@ def main(
         parser.error(f"-{option.replace('_', '-')} and -config exclude each other: the file says it")
     for option in sorted(given & IDLE[arguments.network]):
         parser.error(f"-{option} does nothing with -network {arguments.network}")
+    if arguments.role == "segment" and arguments.composites:
+        parser.error("-composites does nothing with -role segment: it trains on true masks and phantoms")
     if arguments.role == "calibrate":
         if not arguments.confidences or not arguments.weights:
             parser.error("-role calibrate needs -weights and -confidences")
@@ -230,33 +234,31 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from sct_deepspine.errors import DeepSpineError
     from sct_deepspine.io.files import make_folder
-    from sct_deepspine.training.dataset import RandomPlanes
     from sct_deepspine.training.loop import train
-    from sct_deepspine.training.loss import disc_map_loss
-    from sct_deepspine.training.roles import DiscTask
-    from sct_deepspine.training.validation import Validation, write_convergence
+    from sct_deepspine.training.roles import task_from_dict
+    from sct_deepspine.training.validation import write_convergence
 
     if find_spec("monai") is None:
         raise DeepSpineError(
             "training needs MONAI, which is not installed: pip install 'sct_deepspine[train]'"
         )
     config = _config(arguments)
-    task = DiscTask.from_dict(config.task)
+    task = task_from_dict(config.task)
     folder = Path(arguments.ofolder)
     make_folder(folder)
     initial = _initial(arguments)
     training, validation = _scans(arguments)
 
-    def planes(start: int, length: int) -> RandomPlanes:
+    def images(start: int, length: int) -> Dataset[Batch]:
         seeded = {"seed": config.seed, "batch": config.batch}
-        return RandomPlanes(training, task.codec, task.planes, start=start, length=length, **seeded)
+        return task.training_set(training, start=start, length=length, **seeded)
 
     train(
-        planes,
+        images,
         config,
         folder,
-        loss=disc_map_loss,
-        evaluate=Validation(validation, task.codec, task.planes),
+        loss=task.loss,
+        evaluate=task.evaluation(validation),
         resume=bool(arguments.resume),
         initial=initial,
     )
@@ -270,7 +272,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _config(arguments: argparse.Namespace) -> TrainingConfig:
     from sct_deepspine.errors import DeepSpineError
     from sct_deepspine.training.loop import TrainingConfig
-    from sct_deepspine.training.roles import ROLES
+    from sct_deepspine.training.roles import ROLES, DiscTask
 
     try:
         if arguments.config:
@@ -280,7 +282,7 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
         _fill_sources(arguments, SOURCES)
         role = ROLES[arguments.role]
         network = _network(arguments, role)
-        if network.stride != role.codec.stride:
+        if isinstance(role, DiscTask) and network.stride != role.codec.stride:
             # The same peaks in mm, on maps as fine as the planes.
             sigma = role.codec.sigma_cells * role.codec.stride / network.stride
             role = replace(role, codec=replace(role.codec, stride=network.stride, sigma_cells=sigma))
@@ -303,7 +305,7 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
         raise DeepSpineError(f"the configuration can't be used: {error}") from error
 
 
-def _network(arguments: argparse.Namespace, role: DiscTask) -> NetworkConfig:
+def _network(arguments: argparse.Namespace, role: Task) -> NetworkConfig:
     """Return the configuration of the network that is asked for."""
     from sct_deepspine.models.config import KINDS, HourglassConfig
 
@@ -311,7 +313,7 @@ def _network(arguments: argparse.Namespace, role: DiscTask) -> NetworkConfig:
     if arguments.network == "hourglass":
         return HourglassConfig(
             channels=channels,
-            stacks=arguments.stacks or role.stacks,
+            stacks=arguments.stacks or getattr(role, "stacks", 1),
             blocks=arguments.blocks,
             width=width,
             depth=arguments.depth,
@@ -370,6 +372,14 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         chosen, held = _split(arguments, sorted({scan.subject for scan in training}))
         validation = [scan for scan in training if scan.subject in held]
         training = [scan for scan in training if scan.subject in chosen]
+    if not validation:
+        seeds = [(arguments.seed, n) for n in range(10**6, 10**6 + 4)]
+        validation = [make_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
+    if arguments.role == "segment":
+        # What a procedural body lays over a scan is no true mask; and a sheet needs a canal to follow.
+        masked = [scan for scan in training if any(mask is not None for mask in scan.masks.values())]
+        phantoms = made(partial(make_phantom, spineless_share=0), arguments.phantoms, "phantoms")
+        return masked + phantoms, validation
     training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
     composites: list[LabelledScan] = []
     if arguments.composites and can_compose(training):
@@ -377,9 +387,6 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
     elif arguments.composites:
         logger.warning("no composite spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
     phantoms = made(make_phantom, arguments.phantoms, "phantoms")
-    if not validation:
-        seeds = [(arguments.seed, n) for n in range(10**6, 10**6 + 4)]
-        validation = [make_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
     return training + phantoms + composites, validation
 
 
@@ -421,13 +428,13 @@ def _export(
     from sct_deepspine.models.weights import TrainedNetwork, load_weights
     from sct_deepspine.training.export import save_weights
     from sct_deepspine.training.loop import Checkpoint
-    from sct_deepspine.training.roles import DiscTask
+    from sct_deepspine.training.roles import task_from_dict
 
     state = Checkpoint.start(config)
     state.load(folder / "best.safetensors")
-    task = DiscTask.from_dict(config.task)
-    codec = {"kind": "discs"} | asdict(task.codec)
-    networks = {arguments.role: TrainedNetwork(TorchRuntime(state.averaged), codec, task.planes.pixel_mm)}
+    task = task_from_dict(config.task)
+    runtime = TorchRuntime(state.averaged)
+    networks = {arguments.role: TrainedNetwork(runtime, task.codec_card(), task.pixel_mm)}
     card: dict[str, Any] = {"name": folder.name}
     if arguments.other:
         other = load_weights(arguments.other, device="cpu")

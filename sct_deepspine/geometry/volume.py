@@ -9,6 +9,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import affine_transform
 
 from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, deobliqued_from_world
 
@@ -46,6 +47,25 @@ class Volume:
     def transformed(self, affine: ArrayLike) -> Volume:
         """Return the volume carried along by a ``(4, 4)`` map of the world."""
         return Volume(self.data, self.grid.transformed(affine), self.source)
+
+    def labels_on(self, grid: Grid, world_from_grid_world: ArrayLike | None = None) -> NDArray[Any]:
+        """Read the nearest voxel at every voxel of another grid; 0 outside.
+
+        Parameters
+        ----------
+        grid
+            The other grid.
+        world_from_grid_world
+            ``(4, 4)``: takes the world that the other grid lies in to that of the volume; they are one by
+            default.
+        """
+        affine = np.eye(4) if world_from_grid_world is None else np.asarray(world_from_grid_world)
+        to_voxel = np.linalg.inv(self.grid.affine) @ affine @ grid.affine
+        if self.grid.shape == grid.shape and np.allclose(to_voxel, np.eye(4), atol=1e-3):
+            return self.data
+        return affine_transform(
+            self.data, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=grid.shape, order=0, cval=0
+        )
 
     def block_mean(self, block_mm: tuple[float, float, float]) -> Volume:
         """Average whole blocks of voxels of about a size; an axis that is as coarse already is kept.

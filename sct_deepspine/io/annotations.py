@@ -23,7 +23,9 @@ from sct_deepspine.io.images import ImageLike, read_mask, read_volume
 
 __all__ = [
     "CANAL_TISSUE",
+    "CORD_TISSUE",
     "DISC_TISSUE",
+    "UNKNOWN_TISSUE",
     "VERTEBRA_TISSUE",
     "Annotation",
     "LabelledScan",
@@ -34,8 +36,11 @@ __all__ = [
     "slice_centres",
 ]
 
-VERTEBRA_TISSUE, DISC_TISSUE, CANAL_TISSUE = 1, 2, 3
-"""Values of a tissue mask."""
+VERTEBRA_TISSUE, DISC_TISSUE, CANAL_TISSUE, CORD_TISSUE = 1, 2, 3, 4
+"""Values of a tissue mask. Where no voxel is cord, the canal holds it."""
+
+UNKNOWN_TISSUE = 255
+"""Where a tissue mask says nothing."""
 
 SPAN_MARGIN_MM = 6.0
 """Labels of a BIDS dataset are known to be complete to this far beyond the outermost."""
@@ -74,7 +79,11 @@ class LabelledScan:
     centerline_world
         ``(N, 3)`` cord or canal centres, one per slice, z ascending, or None.
     tissue
-        Tissue mask on the volume's grid, or None.
+        Tissue mask, or None.
+    bodies
+        Mask of vertebral bodies, numbered as SCT numbers vertebrae (C1 is 1), or None.
+    cord, canal
+        Masks of the cord, complete between its ends, and of the dural sac with all that is in it, or None.
     """
 
     name: str
@@ -88,6 +97,9 @@ class LabelledScan:
     unnamed: FloatArray = field(default_factory=lambda: np.empty((0, 3)))
     centerline_world: FloatArray | None = None
     tissue: Volume | None = None
+    bodies: Volume | None = None
+    cord: Volume | None = None
+    canal: Volume | None = None
 
     @property
     def levels(self) -> dict[int, FloatArray]:
@@ -148,8 +160,20 @@ class LabelledScan:
                 for z in self.span_z_mm
             ),
             centerline_world=None if line is None else apply_affine(to_frame, line),
-            tissue=None if self.tissue is None else self.tissue.as_ras().transformed(to_frame),
+            tissue=_carried(self.tissue, to_frame),
+            bodies=_carried(self.bodies, to_frame),
+            cord=_carried(self.cord, to_frame),
+            canal=_carried(self.canal, to_frame),
         )
+
+    @property
+    def masks(self) -> dict[str, Volume | None]:
+        """The masks by field."""
+        return {name: getattr(self, name) for name in ("tissue", "bodies", "cord", "canal")}
+
+
+def _carried(mask: Volume | None, affine: FloatArray) -> Volume | None:
+    return None if mask is None else mask.as_ras().transformed(affine)
 
 
 @dataclass(frozen=True)
@@ -207,13 +231,16 @@ class Annotation:
             If an image can't be read.
         """
         folder, values = self.path.parent, self.values
-        tissue_name = values.get("tissue_seg", values.get("vertebra_seg"))
-        tissue = read_volume(folder / tissue_name) if tissue_name else None
-        canal = None
-        if "cord_seg" in values:
-            canal = read_mask(folder / values["cord_seg"])
-        elif "tissue_seg" in values and tissue is not None:
-            canal = Volume(tissue.data == CANAL_TISSUE, tissue.grid)
+        tissue, bodies = (
+            read_volume(folder / values[key]) if key in values else None
+            for key in ("tissue_seg", "vertebra_seg")
+        )
+        cord, canal = (
+            read_mask(folder / values[key]) if key in values else None for key in ("cord_seg", "canal_seg")
+        )
+        middle = cord or canal
+        if middle is None and tissue is not None:
+            middle = Volume(tissue.data >= CANAL_TISSUE, tissue.grid)
         return LabelledScan(
             name=self.name,
             subject=self.subject,
@@ -223,8 +250,11 @@ class Annotation:
             discs=self.points(),
             span_z_mm=self.span_z_mm,
             landmarks=self.points("landmarks"),
-            centerline_world=None if canal is None else slice_centres(canal),
+            centerline_world=None if middle is None else slice_centres(middle),
             tissue=tissue,
+            bodies=bodies,
+            cord=cord,
+            canal=canal,
         )
 
 
@@ -243,7 +273,8 @@ def read_annotations(folder: str | Path) -> list[Annotation]:
     """Find the labelled scans of a folder; JSON files without ``discs`` are passed over.
 
     ``NAME.json`` holds ``image``, ``subject``, ``region``, ``contrast``, ``discs`` (value → world mm),
-    ``labelled_span_mm`` (world z); it may hold ``landmarks``, ``cord_seg``, ``tissue_seg``, ``vertebra_seg``.
+    ``labelled_span_mm`` (world z); it may hold ``landmarks`` and the names of masks: ``cord_seg``,
+    ``canal_seg``, ``tissue_seg``, ``vertebra_seg``.
     In a BIDS dataset the label images say where the discs are, and the span is what lies between the
     outermost of them, since beyond it discs may be visible.
 

@@ -16,11 +16,12 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from sct_deepspine.errors import ImageError
+from sct_deepspine.errors import ImageError, OutputError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.files import written_whole
 
-__all__ = ["ImageLike", "image_like", "is_sct_image", "read_mask", "read_volume"]
+__all__ = ["ImageLike", "image_like", "is_sct_image", "read_mask", "read_volume", "save_like"]
 
 ImageLike = Any
 """A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
@@ -141,6 +142,27 @@ def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
         image.header["pixdim"][1:4] = header["pixdim"][1:4]
         image.header.set_xyzt_units(*header.get_xyzt_units())
     return image
+
+
+def save_like(source: ImageLike | None, data: NDArray[Any], grid: Grid, path: str | os.PathLike[str]) -> None:
+    """Write an array on the grid of an image as NIfTI, whole or not at all; with its codes, if it has any.
+
+    Raises
+    ------
+    OutputError
+        If it can't be written there.
+    """
+    if not str(path).endswith((".nii", ".nii.gz")):
+        raise OutputError(f"labels are written as .nii or .nii.gz, not to {path}")
+    if source is None or isinstance(source, (tuple, Volume)):
+        image: Any = nib.Nifti1Image(data, grid.affine, dtype=data.dtype)
+    else:
+        image = image_like(source, data, grid)
+    with written_whole(path) as partial:
+        if is_sct_image(image):
+            image.save(os.fspath(partial), verbose=0)
+        else:
+            nib.save(image, partial)
 
 
 def _sct_image_like(source: Any, data: NDArray[Any]) -> Any:

@@ -48,6 +48,7 @@ from sct_deepspine.models.weights import Weights
 __all__ = [
     "assign_checked_levels",
     "assignment_score",
+    "coarse_view",
     "find_candidates",
     "label_discs",
     "predict_midsagittal",
@@ -135,7 +136,7 @@ def label_discs(
     model = weights if isinstance(weights, LabelingModel) else LabelingModel.load(weights, device=device)
     volume = read_scan(image)
     view = DeobliquedVolume.of(volume)
-    coarse = view.block_mean((SLAB_MM / 2, model.locate.pixel_mm, model.locate.pixel_mm))
+    coarse = coarse_view(view, model.locate)
     canal = extend_centerline(given, coarse, model.locate) if given else find_canal(coarse, model.locate)
     prediction = predict_midsagittal(coarse, canal, model.locate)
     check_line(given, prediction)
@@ -162,8 +163,14 @@ def label_discs(
         source=image,
         landmarks=landmarks,
         view=kind,
+        canal=canal,
         prediction=prediction if return_maps else None,
     )
+
+
+def coarse_view(view: DeobliquedVolume, predictor: DiscPredictor) -> DeobliquedVolume:
+    """Return a view as coarse as the network's planes, which is all that the first stages need."""
+    return view.block_mean((SLAB_MM / 2, predictor.pixel_mm, predictor.pixel_mm))
 
 
 def straighten(

@@ -19,7 +19,7 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, as_points
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.annotations import LabelledScan, canal_points
+from sct_deepspine.io.annotations import VERTEBRA_TISSUE, LabelledScan, canal_points
 from sct_deepspine.simulation.phantom import (
     T2W,
     Spine,
@@ -255,8 +255,12 @@ def fit_tissues(scan: LabelledScan) -> LabelledScan:
     """Give a scan without tissue labels those of a procedural body laid over its discs.
 
     Vertebrae, discs and canal lie where they are in the scan, to a millimetre or two, which is
-    enough to give them grey values of their own. A scan with fewer than two discs gets none.
+    enough to give them grey values of their own. A scan with fewer than two discs gets none; one with a mask
+    of its vertebral bodies gets these alone.
     """
+    if scan.bodies is not None:
+        bones = np.where(scan.bodies.data > 0, VERTEBRA_TISSUE, 0).astype(np.uint8)
+        return replace(scan, tissue=Volume(bones, scan.bodies.grid))
     values = np.array([v for v in sorted(scan.discs) if v in DISC_VALUES])
     if len(values) < 2:
         return scan

@@ -19,7 +19,13 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.straightening import StraighteningTransform, StraightSpace
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.annotations import CANAL_TISSUE, DISC_TISSUE, VERTEBRA_TISSUE, LabelledScan
+from sct_deepspine.io.annotations import (
+    CANAL_TISSUE,
+    CORD_TISSUE,
+    DISC_TISSUE,
+    VERTEBRA_TISSUE,
+    LabelledScan,
+)
 
 __all__ = [
     "PHANTOM_REGION",
@@ -414,7 +420,7 @@ def _render_tissues(
     core = np.abs(y - tip - body_depth / 2) < 0.32 * body_depth
     disc_grey = contrast.disc * np.where(core, wear, 0.5 * wear)
     grey[column & is_disc] = disc_grey[column & is_disc]
-    tissue[(column | dens) & ~is_disc] = VERTEBRA_TISSUE
+    tissue[((column | dens) & ~is_disc) | arch | process] = VERTEBRA_TISSUE
     tissue[column & is_disc & (value <= 25)] = DISC_TISSUE
 
     radius = np.hypot(x, y)
@@ -423,6 +429,7 @@ def _render_tissues(
     tissue[in_canal] = CANAL_TISSUE
     cord = size * np.interp(level, (1, 7, 12, 18, 20.5, 21), (5.5, 5.2, 4.2, 4.8, 2.5, 0))
     grey[radius < cord] = contrast.cord
+    tissue[in_canal & (radius < cord)] = CORD_TISSUE
     roots = (level > 20.5) & (radius < canal) & (np.sin(2.5 * y + x) > 0.6) & (y < 1)
     grey[roots] = 0.6 * contrast.fluid + 0.4 * contrast.cord
     # Brain stem, cerebellum behind it, the skull's base in front, above the first vertebra.

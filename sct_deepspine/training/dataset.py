@@ -18,7 +18,7 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, SamplingPlane, normalise, sample
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.annotations import CANAL_TISSUE, VERTEBRA_TISSUE, LabelledScan, canal_points
+from sct_deepspine.io.annotations import UNKNOWN_TISSUE, LabelledScan, canal_points
 from sct_deepspine.labeling.heatmaps import DiscCodec, gaussian
 from sct_deepspine.simulation.composite import COMPOSITE_REGION
 from sct_deepspine.simulation.phantom import PHANTOM_REGION, unit_range
@@ -31,7 +31,7 @@ from sct_deepspine.training.augment import (
     randomise_tissues,
 )
 
-__all__ = ["PlaneSettings", "RandomPlanes"]
+__all__ = ["PlaneSettings", "RandomPlanes", "prepare_scan", "read_labels", "sampling_shares"]
 
 GROUP_POWER = 0.35
 """A group is sampled in proportion to its number of scans to this power."""
@@ -128,8 +128,10 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.codec, self.settings = codec, settings
         self.length, self.seed, self.start, self.batch = length, seed, start, batch
-        self.scans = [_prepare(scan.deobliqued(), settings.pixel_mm) for scan in scans]
-        self.weights = _shares(scans, settings)
+        self.scans = [prepare_scan(scan.deobliqued(), settings.pixel_mm) for scan in scans]
+        self.weights = sampling_shares(
+            scans, phantom_share=settings.phantom_share, composite_share=settings.composite_share
+        )
         heights = np.array([np.ptp(scan.volume.grid.corners_world()[:, 2]) for scan in scans])
         # A plane that holds a whole spine is mostly wasted on a scan that does not.
         self.tall_weights = self.weights * heights / (self.weights @ heights)
@@ -154,7 +156,8 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         if rng.random() < self.settings.parcel_share:
             image = randomise_parcels(rng, image)
         if scan.tissue is not None and rng.random() < self.settings.tissue_share:
-            image = randomise_tissues(rng, image, _read_labels(scan.tissue, plane))
+            tissue = read_labels(scan.tissue, plane)
+            image = randomise_tissues(rng, image, np.where(tissue == UNKNOWN_TISSUE, 0, tissue))
         image = randomise_grey_values(rng, image, pixel_mm=self.settings.pixel_mm)
         if rng.random() < self.settings.empty_share:
             image = random_texture(rng, image.shape)
@@ -213,12 +216,14 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         return SamplingPlane(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
 
 
-def _shares(scans: Sequence[LabelledScan], settings: PlaneSettings) -> FloatArray:
+def sampling_shares(
+    scans: Sequence[LabelledScan], *, phantom_share: float, composite_share: float
+) -> FloatArray:
     """Return the probability of each scan: small groups are sampled more often than their size."""
     groups = np.array([scan.group for scan in scans])
     weights = np.array([(groups == group).sum() ** (GROUP_POWER - 1) for group in groups])
     regions = np.array([scan.region for scan in scans])
-    made = {PHANTOM_REGION: settings.phantom_share, COMPOSITE_REGION: settings.composite_share}
+    made = {PHANTOM_REGION: phantom_share, COMPOSITE_REGION: composite_share}
     made = {region: share for region, share in made.items() if (regions == region).any()}
     real = ~np.isin(regions, list(made))
     for region, share in made.items():
@@ -228,7 +233,7 @@ def _shares(scans: Sequence[LabelledScan], settings: PlaneSettings) -> FloatArra
     return weights / weights.sum()
 
 
-def _prepare(scan: LabelledScan, pixel_mm: float) -> LabelledScan:
+def prepare_scan(scan: LabelledScan, pixel_mm: float) -> LabelledScan:
     """Scale grey values to 0…1 and blur to the plane's pixel, so that one sample is a pixel's mean."""
     data = unit_range(scan.volume.data)
     for axis in (1, 2):
@@ -237,13 +242,12 @@ def _prepare(scan: LabelledScan, pixel_mm: float) -> LabelledScan:
     return replace(scan, volume=Volume(data, scan.volume.grid))
 
 
-def _read_labels(labels: Volume, plane: SamplingPlane) -> NDArray[np.uint8]:
+def read_labels(labels: Volume, plane: SamplingPlane) -> NDArray[np.uint8]:
+    """Read a mask at the nearest voxel of each pixel, 0 outside."""
     voxels = labels.grid.voxel_from_world(plane.points_world.reshape(-1, 3))
     inside = labels.grid.contains_voxel(voxels)
     i, j, k = np.round(np.where(inside[:, None], voxels, 0)).astype(int).T
-    values = np.where(inside, labels.data[i, j, k], 0)
-    # Vertebrae are numbered in some masks: they are one tissue all the same.
-    return np.where(values > CANAL_TISSUE, VERTEBRA_TISSUE, values).astype(np.uint8).reshape(plane.shape)
+    return np.where(inside, labels.data[i, j, k], 0).astype(np.uint8).reshape(plane.shape)
 
 
 def _targets(

@@ -1,4 +1,4 @@
-"""The loss of the maps of every stack."""
+"""What training makes small: the losses of disc maps and of tissues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["disc_map_loss"]
+__all__ = ["disc_map_loss", "tissue_loss"]
 
 
 def disc_map_loss(stacks: list[Tensor], batch: dict[str, Tensor], *, peak_weight: float = 8.0) -> Tensor:
@@ -41,3 +41,28 @@ def _known_mean(raw: Tensor, target: Tensor, known: Tensor, peak_weight: float) 
     weight = known * (1 + peak_weight * target)
     wrong = F.binary_cross_entropy_with_logits(raw, target, reduction="none")
     return (wrong * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def tissue_loss(stages: list[Tensor], batch: dict[str, Tensor]) -> Tensor:
+    """Return the mean negative log probability that a pixel is one of the tissues it may be.
+
+    Pixels that may be anything have no loss and are not counted.
+
+    Parameters
+    ----------
+    stages
+        Raw maps of each stage, ``(N, tissues, H, W)``.
+    batch
+        ``possible``, ``(N, H, W)``: a set of tissues as bits; see :mod:`sct_deepspine.training.sheets`.
+    """
+    possible = batch["possible"]
+    count = stages[0].shape[1]
+    bits = torch.arange(count, device=possible.device)[None, :, None, None]
+    excluded = (possible[:, None] >> bits) & 1 == 0
+    told = excluded.any(dim=1)
+    total = stages[0].new_zeros((), dtype=torch.float32)
+    for maps in stages:
+        raw = maps.float()
+        may_be = raw.masked_fill(excluded, -torch.inf).logsumexp(dim=1)
+        total = total + ((raw.logsumexp(dim=1) - may_be) * told).sum() / told.sum().clamp(min=1)
+    return total

@@ -1,20 +1,66 @@
-"""The two networks of the labelling, as tasks of the training loop."""
+"""The networks of the package, as tasks of the training loop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
+from torch.utils.data import Dataset
+
+from sct_deepspine.io.annotations import LabelledScan
 from sct_deepspine.labeling.heatmaps import DiscCodec
-from sct_deepspine.training.dataset import PlaneSettings
+from sct_deepspine.segmentation.tissues import TissueCodec
+from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes
+from sct_deepspine.training.loop import Batch, Evaluation, Loss
+from sct_deepspine.training.loss import disc_map_loss, tissue_loss
+from sct_deepspine.training.sheets import RandomSheets, SheetSettings
+from sct_deepspine.training.validation import Validation
+from sct_deepspine.training.validation_masks import MaskValidation
 
-__all__ = ["ROLES", "DiscTask"]
+__all__ = ["ROLES", "DiscTask", "Task", "TissueTask", "task_from_dict"]
+
+
+class Task(Protocol):
+    """What one network learns, and from what."""
+
+    @property
+    def codec(self) -> DiscCodec | TissueCodec:
+        """What its maps mean."""
+        ...
+
+    @property
+    def pixel_mm(self) -> float:
+        """Pixel size it is trained at."""
+        ...
+
+    @property
+    def loss(self) -> Loss:
+        """What training makes small."""
+        ...
+
+    def training_set(
+        self, scans: Sequence[LabelledScan], *, start: int, length: int, seed: int, batch: int
+    ) -> Dataset[Batch]:
+        """Return random images of scans, with their targets."""
+        ...
+
+    def evaluation(self, scans: Sequence[LabelledScan]) -> Evaluation:
+        """Return what judges the network on held-out scans."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the task in JSON's types."""
+        ...
+
+    def codec_card(self) -> dict[str, Any]:
+        """Return the codec's entry of the model card."""
+        ...
 
 
 @dataclass(frozen=True)
 class DiscTask:
-    """What one of the two networks learns.
+    """What one of the two networks of the labelling learns.
 
     Parameters
     ----------
@@ -30,18 +76,80 @@ class DiscTask:
     codec: DiscCodec
     stacks: int = 1
 
+    @property
+    def loss(self) -> Loss:
+        """What training makes small."""
+        return disc_map_loss
+
+    @property
+    def pixel_mm(self) -> float:
+        """Pixel size it is trained at."""
+        return self.planes.pixel_mm
+
+    def training_set(
+        self, scans: Sequence[LabelledScan], *, start: int, length: int, seed: int, batch: int
+    ) -> RandomPlanes:
+        """Return random planes."""
+        return RandomPlanes(
+            scans, self.codec, self.planes, start=start, length=length, seed=seed, batch=batch
+        )
+
+    def evaluation(self, scans: Sequence[LabelledScan]) -> Validation:
+        """Return what judges the network on held-out scans."""
+        return Validation(scans, self.codec, self.planes)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the task in JSON's types."""
-        return asdict(self)
+        return {"planes": asdict(self.planes), "codec": asdict(self.codec), "stacks": self.stacks}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DiscTask:
-        """Read what :meth:`as_dict` returned."""
-        planes = PlaneSettings(**values["planes"] | {"shape": tuple(values["planes"]["shape"])})
-        return cls(planes, DiscCodec(**values["codec"]), int(values["stacks"]))
+    def codec_card(self) -> dict[str, Any]:
+        """Return the codec's entry of the model card."""
+        return {"kind": "discs"} | asdict(self.codec)
 
 
-ROLES = {
+@dataclass(frozen=True)
+class TissueTask:
+    """What the network of the masks learns.
+
+    Parameters
+    ----------
+    sheets
+        Its training sheets.
+    """
+
+    sheets: SheetSettings = field(default_factory=SheetSettings)
+    codec: TissueCodec = field(default_factory=TissueCodec, init=False)
+
+    @property
+    def loss(self) -> Loss:
+        """What training makes small."""
+        return tissue_loss
+
+    @property
+    def pixel_mm(self) -> float:
+        """Pixel size it is trained at."""
+        return self.sheets.pixel_mm
+
+    def training_set(
+        self, scans: Sequence[LabelledScan], *, start: int, length: int, seed: int, batch: int
+    ) -> RandomSheets:
+        """Return random sheets."""
+        return RandomSheets(scans, self.sheets, start=start, length=length, seed=seed)
+
+    def evaluation(self, scans: Sequence[LabelledScan]) -> MaskValidation:
+        """Return what judges the network on held-out scans."""
+        return MaskValidation(scans, self.codec, self.sheets)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the task in JSON's types."""
+        return {"sheets": asdict(self.sheets)}
+
+    def codec_card(self) -> dict[str, Any]:
+        """Return the codec's entry of the model card."""
+        return {"kind": "tissues"} | asdict(self.codec)
+
+
+ROLES: dict[str, Task] = {
     "locate": DiscTask(
         PlaneSettings(tall_share=0.35), DiscCodec(stride=2, first_value=1, levels=26), stacks=2
     ),
@@ -49,5 +157,15 @@ ROLES = {
         PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),
         DiscCodec(stride=2, first_value=1, levels=26, sigma_cells=1.5),
     ),
+    "segment": TissueTask(),
 }
-"""``locate``: coarse planes of the whole view; ``refine``: fine planes of the straightened spine."""
+"""``locate``: coarse planes of the whole view; ``refine``: fine planes of the straightened spine;
+``segment``: sheets of the straightened spine, tissue by tissue."""
+
+
+def task_from_dict(values: Mapping[str, Any]) -> Task:
+    """Read what ``as_dict`` of a task returned."""
+    if "sheets" in values:
+        return TissueTask(SheetSettings(**values["sheets"] | {"shape": tuple(values["sheets"]["shape"])}))
+    planes = PlaneSettings(**values["planes"] | {"shape": tuple(values["planes"]["shape"])})
+    return DiscTask(planes, DiscCodec(**values["codec"]), int(values["stacks"]))

@@ -6,7 +6,7 @@ For machines with the Spinal Cord Toolbox::
 
 FOLDER holds necks with disc labels (``NAME.json``) and cord masks; TEMPLATE is laid out as SCT's PAM50. SCT's
 label step gets the cord mask and the true C2/C3; ours gets the image alone. Each scan is registered with its
-true discs, with ours, and with SCT's.
+true discs, with ours, and with SCT's, and with our discs and our own cord mask.
 """
 
 from __future__ import annotations
@@ -86,10 +86,15 @@ def compare(annotation: Annotation, template: Path, place: Path, chain: bool) ->
             f"mean {np.mean(errors):.2f}, median {np.median(errors):.2f}, max {np.max(errors):.2f} mm"
         )
         if chain:
-            land(name, image, seg, found, truth, cord, template, place / f"reg_{name.replace(' ', '_')}")
+            chosen = {"mask": seg, "scored": seg}
+            land(name, image, chosen, found, truth, cord, template, place / f"reg_{name.replace(' ', '_')}")
+    if chain and ours is not None:
+        (own,) = (place / "ours").glob("*_seg.nii.gz")
+        chosen = {"mask": own, "scored": seg}
+        land("ours, own cord", image, chosen, ours, truth, cord, template, place / "reg_own")
 
 
-def timed(line: list[str], place: Path) -> float | None:
+def timed(name: str, line: list[str], place: Path) -> float | None:
     """Run a command; print its wall time and peak memory."""
     place.mkdir()
     started = time.perf_counter()
@@ -97,7 +102,6 @@ def timed(line: list[str], place: Path) -> float | None:
         [sys.executable, "-c", MEASURE, *line], cwd=place, capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - started
-    name = Path(line[2] if line[1] == "-m" else line[1]).name.rsplit(".", 1)[-1]
     if done.returncode:
         print(f"  {name:<20} failed: {' '.join(done.stderr.split())[-200:]}")
         return None
@@ -106,12 +110,9 @@ def timed(line: list[str], place: Path) -> float | None:
 
 
 def run_ours(image: Path, place: Path) -> dict[int, np.ndarray] | None:
-    if (
-        timed(
-            [str(Path(sys.executable).with_name("sct_deepspine_label")), "-i", str(image), "-v", "0"], place
-        )
-        is None
-    ):
+    code = "import sys; from sct_deepspine.cli.label import main; sys.exit(main())"
+    line = [sys.executable, "-c", code, "-i", str(image), "-masks", "1", "-v", "0"]
+    if timed("sct_deepspine_label", line, place) is None:
         return None
     (sidecar,) = place.glob("*_discs.json")
     discs = json.loads(sidecar.read_text(encoding="utf-8"))["discs"]
@@ -126,7 +127,7 @@ def run_sct(
     DiscLabels((Disc(3, first, 1.0),), volume.grid, 1.0, source=str(image)).save(start)
     module = "spinalcordtoolbox.scripts.sct_label_vertebrae"
     words = ["-i", str(image), "-s", str(seg), "-c", "t2", "-initlabel", str(start), "-t", str(template)]
-    if timed([sys.executable, "-m", module, *words, "-v", "0"], place) is None:
+    if timed("sct_label_vertebrae", [sys.executable, "-m", module, *words, "-v", "0"], place) is None:
         return None
     (labels,) = place.glob("*_labeled_discs.nii.gz")
     return label_centres(str(labels))
@@ -139,14 +140,17 @@ def on_cord(point: np.ndarray, cord: np.ndarray) -> np.ndarray:
 def land(
     name: str,
     image: Path,
-    seg: Path,
+    cords: dict[str, Path],
     found: dict[int, np.ndarray],
     truth: dict[int, np.ndarray],
     cord: np.ndarray,
     template: Path,
     place: Path,
 ) -> None:
-    """Register with the discs found; tell where the true ones land, and how well the cords agree."""
+    """Register with the discs found; tell where the true ones land, and how well the cords agree.
+
+    ``cords`` holds the ``mask`` that is registered, and the one whose warped copy is ``scored``.
+    """
     grid = read_volume(image).grid
     labels = DiscLabels(
         tuple(Disc(v, p, 1.0) for v, p in sorted(found.items())), grid, 1.0, source=str(image)
@@ -154,7 +158,7 @@ def land(
     started = time.perf_counter()
     try:
         done = register_to_template(
-            image, seg, labels, contrast="t2", folder=place, template=template, param=PARAM
+            image, cords["mask"], labels, contrast="t2", folder=place, template=template, param=PARAM
         )
     except DeepSpineError as error:
         print(f"  {name:<20} no registration: {error}")
@@ -169,7 +173,7 @@ def land(
         if v in there and used[0] <= v <= used[-1]
     }
     known = [abs(r) for r in residuals.values() if np.isfinite(r)]
-    dice = cord_dice(done.warp_anat2template, seg, template, there, used)
+    dice = cord_dice(done.warp_anat2template, cords["scored"], template, there, used)
     listed = " ".join(f"{v}:{r:+.1f}" for v, r in residuals.items())
     print(f"  {name:<20} registered in {seconds:.0f} s; residuals along z, mm: {listed}")
     print(f"  {name:<20} mean {np.mean(known):.2f}, max {np.max(known):.2f} mm; Dice of the cord {dice:.3f}")

@@ -3,7 +3,7 @@ import pytest
 
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom, random_contrast
 
-VERTEBRA, DISC, CANAL = 1, 2, 3
+VERTEBRA, DISC, CANAL, CORD = 1, 2, 3, 4
 
 
 def rng(seed=0):
@@ -31,7 +31,9 @@ def test_every_tip_lies_where_its_disc_meets_the_canal(first, last, seed):
         forward = (tip - centre) / np.linalg.norm(tip - centre)
         probes = tip + np.outer([-4, -3, 2.5, 4], forward)
         index = np.round(grid.voxel_from_world(probes)).astype(int)
-        assert scan.tissue.data[tuple(index.T)].tolist() == [CANAL, CANAL, DISC, DISC]
+        seen = scan.tissue.data[tuple(index.T)]
+        assert set(seen[:2].tolist()) <= {CANAL, CORD}
+        assert seen[2:].tolist() == [DISC, DISC]
 
 
 def test_a_phantom_is_the_same_for_the_same_seed_and_another_for_another():
@@ -45,7 +47,7 @@ def test_a_phantom_is_the_same_for_the_same_seed_and_another_for_another():
 
 def test_the_centreline_runs_through_the_canal(phantom):
     index = np.round(phantom.volume.grid.voxel_from_world(phantom.centerline_world)).astype(int)
-    assert (phantom.tissue.data[tuple(index.T)] == CANAL).mean() > 0.95
+    assert np.isin(phantom.tissue.data[tuple(index.T)], (CANAL, CORD)).mean() > 0.95
     assert (np.diff(phantom.centerline_world[:, 2]) > 0).all()
 
 

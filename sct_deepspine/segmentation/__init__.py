@@ -1,0 +1,1 @@
+"""From an image and its discs to masks of cord, canal, vertebrae and discs."""

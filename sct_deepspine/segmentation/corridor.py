@@ -1,0 +1,166 @@
+"""The corridor about the canal in which tissues are looked for: sagittal sheets of the straight space.
+
+Outside it nothing is segmented. A sheet is a plane of constant straight x; its rows run from superior to
+inferior, its columns from posterior to anterior, as in every :class:`SamplingPlane`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.geometry.planes import SamplingPlane
+from sct_deepspine.geometry.straightening import StraighteningTransform
+
+__all__ = ["ANTERIOR_MM", "LATERAL_MM", "POSTERIOR_MM", "Corridor", "corridor_along"]
+
+POSTERIOR_MM, ANTERIOR_MM = -60.0, 52.0
+"""Straight y between which a vertebra lies, from the tip of its spinous process to the front of its body."""
+
+LATERAL_MM = 26.0
+"""Straight x up to which a vertebral body reaches."""
+
+BEYOND_MM = 60.0
+"""The canal is followed straight on to the image's border, but no farther than this."""
+
+SLOPE_MM = 15.0
+"""What lies at the level of the canal's ends reaches up and down from them by about this."""
+
+LATTICE_MM = 4.0
+"""Cells and voxels take their places in the other space from a lattice this coarse. Between its nodes the
+error is some hundredths of a millimetre, as curved as a spine is."""
+
+
+@dataclass(frozen=True)
+class Corridor:
+    """A box of the straight space, cut into cells: sheets, rows and columns.
+
+    Parameters
+    ----------
+    space
+        The straight space.
+    z_mm
+        Lowest and highest straight z.
+    pixel_mm
+        Edge of a pixel of a sheet.
+    sheet_mm
+        Distance of the sheets.
+    """
+
+    space: StraighteningTransform
+    z_mm: tuple[float, float]
+    pixel_mm: float = 1.0
+    sheet_mm: float = 2.0
+
+    @property
+    def lateral_mm(self) -> FloatArray:
+        """Straight x of the sheets, from left to right."""
+        count = int(LATERAL_MM // self.sheet_mm)
+        return self.sheet_mm * np.arange(-count, count + 1, dtype=np.float64)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of sheets, rows and columns."""
+        rows = int(np.ceil((self.z_mm[1] - self.z_mm[0]) / self.pixel_mm))
+        return len(self.lateral_mm), max(rows, 1), round((ANTERIOR_MM - POSTERIOR_MM) / self.pixel_mm)
+
+    @property
+    def cell_mm(self) -> tuple[float, float, float]:
+        """Size of a cell along sheets, rows and columns."""
+        return self.sheet_mm, self.pixel_mm, self.pixel_mm
+
+    def straight_from_cell(self, cells: NDArray[np.generic]) -> FloatArray:
+        """Take ``(K, 3)`` continuous cell indices (sheet, row, column) to straight points."""
+        sheet, row, column = np.asarray(cells, dtype=np.float64).reshape(-1, 3).T
+        return np.stack(
+            [
+                self.lateral_mm[0] + sheet * self.sheet_mm,
+                POSTERIOR_MM + (column + 0.5) * self.pixel_mm,
+                self.z_mm[1] - (row + 0.5) * self.pixel_mm,
+            ],
+            axis=1,
+        )
+
+    def cell_from_straight(self, points: FloatArray) -> FloatArray:
+        """Take ``(K, 3)`` straight points to continuous cell indices; NaN stays NaN."""
+        x, y, z = np.asarray(points, dtype=np.float64).reshape(-1, 3).T
+        return np.stack(
+            [
+                (x - self.lateral_mm[0]) / self.sheet_mm,
+                (self.z_mm[1] - z) / self.pixel_mm - 0.5,
+                (y - POSTERIOR_MM) / self.pixel_mm - 0.5,
+            ],
+            axis=1,
+        )
+
+    def sheets(self, axes: FloatArray) -> list[SamplingPlane]:
+        """Lay the sheets, from left to right; ``axes`` as of :class:`SamplingPlane`."""
+        nodes = [_nodes(n, step) for n, step in zip(self.shape, self.cell_mm, strict=True)]
+        lattice = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1)
+        coarse = self.space.native_from_straight(self.straight_from_cell(lattice)).reshape(lattice.shape)
+        world = np.stack([_densified(coarse[..., axis], nodes) for axis in range(3)], axis=-1)
+        return [SamplingPlane(points.astype(np.float64), self.pixel_mm, axes) for points in world]
+
+    def cells_of_voxels(
+        self, grid: Grid
+    ) -> tuple[tuple[slice, slice, slice], tuple[NDArray[np.float32], ...]]:
+        """Return where the native voxels about the corridor lie in it.
+
+        Returns
+        -------
+        box
+            Those voxels, as slices of the grid's three axes.
+        cells
+            Continuous sheet, row and column of each, ``(I, J, K)`` of the box; NaN where there are none.
+        """
+        nodes = [_nodes(n, step) for n, step in zip(grid.shape, grid.spacing_mm, strict=True)]
+        lattice = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1)
+        points = grid.world_from_voxel(lattice.reshape(-1, 3))
+        cells = self.cell_from_straight(self.space.straight_from_native(points)).reshape(lattice.shape)
+        margin = 2 * LATTICE_MM / np.array(self.cell_mm)
+        with np.errstate(invalid="ignore"):
+            near = np.all((cells > -margin) & (cells < np.array(self.shape) + margin), axis=-1)
+        if not near.any():
+            return (slice(0), slice(0), slice(0)), tuple(np.empty((0, 0, 0), np.float32) for _ in range(3))
+        spans = [np.nonzero(near.any(axis=tuple({0, 1, 2} - {axis})))[0][[0, -1]] for axis in range(3)]
+        parts = [n[low : high + 1] for n, (low, high) in zip(nodes, spans, strict=True)]
+        cells = cells[tuple(slice(low, high + 1) for low, high in spans)]
+        first, second, third = (slice(int(part[0]), int(part[-1]) + 1) for part in parts)
+        return (first, second, third), tuple(_densified(cells[..., axis], parts) for axis in range(3))
+
+
+def corridor_along(space: StraighteningTransform, grid: Grid, *, pixel_mm: float) -> Corridor:
+    """Lay a corridor along the whole canal that a grid can show."""
+    low, high = space.z_mm
+    z = np.arange(low - BEYOND_MM, high + BEYOND_MM, pixel_mm)
+    line = space.native_from_straight(np.stack([0 * z, 0 * z, z], axis=1))
+    seen = z[grid.contains_voxel(grid.voxel_from_world(line))]
+    if len(seen):
+        low, high = float(seen[0]), float(seen[-1])
+    return Corridor(space, (low - SLOPE_MM, high + SLOPE_MM), pixel_mm)
+
+
+def _nodes(count: int, spacing_mm: float) -> NDArray[np.int64]:
+    """Return the voxels of an axis that are nodes of the lattice; the last one is."""
+    step = max(1, round(LATTICE_MM / spacing_mm))
+    return np.unique(np.append(np.arange(0, count, step), count - 1))
+
+
+def _densified(values: FloatArray, nodes: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+    """Interpolate a lattice's values linearly at all voxels between its nodes; NaN spreads to its cells."""
+    known = np.isfinite(values)
+    dense, share = np.where(known, values, 0).astype(np.float32), known.astype(np.float32)
+    for axis, places in enumerate(nodes):
+        weights = _linear_weights(places)
+        dense = np.moveaxis(np.tensordot(weights, dense, axes=(1, axis)), 0, axis)
+        share = np.moveaxis(np.tensordot(weights, share, axes=(1, axis)), 0, axis)
+    return np.where(share > 1 - 1e-4, dense, np.nan).astype(np.float32)
+
+
+def _linear_weights(places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return ``(voxels, nodes)`` weights of linear interpolation between nodes."""
+    at = np.arange(places[0], places[-1] + 1)
+    return np.stack([np.interp(at, places, row) for row in np.eye(len(places))], axis=1).astype(np.float32)

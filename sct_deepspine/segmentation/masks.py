@@ -1,0 +1,189 @@
+"""The masks of one image: what :func:`sct_deepspine.segment_spine` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_deepspine.anatomy import vertebra_name
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.io.images import image_like, save_like
+from sct_deepspine.labels import DiscLabels
+
+__all__ = ["CANAL_VALUE", "CORD_VALUE", "SpineMasks", "Structure", "disc_mask_value", "vertebra_mask_value"]
+
+CORD_VALUE, CANAL_VALUE = 1, 2
+"""Of the whole mask, as TotalSpineSeg has them; 2 is what the dural sac holds beside the cord."""
+
+UNSURE = 0.8
+"""A level less certain than this is called unsure."""
+
+
+def vertebra_mask_value(number: int) -> int:
+    """Return TotalSpineSeg's value of a vertebra: 11–17 C1–C7, 21–32 T1–T12, 41–45 L1–L5.
+
+    Examples
+    --------
+    >>> vertebra_mask_value(1), vertebra_mask_value(8), vertebra_mask_value(24)
+    (11, 21, 45)
+    """
+    if not 1 <= number <= 24:
+        raise ValueError(f"vertebrae are numbered 1 (C1) to 24 (L5), got {number}")
+    return number + (10 if number <= 7 else 13 if number <= 19 else 21)
+
+
+def disc_mask_value(value: int) -> int:
+    """Return TotalSpineSeg's value of a disc: 63–67 C2/C3–C6/C7, 71–82 C7/T1–T11/T12, 91–95, 100 L5/S1.
+
+    Examples
+    --------
+    >>> disc_mask_value(3), disc_mask_value(8), disc_mask_value(20), disc_mask_value(25)
+    (63, 71, 91, 100)
+    """
+    if not 3 <= value <= 25:
+        raise ValueError(f"discs have the values 3 (C2/C3) to 25 (L5/S1), got {value}")
+    if value == 25:
+        return 100
+    return value + (60 if value <= 7 else 63 if value <= 19 else 71)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One vertebra or disc of the masks.
+
+    Parameters
+    ----------
+    value
+        In the whole mask.
+    name
+        Such as ``"L4"`` or ``"L4/L5"``.
+    volume_mm3
+        Of its voxels in the image.
+    confidence
+        Probability that its level is right: the smaller one of the discs beside it.
+    measured
+        Whether masks like it were compared with true ones; see the model card.
+    """
+
+    value: int
+    name: str
+    volume_mm3: float
+    confidence: float
+    measured: bool
+
+    @property
+    def unsure(self) -> bool:
+        """Whether its level should be checked."""
+        return self.confidence < UNSURE
+
+
+@dataclass(frozen=True, eq=False)
+class SpineMasks:
+    """Cord, canal, vertebrae and discs of one image, on its grid.
+
+    Parameters
+    ----------
+    spine
+        ``(I, J, K)``: cord 1, canal 2, vertebrae and discs with TotalSpineSeg's values, 0 elsewhere.
+    cord_levels
+        ``(I, J, K)``: the cord by vertebral level (C1 is 1), as ``sct_label_vertebrae`` writes it.
+    grid
+        Grid of the image.
+    labels
+        The discs that tell the levels.
+    measured
+        Values of the whole mask that were measured against true masks.
+    weights
+        ``name`` and ``sha256`` of the weights used.
+    warnings
+        Sentences a person should read.
+    """
+
+    spine: NDArray[np.uint8]
+    cord_levels: NDArray[np.uint8]
+    grid: Grid
+    labels: DiscLabels
+    measured: frozenset[int] = frozenset()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def of(self, labels: DiscLabels) -> SpineMasks:
+        """Return the same masks with other labels of the same discs, such as those of a file."""
+        return replace(self, labels=labels)
+
+    @property
+    def cord(self) -> NDArray[np.uint8]:
+        """The spinal cord, 0 and 1."""
+        return (self.spine == CORD_VALUE).astype(np.uint8)
+
+    @property
+    def canal(self) -> NDArray[np.uint8]:
+        """The dural sac with all it holds: cord, fluid and roots, 0 and 1."""
+        return ((self.spine == CORD_VALUE) | (self.spine == CANAL_VALUE)).astype(np.uint8)
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """Every vertebra and disc found, by value."""
+        counts = np.bincount(self.spine.ravel(), minlength=101) * self._voxel_mm3
+        sure = dict(zip(self.labels.values.tolist(), self.labels.confidence.tolist(), strict=True))
+        found = []
+        for number in range(1, 25):
+            value = vertebra_mask_value(number)
+            beside = [sure[v] for v in (number, number + 1) if v in sure]
+            found.append((value, vertebra_name(number), beside))
+        for disc in self.labels.discs:
+            if 3 <= disc.value <= 25:
+                found.append((disc_mask_value(disc.value), disc.name, [disc.confidence]))
+        return tuple(
+            Structure(value, name, float(counts[value]), min(beside, default=0.0), value in self.measured)
+            for value, name, beside in sorted(found)
+            if counts[value]
+        )
+
+    @property
+    def _voxel_mm3(self) -> float:
+        return float(abs(np.linalg.det(self.grid.affine[:3, :3])))
+
+    def writers(self, folder: Path, stem: str) -> dict[Path, Callable[[Path], None]]:
+        """Return what writes each mask file: ``STEM_spine``, ``_seg``, ``_canal``, ``_seg_labeled``."""
+        files = {
+            "spine": self.spine,
+            "seg": self.cord,
+            "canal": self.canal,
+            "seg_labeled": self.cord_levels,
+        }
+        return {folder / f"{stem}_{name}.nii.gz": partial(self._save, data) for name, data in files.items()}
+
+    def _save(self, data: NDArray[np.uint8], path: Path) -> None:
+        save_like(self.labels.source, data, self.grid, path)
+
+    def to_image(self, data: NDArray[np.uint8] | None = None) -> Any:
+        """Return the whole mask, or one of the others, as an image of the kind that came in."""
+        return image_like(self.labels.source, self.spine if data is None else data, self.grid)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is known of the masks, in JSON's types."""
+        unit = self._voxel_mm3
+        return {
+            "cord_mm3": round(float(self.cord.sum()) * unit, 1),
+            "canal_mm3": round(float(self.canal.sum()) * unit, 1),
+            "structures": [
+                {
+                    "value": part.value,
+                    "name": part.name,
+                    "volume_mm3": round(part.volume_mm3, 1),
+                    "confidence": round(part.confidence, 4),
+                    "unsure": part.unsure,
+                    "measured": part.measured,
+                }
+                for part in self.structures
+            ],
+            "warnings": list(self.warnings),
+            "weights": dict(self.weights),
+        }

@@ -1,0 +1,240 @@
+"""segment_spine(): from an image to its masks.
+
+The stages: label the discs, which also finds the canal; predict the tissues on sagittal sheets of the
+straightened spine; give every vertebra and disc the level of its labelled disc, by the way through the
+tissue; and read it all at the voxels of the image, by the exact maps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, label, map_coordinates
+
+from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM
+from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.geometry.planes import normalise, sample
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.io.images import ImageLike
+from sct_deepspine.labeling.canal import find_centerline
+from sct_deepspine.labeling.checks import read_scan
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import coarse_view, label_discs, straighten
+from sct_deepspine.labels import DiscLabels
+from sct_deepspine.models.weights import Weights
+from sct_deepspine.segmentation.corridor import Corridor, corridor_along
+from sct_deepspine.segmentation.levels import SACRUM, assign_discs, assign_vertebrae, read_coarse, spread
+from sct_deepspine.segmentation.masks import (
+    CANAL_VALUE,
+    CORD_VALUE,
+    SpineMasks,
+    disc_mask_value,
+    vertebra_mask_value,
+)
+from sct_deepspine.segmentation.model import SegmentationModel
+from sct_deepspine.segmentation.tissues import Tissue, TissuePredictor
+
+__all__ = ["predict_tissues", "read_at_voxels", "read_cord_levels", "segment_spine", "straight_tips"]
+
+BRIDGED_CELLS = 4
+"""Pieces of a cord or a canal with no more rows than twice this between them are one."""
+
+
+def segment_spine(
+    image: ImageLike,
+    *,
+    labels: DiscLabels | None = None,
+    weights: SegmentationModel | Weights | str | os.PathLike[str] | None = None,
+    labeling: LabelingModel | Weights | str | os.PathLike[str] | None = None,
+    device: str | None = None,
+) -> SpineMasks:
+    """Segment cord, canal, vertebrae and discs of a spine MRI.
+
+    Parameters
+    ----------
+    image
+        Path, nibabel image, SCT ``Image`` or ``(array, affine)``: one 3-D volume of any contrast,
+        orientation and field of view. It is not altered.
+    labels
+        Its discs, from :func:`sct_deepspine.label_discs` or corrected by a person; by default they are
+        labelled here.
+    weights
+        Loaded weights or a weights file of the masks instead of the shipped one.
+    labeling
+        The same of the labelling.
+    device
+        Where torch runs the networks, as it names it. By default onnxruntime runs them if it is
+        installed, else torch on the CPU.
+
+    Returns
+    -------
+    SpineMasks
+        On the image's own grid. Nothing is segmented farther than 26 mm beside the canal, 60 mm behind it
+        or 52 mm before it.
+
+    Raises
+    ------
+    ImageError, GeometryError
+        If the image can't be worked on.
+    NoDiscsError
+        If no spine is in the image.
+    WeightsError, DeviceError
+        If the weights or the device can't be used.
+    """
+    model = (
+        weights if isinstance(weights, SegmentationModel) else SegmentationModel.load(weights, device=device)
+    )
+    volume = read_scan(image)
+    view = DeobliquedVolume.of(volume)
+    if labels is None or labels.canal is None:
+        own = labeling if isinstance(labeling, LabelingModel) else LabelingModel.load(labeling, device=device)
+        labels = labels or label_discs(volume, weights=own)
+    canal = labels.canal or find_centerline(coarse_view(view, own.locate), own.locate)
+    space = straighten(view, canal)
+    corridor = corridor_along(space, view.volume.grid, pixel_mm=model.predictor.pixel_mm)
+    tissues = predict_tissues(view, corridor, model.predictor)
+    tips = straight_tips(labels, corridor)
+    spine = read_at_voxels(tissues, tips, corridor, volume.grid)
+    return SpineMasks(
+        spine=spine,
+        cord_levels=read_cord_levels(spine == CORD_VALUE, labels, corridor),
+        grid=volume.grid,
+        labels=labels.of(image),
+        measured=model.measured,
+        weights=model.identity,
+        warnings=labels.warnings,
+    )
+
+
+def predict_tissues(
+    view: DeobliquedVolume, corridor: Corridor, predictor: TissuePredictor
+) -> NDArray[np.float32]:
+    """Predict the probability of each tissue in each cell, ``(tissues, sheets, rows, columns)``.
+
+    Cord and canal are one piece each; what else is taken for cord is canal, what else for canal nothing.
+    """
+    tissues = np.zeros((len(Tissue), *corridor.shape), dtype=np.float32)
+    tissues[Tissue.OTHER] = 1
+    read = [sample(view.volume, plane, slab_mm=corridor.sheet_mm) for plane in corridor.sheets(view.axes)]
+    seen = [number for number, (_, inside) in enumerate(read) if inside.any()]
+    predicted = predictor.predict([normalise(*read[number]) for number in seen])
+    for number, maps in zip(seen, predicted, strict=True):
+        tissues[:, number] = np.where(read[number][1], maps, tissues[:, number])
+    likeliest = tissues.argmax(axis=0)
+    canal = (likeliest == Tissue.CORD) | (likeliest == Tissue.FLUID)
+    _move(tissues, Tissue.CORD, Tissue.FLUID, ~_largest_piece(likeliest == Tissue.CORD))
+    for tissue in (Tissue.CORD, Tissue.FLUID):
+        _move(tissues, tissue, Tissue.OTHER, canal & ~_largest_piece(canal))
+    return tissues
+
+
+def _largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the largest piece of a mask, over gaps of a few rows."""
+    bridged = binary_dilation(mask, np.ones((1, 2 * BRIDGED_CELLS + 1, 1)))
+    pieces, count = label(bridged)
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces[mask], minlength=count + 1)
+    return mask & (pieces == sizes.argmax())
+
+
+def _move(tissues: NDArray[np.float32], source: Tissue, target: Tissue, where: NDArray[np.bool_]) -> None:
+    """Give one tissue's probability to another in some cells, with what is about them."""
+    near = binary_dilation(where & (tissues.argmax(axis=0) == source), iterations=2) & where
+    tissues[target][near] += tissues[source][near]
+    tissues[source][near] = 0
+
+
+def straight_tips(labels: DiscLabels, corridor: Corridor) -> dict[int, FloatArray]:
+    """Return the straight ``(3,)`` posterior tip of each disc, by value.
+
+    Raises
+    ------
+    NoDiscsError
+        If there is none.
+    """
+    discs = [disc for disc in labels.discs if disc.value in DISC_VALUES]
+    if not discs:
+        raise NoDiscsError("the labels hold no disc from C2/C3 (3) to L5/S1 (25)")
+    points = corridor.space.straight_from_native(np.array([disc.point_world for disc in discs]))
+    return {disc.value: point for disc, point in zip(discs, points, strict=True) if np.isfinite(point).all()}
+
+
+def read_at_voxels(
+    tissues: NDArray[np.float32], tips: Mapping[int, FloatArray], corridor: Corridor, grid: Grid
+) -> NDArray[np.uint8]:
+    """Return the whole mask on a grid: tissues read between the cells, levels at the nearest one.
+
+    Parameters
+    ----------
+    tissues
+        What :func:`predict_tissues` returned.
+    tips
+        Disc value → straight ``(3,)`` posterior tip.
+    corridor
+        Where the cells are.
+    grid
+        The image's.
+    """
+    likeliest = tissues.argmax(axis=0)
+    discs = assign_discs(likeliest == Tissue.DISC, tips, corridor)
+    vertebrae = assign_vertebrae(likeliest == Tissue.VERTEBRA, tips, discs, corridor)
+    names = {
+        Tissue.DISC: _renamed(spread(discs, corridor), {v: disc_mask_value(v) for v in tips}),
+        Tissue.VERTEBRA: _renamed(
+            spread(vertebrae, corridor), {n: vertebra_mask_value(n) for n in range(1, SACRUM)}
+        ),
+    }
+    spine = np.zeros(grid.shape, dtype=np.uint8)
+    box, cells = corridor.cells_of_voxels(grid)
+    near = binary_dilation(likeliest != Tissue.OTHER, np.ones((3, 3, 3)))
+    inside = np.logical_and.reduce(
+        [(cell > -0.5) & (cell < n - 0.5) for cell, n in zip(cells, corridor.shape, strict=True)]
+    )
+    places = np.stack([cell[inside] for cell in cells])
+    nearest = tuple(np.round(places).astype(np.int32))
+    active = near[nearest]
+    places, nearest = places[:, active], tuple(axis[active] for axis in nearest)
+    read = np.stack([map_coordinates(maps, places, order=1, mode="nearest") for maps in tissues])
+    tissue = read.argmax(axis=0)
+    value = np.zeros(len(tissue), dtype=np.uint8)
+    value[tissue == Tissue.CORD], value[tissue == Tissue.FLUID] = CORD_VALUE, CANAL_VALUE
+    for kind, named in names.items():
+        of_kind = tissue == kind
+        value[of_kind] = read_coarse(named, tuple(axis[of_kind] for axis in nearest))
+    whole = np.zeros(inside.shape, dtype=np.uint8)
+    filled = np.zeros(int(inside.sum()), dtype=np.uint8)
+    filled[active] = value
+    whole[inside] = filled
+    spine[box] = whole
+    return spine
+
+
+def _renamed(labels: NDArray[np.uint8], names: Mapping[int, int]) -> NDArray[np.uint8]:
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(names)] = list(names.values())
+    return table[labels]
+
+
+def read_cord_levels(cord: NDArray[np.bool_], labels: DiscLabels, corridor: Corridor) -> NDArray[np.uint8]:
+    """Return the cord by vertebral level: between the discs' projections on the canal, on the image's grid.
+
+    One vertebra is added beyond the first and the last disc, as high as the template's proportions make it;
+    the cord beyond that has no level.
+    """
+    points = np.array([disc.point_world for disc in labels.with_upper_discs().discs])
+    values = [disc.value for disc in labels.with_upper_discs().discs]
+    heights = dict(zip(values, corridor.space.straight_from_native(points)[:, 2].tolist(), strict=True))
+    first, last = min(heights), max(heights)
+    borders = [heights[first] + EXPECTED_SPACING_MM[max(first - 1, 1)], *heights.values()]
+    borders.append(heights[last] - EXPECTED_SPACING_MM[min(last, DISC_VALUES[-1])])
+    numbers = np.array([0, first - 1, *values, 0], dtype=np.uint8)
+    out = np.zeros(cord.shape, dtype=np.uint8)
+    voxels = np.argwhere(cord)
+    z = corridor.space.straight_from_native(labels.grid.world_from_voxel(voxels))[:, 2]
+    out[tuple(voxels.T)] = numbers[np.searchsorted(-np.array(borders), -z)]
+    return out

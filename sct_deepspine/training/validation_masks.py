@@ -1,0 +1,131 @@
+"""What a mask network in training is worth: overlap with true masks on sheets of held-out scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.planes import SamplingPlane, normalise, sample
+from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.io.annotations import LabelledScan, canal_points
+from sct_deepspine.io.files import written_whole
+from sct_deepspine.models.backends.torch import TorchRuntime
+from sct_deepspine.models.networks import Network
+from sct_deepspine.models.predictor import Predictor
+from sct_deepspine.segmentation.corridor import Corridor
+from sct_deepspine.segmentation.tissues import Tissue, TissueCodec
+from sct_deepspine.training.dataset import read_labels
+from sct_deepspine.training.sheets import SheetSettings, possible_tissues
+
+__all__ = ["MaskValidation"]
+
+LATERAL_STEP_MM, LATERAL_REACH_MM = 4.0, 8.0
+SHOWN = 6
+CANAL = (Tissue.CORD, Tissue.FLUID)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    name: str
+    image: NDArray[np.float32]
+    possible: NDArray[np.uint8]
+
+
+class MaskValidation:
+    """Score a mask network on sheets laid by the truth of held-out scans, five a scan.
+
+    Calling it returns the Dice of canal, discs and vertebrae where a tissue mask tells them, that of the
+    cord where a cord mask does, the share of vertebral bodies' voxels found (``bodies``), and their mean
+    (``score``).
+
+    Parameters
+    ----------
+    scans
+        Held-out scans; those without masks are passed over.
+    codec, settings
+        As in training.
+    """
+
+    def __init__(self, scans: Sequence[LabelledScan], codec: TissueCodec, settings: SheetSettings) -> None:
+        self.codec, self.settings = codec, settings
+        masked = [scan for scan in scans if any(mask is not None for mask in scan.masks.values())]
+        self.sheets = [sheet for scan in masked for sheet in _lay_sheets(scan, settings)]
+
+    def __call__(self, network: Network, step: int, folder: Path) -> dict[str, float]:
+        """Score a network and write ``validation_STEP.png`` into the folder."""
+        predictor = Predictor(TorchRuntime(network), self.codec, self.settings.pixel_mm)
+        counts: dict[str, NDArray[np.float64]] = {}
+        predicted = []
+        for sheet in self.sheets:
+            likeliest = predictor.predict([sheet.image])[0].argmax(axis=0)
+            predicted.append(likeliest)
+            for name, overlap in _overlaps(likeliest, sheet.possible):
+                counts[name] = counts.get(name, np.zeros(2)) + overlap
+        figures = {name: float(hit / max(whole, 1)) for name, (hit, whole) in sorted(counts.items())}
+        self._write_picture(predicted, step, folder)
+        return {"score": float(np.mean(list(figures.values()) or [0.0])), **figures}
+
+    def _write_picture(self, predicted: Sequence[NDArray[np.int64]], step: int, folder: Path) -> None:
+        """Draw up to six sheets, evenly chosen, with the likeliest tissues."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        chosen = np.unique(np.linspace(0, len(self.sheets) - 1, min(SHOWN, len(self.sheets))).astype(int))
+        figure = Figure(figsize=(2.4 * len(chosen), 5), facecolor="black", layout="tight")
+        FigureCanvasAgg(figure)
+        figure.suptitle(f"step {step}", color="white", fontsize=8)
+        for axes, index in zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True):
+            axes.imshow(self.sheets[index].image, cmap="gray", vmin=-2, vmax=3)
+            shown = np.ma.masked_equal(predicted[index], Tissue.OTHER)
+            axes.imshow(shown, cmap="tab10", vmin=0, vmax=9, alpha=0.45, interpolation="nearest")
+            axes.axis("off")
+        with written_whole(folder / f"validation_{step:06d}.png") as partial:
+            figure.savefig(partial, dpi=90, format="png", facecolor="black")
+
+
+def _lay_sheets(scan: LabelledScan, settings: SheetSettings) -> Iterator[_Sheet]:
+    scan = scan.deobliqued()
+    possible = possible_tissues(scan)
+    space = StraightSpace(Centerline.from_points(canal_points(scan)))
+    corridor = Corridor(space, space.z_mm, settings.pixel_mm, LATERAL_STEP_MM)
+    for lateral, plane in zip(corridor.lateral_mm, corridor.sheets(np.eye(3)), strict=True):
+        if abs(lateral) <= LATERAL_REACH_MM:
+            yield _read_sheet(scan, plane, possible)
+
+
+def _read_sheet(scan: LabelledScan, plane: SamplingPlane, possible: object) -> _Sheet:
+    image, inside = sample(scan.volume, plane, slab_mm=1.0)
+    told = np.where(inside, read_labels(possible, plane), 0)  # type: ignore[arg-type]
+    return _Sheet(scan.name, normalise(image, inside), told.astype(np.uint8))
+
+
+def _overlaps(
+    likeliest: NDArray[np.int64], possible: NDArray[np.uint8]
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Return twice the voxels in common and the voxels in all, by name; over what is known."""
+    single = {tissue: possible == tissue.bit for tissue in Tissue}
+    canal_bits = [tissue.bit for tissue in CANAL] + [sum(tissue.bit for tissue in CANAL)]
+    whole = single[Tissue.DISC].any() and single[Tissue.VERTEBRA].any()
+    if whole:
+        known = possible > 0
+        found = {
+            "canal": (np.isin(likeliest, CANAL), np.isin(possible, canal_bits)),
+            "discs": (likeliest == Tissue.DISC, single[Tissue.DISC]),
+            "vertebrae": (likeliest == Tissue.VERTEBRA, single[Tissue.VERTEBRA]),
+        }
+        open_bone = known & (possible == (Tissue.OTHER.bit | Tissue.VERTEBRA.bit))
+        for name, (mine, true) in found.items():
+            counted = known & ~open_bone
+            yield name, (2.0 * (mine & true & counted).sum(), float((mine & counted).sum() + true.sum()))
+    elif single[Tissue.CORD].any():
+        mine, true = likeliest == Tissue.CORD, single[Tissue.CORD]
+        known = (possible > 0) & (((possible & Tissue.CORD.bit) == 0) | true)
+        yield "cord", (2.0 * (mine & true).sum(), float((mine & known).sum() + true.sum()))
+    elif single[Tissue.VERTEBRA].any():
+        true = single[Tissue.VERTEBRA]
+        yield "bodies", (float(((likeliest == Tissue.VERTEBRA) & true).sum()), float(true.sum()))

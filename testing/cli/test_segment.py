@@ -1,0 +1,117 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from fakes import fake_mask_model, fake_model
+
+from sct_deepspine.cli import label as label_command
+from sct_deepspine.cli.segment import main
+
+FILES = {"spine", "seg", "canal", "seg_labeled"}
+
+
+class Everything:
+    """Sees every tissue somewhere, whatever it is shown."""
+
+    pixel_mm = 1.0
+
+    def predict(self, planes):
+        maps = np.zeros((len(planes), 5, *planes[0].shape), dtype=np.float32)
+        maps[:, 0] = 0.5
+        middle = slice(len(planes) // 2 - 3, len(planes) // 2 + 4)
+        maps[middle, 2, :, 53:67] = 1
+        maps[middle, 1, :, 57:63] = 2
+        maps[:, 3, :, 70:90] = 1
+        return list(maps)
+
+
+@pytest.fixture
+def segment(capsys, tmp_path, monkeypatch, painted_file):
+    """Runs the command on the painted phantom; returns the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        words = ["-i", str(painted_file), *map(str, words)]
+        code = main(words, model=fake_mask_model(Everything()), labeling=fake_model())
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_the_command_writes_four_masks_and_their_facts(segment, tmp_path, painted_file):
+    code, out, _ = segment("-ofolder", tmp_path / "out")
+    assert code == 0
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {f"t2_{name}.nii.gz" for name in FILES} | {"t2_spine.json"}
+    image = nib.load(painted_file)
+    masks = {name: nib.load(tmp_path / "out" / f"t2_{name}.nii.gz") for name in FILES}
+    for mask in masks.values():
+        assert mask.shape == image.shape
+        np.testing.assert_allclose(mask.affine, image.affine)
+        assert mask.get_data_dtype() == np.uint8
+    cord = np.asarray(masks["seg"].dataobj)
+    assert cord.any()
+    assert (np.asarray(masks["canal"].dataobj) >= cord).all()
+    assert ((np.asarray(masks["seg_labeled"].dataobj) > 0) <= cord).all()
+    facts = json.loads((tmp_path / "out" / "t2_spine.json").read_text())
+    assert set(facts["files"]) == {f"t2_{name}.nii.gz" for name in FILES}
+    assert not any(part["measured"] for part in facts["masks"]["structures"])
+    assert "never measured" in out
+
+
+def test_a_mask_that_a_person_edited_is_not_replaced(segment, tmp_path):
+    assert segment()[0] == 0
+    path = tmp_path / "t2_seg.nii.gz"
+    edited = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(edited.shape, np.uint8), edited.affine), path)
+    before = path.read_bytes()
+    code, _, err = segment()
+    assert code == 1
+    assert "t2_seg.nii.gz was not written by this command, or was edited since" in err
+    assert path.read_bytes() == before
+    assert segment("-overwrite", 1)[0] == 0
+    assert path.read_bytes() != before
+
+
+def test_discs_that_a_person_checked_tell_the_levels(segment, tmp_path, painted_file, phantom):
+    image = nib.load(painted_file)
+    data = np.zeros(image.shape, np.uint8)
+    for value, tip in phantom.discs.items():
+        data[tuple(np.round(phantom.volume.grid.voxel_from_world(tip)[0]).astype(int))] = value + 2
+    nib.save(nib.Nifti1Image(data, image.affine), tmp_path / "checked.nii.gz")
+    assert segment("-ldisc", tmp_path / "checked.nii.gz")[0] == 0
+    facts = json.loads((tmp_path / "t2_spine.json").read_text())
+    assert [disc["value"] for disc in facts["discs"]] == [value + 2 for value in phantom.discs]
+    assert {part["confidence"] for part in facts["masks"]["structures"]} == {1.0}
+
+
+def test_the_labelling_command_writes_the_masks_too(capsys, tmp_path, monkeypatch, painted_file):
+    monkeypatch.chdir(tmp_path)
+    words = ["-i", str(painted_file), "-masks", "1"]
+    code = label_command.main(words, model=fake_model(), mask_model=fake_mask_model(Everything()))
+    assert code == 0
+    made = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert {f"t2_{name}.nii.gz" for name in FILES} | {"t2_discs.nii.gz", "t2_discs.json"} <= made
+    facts = json.loads((tmp_path / "t2_discs.json").read_text())
+    assert facts["masks"]["cord_mm3"] > 0
+    assert "t2_seg.nii.gz" in capsys.readouterr().out.split("Next")[1]  # the registration takes our cord
+
+    # Without masks the next run takes its own files away again.
+    assert label_command.main(words[:2], model=fake_model()) == 0
+    assert not (tmp_path / "t2_seg.nii.gz").exists()
+
+
+def test_the_given_cord_mask_is_never_overwritten(capsys, tmp_path, monkeypatch, painted_file, phantom):
+    monkeypatch.chdir(tmp_path)
+    mask = tmp_path / "t2_seg.nii.gz"
+    data = (phantom.tissue.data >= 3).astype(np.uint8)
+    nib.save(nib.Nifti1Image(data, phantom.volume.grid.affine), mask)
+    before = mask.read_bytes()
+    words = ["-i", str(painted_file), "-masks", "1", "-s", str(mask), "-overwrite", "1"]
+    code = label_command.main(words, model=fake_model(), mask_model=fake_mask_model(Everything()))
+    assert code == 1
+    assert "t2_seg.nii.gz is an input (-s)" in capsys.readouterr().err
+    assert mask.read_bytes() == before
+    assert not (tmp_path / "t2_discs.nii.gz").exists()

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.segmentation.corridor import ANTERIOR_MM, POSTERIOR_MM, Corridor, corridor_along
+
+
+@pytest.fixture(scope="module")
+def space():
+    """A canal as curved as a lordotic neck."""
+    z = np.arange(0, 130, 2.0)
+    return StraightSpace(
+        Centerline.from_points(np.stack([2 * np.sin(z / 40), 12 * np.sin(z / 45), z], axis=1))
+    )
+
+
+def test_cells_and_straight_points_are_each_others_inverse(space):
+    corridor = Corridor(space, (3.0, 110.0), 0.7, 1.9)
+    cells = np.random.default_rng(0).uniform(0, 20, (50, 3))
+    straight = corridor.straight_from_cell(cells)
+    np.testing.assert_allclose(corridor.cell_from_straight(straight), cells, atol=1e-9)
+
+
+def test_rows_run_down_columns_forward_and_sheets_to_the_right(space):
+    corridor = Corridor(space, (0.0, 100.0))
+    first, sheet, row, column = corridor.straight_from_cell(
+        np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    )
+    np.testing.assert_allclose(sheet - first, [2, 0, 0])
+    np.testing.assert_allclose(row - first, [0, 0, -1])
+    np.testing.assert_allclose(column - first, [0, 1, 0])
+    assert first[1] == POSTERIOR_MM + 0.5
+    assert first[2] == 99.5
+    assert corridor.shape == (27, 100, ANTERIOR_MM - POSTERIOR_MM)
+    assert corridor.lateral_mm[13] == 0
+
+
+def test_sheets_lie_where_the_space_says(space):
+    corridor = Corridor(space, (10.0, 113.0))
+    sheets = corridor.sheets(np.eye(3))
+    exact = space.native_from_straight(
+        corridor.straight_from_cell(np.indices(corridor.shape).reshape(3, -1).T)
+    )
+    placed = np.stack([sheet.points_world for sheet in sheets]).reshape(-1, 3)
+    both = np.isfinite(placed).all(axis=1)
+    assert both.mean() > 0.95
+    assert np.linalg.norm(placed[both] - exact[both], axis=1).max() < 0.15
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.3, 0.7, 0.9), (0.8, 5.0, 1.1)])
+def test_voxels_find_their_cells(space, spacing):
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = -31, -71, -7
+    grid = Grid(tuple(int(n) for n in np.ceil(np.array([62, 137, 141]) / spacing)), affine)
+    corridor = corridor_along(space, grid, pixel_mm=1.0)
+    box, cells = corridor.cells_of_voxels(grid)
+    voxels = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in box), indexing="ij"), -1).reshape(
+        -1, 3
+    )
+    exact = corridor.cell_from_straight(space.straight_from_native(grid.world_from_voxel(voxels)))
+    found = np.stack([cell.ravel() for cell in cells], axis=1)
+    inside = np.all((exact > 0) & (exact < np.array(corridor.shape) - 1), axis=1)
+    known = np.isfinite(found).all(axis=1)
+    assert known[inside].mean() > 0.97
+    off = np.abs(found - exact)[inside & known] * corridor.cell_mm
+    assert np.percentile(off, 99) < 0.1
+
+
+def test_a_grid_far_away_has_no_voxel_in_the_corridor(space):
+    affine = np.eye(4)
+    affine[0, 3] = 500
+    box, cells = Corridor(space, (0.0, 100.0)).cells_of_voxels(Grid((11, 13, 17), affine))
+    assert [s.stop for s in box] == [0, 0, 0]
+    assert cells[0].size == 0
+
+
+def test_the_corridor_follows_the_canal_to_the_border_of_the_image(space):
+    affine = np.eye(4)
+    affine[:3, 3] = -30, -60, -20
+    corridor = corridor_along(space, Grid((60, 120, 170), affine), pixel_mm=1.0)
+    assert corridor.z_mm[0] < -25
+    assert corridor.z_mm[1] > space.z_mm[1] + 20

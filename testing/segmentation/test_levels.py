@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.segmentation.corridor import Corridor
+from sct_deepspine.segmentation.levels import (
+    SACRUM,
+    assign_discs,
+    assign_vertebrae,
+    nearest_by_way,
+    read_coarse,
+    spread,
+)
+
+TIPS = {22: 150.0, 23: 115.0, 24: 80.0, 25: 45.0}
+"""Height of four discs' tips, straight z."""
+
+
+@pytest.fixture(scope="module")
+def corridor():
+    line = Centerline.from_points(np.stack([np.zeros(100), np.zeros(100), np.arange(0, 200, 2.0)], axis=1))
+    return Corridor(StraightSpace(line), (0.0, 198.0))
+
+
+@pytest.fixture(scope="module")
+def spine(corridor):
+    """Straight points of the cells, and masks of bone and disc: bodies, discs, sloping processes."""
+    cells = np.indices(corridor.shape).reshape(3, -1).T
+    x, y, z = corridor.straight_from_cell(cells).T.reshape(3, *corridor.shape)
+    body = (y > 10) & (y < 42) & (np.abs(x) < 20)
+    slope = 0.35 * (y - 10)  # discs slope down and forwards
+    disc = np.zeros(corridor.shape, dtype=bool)
+    for height in TIPS.values():
+        disc |= body & (np.abs(z - height + slope) < 5)
+    process = np.zeros(corridor.shape, dtype=bool)
+    for height in TIPS.values():
+        # Its root lies at the lower half of the body above the disc, its tip a whole level further down.
+        process |= (y < -8) & (y > -45) & (np.abs(x) < 4) & (np.abs(z - (height + 4 + 0.9 * (y + 8))) < 5)
+    bone = (body & ~disc) | process
+    return (x, y, z), bone, disc, process
+
+
+def tips_of(corridor):
+    return {value: np.array([0.0, 10.0, height]) for value, height in TIPS.items()}
+
+
+def whole(labels, corridor):
+    cells = np.indices(corridor.shape).reshape(3, -1).astype(np.int32)
+    return read_coarse(spread(labels, corridor), tuple(cells)).reshape(corridor.shape)
+
+
+def test_discs_take_the_value_of_their_tip(corridor, spine):
+    (_, y, z), _, disc, _ = spine
+    found = whole(assign_discs(disc, tips_of(corridor), corridor), corridor)
+    for value, height in TIPS.items():
+        own = disc & (np.abs(z - height + 0.35 * (y - 10)) < 4)
+        assert (found[own] == value).mean() > 0.98
+
+
+def test_a_disc_without_a_labelled_tip_has_no_value(corridor, spine):
+    _, _, disc, _ = spine
+    tips = tips_of(corridor)
+    del tips[25]
+    assert set(np.unique(assign_discs(disc, tips, corridor))) == {0, 22, 23, 24}
+
+
+def test_bodies_take_the_number_between_their_discs(corridor, spine):
+    (_, y, z), bone, disc, process = spine
+    tips = tips_of(corridor)
+    found = whole(assign_vertebrae(bone, tips, assign_discs(disc, tips, corridor), corridor), corridor)
+    bodies = bone & ~process
+    middle = bodies & (np.abs(y - 26) < 14)
+    sloped = z + 0.35 * (y - 10)
+    for number in (22, 23, 24):
+        own = middle & (sloped < TIPS[number] - 7) & (sloped > TIPS[number + 1] + 7)
+        assert (found[own] == number).mean() > 0.98
+    assert (found[middle & (sloped < TIPS[25] - 8) & (sloped > TIPS[25] - 25)] == SACRUM).all()
+    assert (found[middle & (sloped > TIPS[22] + 8) & (sloped < TIPS[22] + 25)] == 21).all()
+
+
+def test_processes_out_of_touch_with_their_bodies_go_by_their_roots(corridor, spine):
+    (_, y, z), bone, disc, process = spine
+    tips = tips_of(corridor)
+    found = whole(assign_vertebrae(bone, tips, assign_discs(disc, tips, corridor), corridor), corridor)
+    for number, disc_below in ((22, 23), (23, 24), (24, 25)):
+        own = process & (np.abs(z - (TIPS[disc_below] + 4 + 0.9 * (y + 8))) < 4)
+        assert (found[own] == number).mean() > 0.95
+
+
+def test_the_way_goes_through_the_mask_only():
+    mask = np.ones((1, 9, 9), dtype=bool)
+    mask[0, :8, 4] = False  # a wall with a gap at the bottom
+    seeds = np.zeros(mask.sum(), dtype=np.int64)
+    places = np.argwhere(mask)
+    seeds[(places == (0, 0, 3)).all(axis=1)] = 1
+    seeds[(places == (0, 8, 8)).all(axis=1)] = 2
+    labels, way = nearest_by_way(mask, seeds, (1.0, 1.0, 1.0))
+    assert labels[0, 0, 5] == 2
+    assert labels[0, 0, 0] == 1
+    assert way[0, 0, 0] == 3
+    assert labels[0, 0, 4] == 0
+    assert np.isinf(way[0, 0, 4])
+
+
+def test_labels_spread_over_a_border_and_no_farther(corridor):
+    labels = np.zeros((3, 20, 20), dtype=np.uint8)
+    labels[1, 10, 10] = 7
+    out = spread(labels, corridor)
+    assert out[1, 11, 10] == out[0, 10, 10] == 7
+    assert out[1, 13, 10] == 0
+    assert not spread(np.zeros_like(labels), corridor).any()

@@ -2,7 +2,7 @@
 
     python docs/figures.py TRAIN VAL [NAME ...]
 
-writes discs.png, masks.png, frames.png, synthesis.png, composites.png, regions.png and failures.png beside this file, or those
+writes discs.png, spine_masks.png, frames.png, synthesis.png, composites.png, regions.png and failures.png beside this file, or those
 that are named. TRAIN and VAL are folders of labelled scans.
 """
 
@@ -254,7 +254,7 @@ def main():
     composites = [make_composite(np.random.default_rng((0, n)), scans) for n in range(3)]
     figures = {
         "discs": lambda path: draw_front(path, read_scans(val)),
-        "masks": lambda path: draw_masks(path, read_scans(val)),
+        "spine_masks": lambda path: draw_masks(path, read_scans(val)),
         "frames": draw_frames,
         "synthesis": lambda path: draw_planes(path, scans + composites),
         "composites": lambda path: draw_composites(path, scans),

@@ -34,6 +34,7 @@ from sct_deepspine.reporting.figures import (
     spine_window,
 )
 from sct_deepspine.segmentation.corridor import corridor_along
+from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.composite import make_composite
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
@@ -82,7 +83,7 @@ def draw_masks(path, scans):
         columns = native.pixel_from_world(masks.labels.points_world)[:, 1]
         window = columns.min() - 60, columns.max() + 60
         for axes, plane, reach in zip(
-            panels[2 * index : 2 * index + 2], (native, straight), (window, (0, 110)), strict=True
+            panels[2 * index : 2 * index + 2], (native, straight), (window, (0, 111)), strict=True
         ):
             draw_mask(axes, plane, view.volume, Volume(masks.spine, scan.volume.grid))
             axes.set_xlim(*reach)
@@ -94,8 +95,8 @@ def draw_mask(axes, plane, volume, spine):
     image = normalise(*sample(volume, plane, slab_mm=1.0))
     values = read_labels(spine, plane)
     colours = np.zeros((*values.shape, 4))
-    for value in np.unique(values[values > 0]):
-        rank = {1: 3, 2: 0}.get(int(value), 2 * int(value) % 9 + 1)
+    for index, value in enumerate(np.unique(values[values > 0])):
+        rank = {CORD_VALUE: 3, CANAL_VALUE: 0}.get(int(value), (1, 2, 4, 5, 6, 8, 9)[index % 7])
         colours[values == value] = (*matplotlib.colormaps["tab10"](rank)[:3], 0.55)
     axes.imshow(image, **GREY)
     axes.imshow(colours, interpolation="nearest")

@@ -238,9 +238,10 @@ class Annotation:
         cord, canal = (
             read_mask(folder / values[key]) if key in values else None for key in ("cord_seg", "canal_seg")
         )
-        middle = cord or canal
-        if middle is None and tissue is not None:
-            middle = Volume(tissue.data >= CANAL_TISSUE, tissue.grid)
+        inner = None
+        if tissue is not None:
+            inner = Volume(np.isin(tissue.data, (CANAL_TISSUE, CORD_TISSUE)), tissue.grid)
+        lines = [slice_centres(mask) for mask in (cord, canal, inner) if mask is not None and mask.data.any()]
         return LabelledScan(
             name=self.name,
             subject=self.subject,
@@ -250,7 +251,7 @@ class Annotation:
             discs=self.points(),
             span_z_mm=self.span_z_mm,
             landmarks=self.points("landmarks"),
-            centerline_world=None if middle is None else slice_centres(middle),
+            centerline_world=max(lines, key=len, default=None),
             tissue=tissue,
             bodies=bodies,
             cord=cord,

@@ -124,12 +124,23 @@ def predict_tissues(
     predicted = predictor.predict([normalise(*read[number]) for number in seen])
     for number, maps in zip(seen, predicted, strict=True):
         tissues[:, number] = np.where(read[number][1], maps, tissues[:, number])
+    _continue_sideways(tissues, np.stack([inside for _, inside in read]))
     likeliest = tissues.argmax(axis=0)
     canal = (likeliest == Tissue.CORD) | (likeliest == Tissue.FLUID)
     _move(tissues, Tissue.CORD, Tissue.FLUID, ~_largest_piece(likeliest == Tissue.CORD))
     for tissue in (Tissue.CORD, Tissue.FLUID):
         _move(tissues, tissue, Tissue.OTHER, canal & ~_largest_piece(canal))
     return tissues
+
+
+def _continue_sideways(tissues: NDArray[np.float32], inside: NDArray[np.bool_]) -> None:
+    """Give the cells just beside the image the tissues of those within it.
+
+    The outermost voxels lie between the last sheet within and the first one beyond.
+    """
+    for here, beside in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+        border = ~inside[here] & inside[beside]
+        tissues[:, here] = np.where(border, tissues[:, beside], tissues[:, here])
 
 
 def _largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
@@ -52,6 +53,7 @@ __all__ = [
     "find_candidates",
     "label_discs",
     "predict_midsagittal",
+    "seems_upside_down",
     "straighten",
 ]
 
@@ -61,6 +63,12 @@ BESIDE_CANAL_MM = 30.0
 
 LENGTH_POWER = 0.75
 """An assignment's score is weighed against its number of discs to this power: chance makes short ones."""
+
+UPSIDE_DOWN = (
+    "more of a spine is seen with the image turned upside down; is the orientation in its header right?"
+)
+UPSIDE_DOWN_CONFIDENCE = 0.5
+"""No labels of such an image are more certain than this."""
 
 LANDMARK_SEEN = 0.5
 """A landmark is seen if this is exceeded by the probability that it is there."""
@@ -142,12 +150,16 @@ def label_discs(
     check_line(given, prediction)
     check_anchor_places(known, view.volume, canal)
     candidates = find_candidates(prediction, canal, view.volume)
+    upside_down = not known and seems_upside_down(prediction, candidates, canal, view.volume, model)
     if model.refine is not None:
         space = straighten(view, canal, straight)
         candidates = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
     candidates, clamped = match_anchors(candidates, known, view.volume.grid)
     assignment, kind, doubts = assign_checked_levels(candidates, clamped, model, assign=assign)
     discs, landmarks = _assemble(candidates.points[assignment.indices], assignment, view.volume)
+    if upside_down:
+        doubted = min(assignment.level_confidence, UPSIDE_DOWN_CONFIDENCE)
+        assignment, doubts = replace(assignment, level_confidence=doubted), (*doubts, UPSIDE_DOWN)
     warnings = *doubts, *find_warnings(discs, assignment, view, kind=kind, anchored=bool(known))
     if assignment.level_confidence < min_confidence:
         said = f"{assignment.level_confidence:.2f} < {min_confidence:g}"
@@ -203,6 +215,28 @@ def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volu
     beside = distance_from_canal_mm(points, canal) < BESIDE_CANAL_MM
     inside = beside & volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
     return Candidates(points[inside], score[inside], level[inside], prediction.codec.first_value)
+
+
+def seems_upside_down(
+    prediction: PlanePrediction,
+    candidates: Candidates,
+    canal: Centerline,
+    volume: Volume,
+    model: LabelingModel,
+) -> bool:
+    """Tell whether the coarse stage sees more of a spine when its plane is turned upside down.
+
+    The rows of an image are stored the wrong way round now and then, and what comes out looks like labels.
+    """
+    image = np.ascontiguousarray(prediction.image[::-1])
+    turned = replace(prediction, image=image, maps=model.locate.predict([image])[0])
+    scores = [
+        assignment_score(assign_levels(found, anchors={}, parameters=model.parameters))
+        if len(found.score)
+        else 0.0
+        for found in (candidates, find_candidates(turned, canal, volume))
+    ]
+    return scores[1] > scores[0]
 
 
 def assign_checked_levels(

@@ -52,3 +52,16 @@ def test_real_t2w_scans_bear_the_right_levels(data_folder):
     assert len(t2w) >= 10
     assert all(score.levels_right for score in t2w)
     assert np.median([error for score in t2w for error in score.errors_mm]) < 2.0
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["cervical_20_T2w", "lumbar_a_T1w", "spider078_T2w"])
+def test_an_image_stored_upside_down_is_doubted(data_folder, name):
+    image = nib.load(data_folder / "val" / f"{name}.nii.gz")
+    data = np.asarray(image.dataobj)
+    axis = [code in "SI" for code in nib.aff2axcodes(image.affine)].index(True)
+    upright, turned = (label_discs((d, image.affine)) for d in (data, np.flip(data, axis)))
+    assert not any("upside down" in warning for warning in upright.warnings)
+    assert upright.level_confidence > 0.9
+    assert any("upside down" in warning for warning in turned.warnings)
+    assert turned.level_confidence <= 0.5

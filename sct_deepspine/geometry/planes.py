@@ -244,8 +244,8 @@ def coronal_plane(sagittal: SamplingPlane, line_world: ArrayLike, width_mm: floa
     sagittal
         The native plane whose rows, and so whose heights, it shares.
     line_world
-        ``(N, 3)`` world points along the spine, in any order. Sideways the plane is flat; its middle column is
-        at the line's mean.
+        ``(N, 3)`` world points along the spine, in any order. Sideways the plane is flat; its middle column
+        is at the line's mean.
     width_mm
         From its right edge to its left one.
     """

@@ -18,6 +18,7 @@ import numpy as np
 
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.files import write_text
 from sct_deepspine.labels import DiscLabels
@@ -26,6 +27,7 @@ from sct_deepspine.reporting.views import coronal_view, sagittal_view
 from sct_deepspine.segmentation.masks import SpineMasks
 
 __all__ = ["Entry", "failed_entry", "make_entry", "read_entries", "write_page"]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -52,8 +54,8 @@ class Entry:
     pixel_mm
         Edge of a pixel of both pictures.
     coronal_picture
-        A coronal plane through the discs as a PNG, base64, from right to left; its rows are as high as those of
-        the first picture. Empty if there is none.
+        A coronal plane through the discs as a PNG, base64, from right to left; its rows are as high as those
+        of the first picture. Empty if there is none.
     coronal_width
         Of this picture, pixels.
     coronal_places
@@ -95,9 +97,7 @@ class Entry:
         return cls(**values | lists)
 
 
-def make_entry(
-    labels: DiscLabels, volume: Volume, name: str, *, masks: SpineMasks | None = None
-) -> Entry:
+def make_entry(labels: DiscLabels, volume: Volume, name: str, *, masks: SpineMasks | None = None) -> Entry:
     """Make an entry of a scan's labels.
 
     Parameters
@@ -120,16 +120,34 @@ def make_entry(
         raise DeepSpineError("a picture needs the maps; call label_discs with return_maps=True")
     sagittal = sagittal_view(labels, labels.prediction.plane, volume)
     plane, planes = sagittal.plane, {"sagittal": sagittal.plane}
+    across = coronal_view(labels, labels.canal, plane, volume) if labels.canal else None
     coronal: dict[str, Any] = {}
-    if labels.canal is not None:
-        view, places = coronal_view(labels, labels.canal, plane, volume)
+    if across is not None:
+        view, places = across
         planes["coronal"] = view.plane
         coronal = {
             "coronal_picture": _png(view.grey),
             "coronal_width": view.grey.shape[1],
             "coronal_places": _rounded(places, 1),
         }
-    discs = tuple(
+    return Entry(
+        name=name,
+        picture=_png(sagittal.grey),
+        width=plane.shape[1],
+        height=plane.shape[0],
+        discs=_disc_rows(labels, plane),
+        level_confidence=round(labels.level_confidence, 3),
+        warnings=labels.warnings,
+        row_origins=_rounded(plane.points_world[:, 0], 2),
+        column_step=_rounded(plane.pixel_mm * plane.axes[:, 1:2].T, 5)[0],
+        pixel_mm=round(plane.pixel_mm, 4),
+        structures=outlined_structures(masks, **planes) if masks is not None else (),
+        **coronal,
+    )
+
+
+def _disc_rows(labels: DiscLabels, plane: SamplingPlane) -> tuple[dict[str, Any], ...]:
+    return tuple(
         {
             "value": disc.value,
             "name": disc.name,
@@ -139,20 +157,6 @@ def make_entry(
             "column": round(float(column), 1),
         }
         for disc, (row, column) in zip(labels.discs, plane.pixel_from_world(labels.points_world), strict=True)
-    )
-    return Entry(
-        name=name,
-        picture=_png(sagittal.grey),
-        width=plane.shape[1],
-        height=plane.shape[0],
-        discs=discs,
-        level_confidence=round(labels.level_confidence, 3),
-        warnings=labels.warnings,
-        row_origins=_rounded(plane.points_world[:, 0], 2),
-        column_step=_rounded(plane.pixel_mm * plane.axes[:, 1:2].T, 5)[0],
-        pixel_mm=round(plane.pixel_mm, 4),
-        structures=outlined_structures(masks, **planes) if masks else (),
-        **coronal,
     )
 
 

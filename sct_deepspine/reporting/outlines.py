@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from contourpy import LineType, contour_generator
@@ -40,7 +40,8 @@ def outline(mask: NDArray[np.bool_]) -> str:
     around = np.pad(mask[rows, columns], 1).astype(np.float64)
     generator = contour_generator(z=around, line_type=LineType.Separate)
     corner = np.array([columns.start, rows.start]) - 1
-    return "".join(_path(_corners(line[:-1]) + corner) for line in generator.lines(0.5))
+    lines = cast("list[FloatArray]", generator.lines(0.5))  # as they are with that line type
+    return "".join(_path(_corners(line[:-1]) + corner) for line in lines)
 
 
 def _corners(line: FloatArray) -> FloatArray:

@@ -18,14 +18,14 @@ __all__ = ["View", "coronal_view", "sagittal_view"]
 FINEST_MM, COARSEST_MM = 0.5, 1.0
 """A pixel is as large as the volume's voxels, within these."""
 
-GREY_RANGE = -1.5, 3.5
-"""Normalised grey values shown from black to white; the page narrows them."""
+GREY_RANGE = -1.0, 3.0
+"""Normalised grey values from black to white."""
 
 BEHIND_MM, BEFORE_MM = 70.0, 90.0
 """What is shown behind the discs and in front of them."""
 
-WIDTH_MM = 110.0
-"""Of the coronal picture."""
+WIDTH_MM, NARROWEST_MM = 110.0, 12.0
+"""Of the coronal picture; a slice or two make none."""
 
 DEPTH_MM = 12.0
 """How far before their posterior tips the coronal picture shows the discs: about the middle of a cervical
@@ -56,27 +56,30 @@ def sagittal_view(labels: DiscLabels, plane: SamplingPlane, volume: Volume) -> V
         last = int(columns.max() + BEFORE_MM / plane.pixel_mm) + 1
         plane = replace(plane, points_world=plane.points_world[:, first:last])
     in_plane_mm = float(np.clip(np.sort(volume.grid.spacing_mm)[1], FINEST_MM, COARSEST_MM))
-    plane = plane.subdivided(max(1, round(plane.pixel_mm / in_plane_mm)))
+    plane = plane.subdivided(max(1, int(np.ceil(plane.pixel_mm / in_plane_mm - 0.1))))
     return View(plane, _grey(*sample(volume.as_ras(), plane, slab_mm=SLAB_MM)))
 
 
 def coronal_view(
     labels: DiscLabels, canal: Centerline, sagittal: SamplingPlane, volume: Volume
-) -> tuple[View, FloatArray]:
+) -> tuple[View, FloatArray] | None:
     """Read a coronal plane through the discs, with the rows of a sagittal one.
 
     Returns
     -------
     view
-        Without the columns that lie beside the volume.
+        Without the columns that lie beside the volume. None if the volume is too narrow for one.
     places
-        ``(rows, 2)``: row and column in the coronal picture of a disc whose tip is in a row of the sagittal one.
+        ``(rows, 2)``: row and column in the coronal picture of a disc whose tip is in a row of the sagittal
+        one.
     """
     tips, discs = _lines(labels, canal, sagittal)
     plane = coronal_plane(sagittal, discs, WIDTH_MM)
     image, inside = sample(volume.as_ras(), plane)
     seen = np.nonzero(inside.any(axis=0))[0]
-    kept = slice(seen[0], seen[-1] + 1) if len(seen) else slice(None)
+    if len(seen) * plane.pixel_mm < NARROWEST_MM:
+        return None
+    kept = slice(seen[0], seen[-1] + 1)
     plane = replace(plane, points_world=plane.points_world[:, kept])
     places = plane.pixel_from_world(sagittal.points_world[:, 0])
     heights = tips @ sagittal.axes[:, 2]

@@ -34,7 +34,11 @@ from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from sct_deepspine.geometry.volume import Volume
     from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.labels import DiscLabels
+    from sct_deepspine.segmentation.masks import SpineMasks
+    from sct_deepspine.segmentation.model import SegmentationModel
 
 __all__ = ["BatchOptions", "Row", "label_scan", "read_batch_corrections", "run_batch", "write_overview"]
 
@@ -73,6 +77,8 @@ class BatchOptions:
         Whether to write C1/C2 and the top of C1, too.
     corrections
         Scan's name → the discs that a person says it has; see :func:`read_batch_corrections`.
+    masks
+        Whether to segment cord, canal, vertebrae and discs, too.
     """
 
     results: Path
@@ -80,6 +86,7 @@ class BatchOptions:
     device: str | None = None
     upper: bool = False
     corrections: Mapping[str, Mapping[int, tuple[float, ...]]] = field(default_factory=dict)
+    masks: bool = False
 
     @property
     def derivatives(self) -> Path:
@@ -103,7 +110,12 @@ class Row:
     error: str = ""
 
 
-def label_scan(scan: ScanFile, options: BatchOptions, model: LabelingModel | None = None) -> Row:
+def label_scan(
+    scan: ScanFile,
+    options: BatchOptions,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+) -> Row:
     """Label one scan and write its files, unless that has been done; never raises.
 
     Labels that were edited by hand since an earlier run wrote them are kept as they are, and labels that the
@@ -117,28 +129,35 @@ def label_scan(scan: ScanFile, options: BatchOptions, model: LabelingModel | Non
         What is asked for.
     model
         A loaded model; by default the one that the options name, read once a process.
+    mask_model
+        The same of the masks, used if they are asked for; by default the shipped one.
     """
     name = str(scan.folder / scan.stem)
     started = time.perf_counter()
     try:
         model = model or _model(options.weights, options.device)
+        if options.masks:
+            mask_model = mask_model or _mask_model(options.device)
         target = _target(scan, options)
         if name in options.corrections:
             manual = Path(options.results) / MANUAL / scan.folder / target.name
             _write_given(scan, options.corrections[name], (target, manual))
         earlier = read_sidecar(_sidecar(target)) or {}
         corrected = earlier.get("Corrected") and "Labels" not in earlier
-        if target.is_file() and (corrected or edited_files(_sidecar(target), [target])):
+        edited = edited_files(_sidecar(target), [target])
+        if target.is_file() and (corrected or edited):
+            if edited:
+                remove_results(_sidecar(target))  # masks and template labels follow the labels of that run
             return _corrected(name, target)
         given = given_labels(scan)
         if given is not None:
             _write_given(scan, label_centres(given), (target,), Labels=str(given))
             return _corrected(name, target)
-        fingerprint = _fingerprint(scan.path, options, model)
+        fingerprint = _fingerprint(scan.path, options, model, mask_model)
         finished = _finished(target, fingerprint)
         if finished is not None:
             return _row(name, SKIPPED, finished, 0.0)
-        sidecar = _label(scan, options, fingerprint, name, model)
+        sidecar = _label(scan, options, fingerprint, name, model, mask_model)
         return _row(name, DONE, sidecar, time.perf_counter() - started)
     except DeepSpineError as error:
         with suppress(OSError):
@@ -155,6 +174,14 @@ def _model(weights: str | None, device: str | None) -> LabelingModel:
     from sct_deepspine.labeling.model import LabelingModel
 
     return LabelingModel.load(weights, device=device)
+
+
+@lru_cache(maxsize=1)
+def _mask_model(device: str | None) -> SegmentationModel:
+    """Load the model of the masks, likewise."""
+    from sct_deepspine.segmentation.model import SegmentationModel
+
+    return SegmentationModel.load(device=device)
 
 
 def _failed(name: str, options: BatchOptions, error: str, started: float) -> Row:
@@ -226,10 +253,14 @@ def _sidecar(target: Path) -> Path:
     return target.with_name(target.name.removesuffix(".nii.gz") + ".json")
 
 
-def _fingerprint(image: Path, options: BatchOptions, model: LabelingModel) -> str:
+def _fingerprint(
+    image: Path, options: BatchOptions, model: LabelingModel, mask_model: SegmentationModel | None
+) -> str:
     """Return the SHA-256 of all that the result depends on."""
-    asked = json.dumps([model.identity["sha256"], options.device, options.upper, __version__])
-    digest = hashlib.sha256(asked.encode())
+    asked = [model.identity["sha256"], options.device, options.upper, __version__]
+    if options.masks and mask_model is not None:
+        asked.append(mask_model.identity["sha256"])
+    digest = hashlib.sha256(json.dumps(asked).encode())
     try:
         with image.open("rb") as file:
             while block := file.read(1 << 20):
@@ -247,9 +278,14 @@ def _finished(target: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _label(
-    scan: ScanFile, options: BatchOptions, fingerprint: str, name: str, model: LabelingModel
+    scan: ScanFile,
+    options: BatchOptions,
+    fingerprint: str,
+    name: str,
+    model: LabelingModel,
+    mask_model: SegmentationModel | None,
 ) -> dict[str, Any]:
-    """Label a scan; write the label image, the template's labels, the picture, and last the sidecar."""
+    """Label a scan; write labels, the template's labels, masks, the picture, and last the sidecar."""
     from sct_deepspine.io.images import read_volume
     from sct_deepspine.labeling.pipeline import label_discs
     from sct_deepspine.reporting.html import make_entry
@@ -264,15 +300,28 @@ def _label(
     in_template = labels.for_template()
     if 0 < len(in_template.discs) < len(labels.discs):
         writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = in_template.save
+    masks: SpineMasks | None = None
+    record: dict[str, Any] = {}
+    if options.masks and mask_model is not None:
+        masks = _segment(volume, labels, mask_model)
+        writers |= masks.writers(target.parent, scan.stem)
+        record["masks"] = masks.as_dict()
     write_results(
         labels,
         _sidecar(target),
         writers,
         GeneratedBy=DESCRIPTION["GeneratedBy"],
         Fingerprint=fingerprint,
+        **record,
     )
-    _keep_entry(options, name, make_entry(labels, volume, name).to_json())
+    _keep_entry(options, name, make_entry(labels, volume, name, masks=masks).to_json())
     return labels.as_dict()
+
+
+def _segment(volume: Volume, labels: DiscLabels, mask_model: SegmentationModel) -> SpineMasks:
+    from sct_deepspine.segmentation.pipeline import segment_spine
+
+    return segment_spine(volume, labels=labels, weights=mask_model).of(labels)
 
 
 def _keep_entry(options: BatchOptions, name: str, text: str) -> None:
@@ -303,6 +352,7 @@ def run_batch(
     jobs: int = 1,
     scheduler: str | None = None,
     model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
     label: Callable[..., Row] = label_scan,
 ) -> Iterator[Row]:
     """Label scans, in this process, in several, or on a Dask cluster; yields rows as they come.
@@ -317,8 +367,8 @@ def run_batch(
         Processes.
     scheduler
         Address of a Dask scheduler, whose workers are then used instead.
-    model
-        A loaded model, for labelling in this process; others load their own.
+    model, mask_model
+        Loaded models, for labelling in this process; others load their own.
     label
         What is done with each scan.
 
@@ -334,7 +384,7 @@ def run_batch(
     if scheduler is not None:
         return _on_dask(scans, options, scheduler, label)
     if jobs == 1:
-        return (label(scan, options, model) for scan in scans)
+        return (label(scan, options, model, mask_model) for scan in scans)
     return _in_processes(scans, options, jobs, label)
 
 

@@ -25,7 +25,7 @@ from sct_deepspine.io.annotations import LabelledScan
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import straighten
-from sct_deepspine.segmentation.corridor import corridor_along
+from sct_deepspine.segmentation.corridor import POSTERIOR_MM, corridor_along
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.segmentation.tissues import Tissue
 
@@ -175,6 +175,26 @@ class TissueOracle:
         return maps
 
 
-def fake_mask_model(predictor: Any) -> SegmentationModel:
-    """Return a model of the masks whose network is given."""
-    return SegmentationModel(predictor, identity={"name": "fake", "sha256": "0" * 64})
+@dataclass(frozen=True, eq=False)
+class TissueBands:
+    """Stands in for a trained mask network: the same bands at every height, and painted discs."""
+
+    pixel_mm: float = 1.0
+
+    def predict(self, planes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Predict the tissues of straight sheets, ``(tissues, rows, columns)`` each."""
+        return [self._read(plane) for plane in planes]
+
+    def _read(self, plane: np.ndarray) -> np.ndarray:
+        y = np.broadcast_to(POSTERIOR_MM + self.pixel_mm * (np.arange(plane.shape[1]) + 0.5), plane.shape)
+        tissue = np.full(plane.shape, Tissue.OTHER)
+        tissue[np.abs(y) < 6], tissue[np.abs(y) < 3] = Tissue.FLUID, Tissue.CORD
+        tissue[(y > 6) & (y < 24)] = Tissue.VERTEBRA
+        tissue[(y > 6) & (y < 24) & (plane > plane.mean() + plane.std())] = Tissue.DISC
+        return (np.arange(len(Tissue))[:, None, None] == tissue).astype(np.float32)
+
+
+def fake_mask_model(predictor: Any = None, *, sha256: str = "0" * 64, **options: Any) -> SegmentationModel:
+    """Return a model of the masks whose network is given, or predicts bands."""
+    identity = {"name": "fake", "sha256": sha256}
+    return SegmentationModel(predictor or TissueBands(), identity=identity, **options)

@@ -13,6 +13,7 @@ from sct_deepspine.cli._common import FAILURE, Arguments, add_networks, interrup
 if TYPE_CHECKING:
     from sct_deepspine.batch import Row
     from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.segmentation.model import SegmentationModel
 
 __all__ = ["get_parser", "main"]
 
@@ -64,14 +65,28 @@ def get_parser() -> Arguments:
         default=0,
         help="Also write C1/C2 (2) and the top of C1 (1), extrapolated",
     )
+    add(
+        "-masks",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="Also segment cord, canal, vertebrae and discs: writes _spine, _seg, _canal and _seg_labeled "
+        "beside the labels, and shows them on index.html",
+    )
     add_networks(parser)
     return parser
 
 
-def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+) -> int:
     """Run the command; return 0, 1 if a scan failed, 130 if interrupted.
 
-    A loaded model is used instead of ``-weights`` where scans are labelled in this process.
+    Loaded models are used instead of ``-weights`` and of the shipped ones where scans are labelled in this
+    process.
     """
     parser = get_parser()
     arguments = parser.parse(argv)
@@ -79,7 +94,7 @@ def main(argv: Sequence[str] | None = None, *, model: LabelingModel | None = Non
         parser.error(f"argument -jobs: expected at least 1, got {arguments.jobs}")
     if arguments.scheduler and arguments.jobs != 1:
         parser.error("-jobs and -scheduler exclude each other: a cluster has its own workers")
-    arguments.model = model
+    arguments.model, arguments.mask_model = model, mask_model
     return run(_batch, arguments)
 
 
@@ -90,16 +105,22 @@ def _batch(arguments: argparse.Namespace) -> int:
     from sct_deepspine.errors import ImageError
     from sct_deepspine.io.bids import find_scans
     from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.segmentation.model import SegmentationModel
 
     # What is wrong with the weights is no scan's fault.
     model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
+    mask_model = arguments.mask_model
+    if arguments.masks and mask_model is None:
+        mask_model = SegmentationModel.load(device=arguments.device)
     scans = find_scans(
         arguments.i, include=arguments.include, exclude=arguments.exclude, contrasts=arguments.contrast
     )
     weights = str(Path(arguments.weights).resolve()) if arguments.weights else None
     corrections = read_batch_corrections(arguments.corrections) if arguments.corrections else {}
     results = Path(arguments.o).resolve()
-    options = BatchOptions(results, weights, arguments.device, bool(arguments.upper), corrections)
+    options = BatchOptions(
+        results, weights, arguments.device, bool(arguments.upper), corrections, bool(arguments.masks)
+    )
     unknown = sorted(corrections.keys() - {str(scan.folder / scan.stem) for scan in scans})
     if unknown:
         raise ImageError(f"{arguments.corrections} corrects {unknown[0]}, which is not among the scans")
@@ -109,7 +130,12 @@ def _batch(arguments: argparse.Namespace) -> int:
     with bar:
         try:
             for row in run_batch(
-                scans, options, jobs=arguments.jobs, scheduler=arguments.scheduler, model=model
+                scans,
+                options,
+                jobs=arguments.jobs,
+                scheduler=arguments.scheduler,
+                model=model,
+                mask_model=mask_model,
             ):
                 rows.append(row)
                 bar.update()

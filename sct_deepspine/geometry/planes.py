@@ -2,7 +2,8 @@
 
 A sampling plane is a grid of world points: a flat sagittal plane, or one bent along a curved spine (a
 curved planar reformat).
-Rows run from superior to inferior, columns from posterior to anterior, both in equal steps of mm.
+Rows run from superior to inferior, columns from posterior to anterior (in a coronal plane from right to
+left), both in equal steps of mm.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 __all__ = [
     "SLAB_MM",
     "SamplingPlane",
+    "coronal_plane",
     "midsagittal_plane",
     "normalise",
     "sagittal_plane",
@@ -57,7 +59,8 @@ class SamplingPlane:
     pixel_mm
         Edge of a pixel.
     axes
-        ``(3, 3)``; its columns are the world directions right, anterior and superior of a native plane.
+        ``(3, 3)``; its columns are the world directions across a native plane, along its rows, and up: right,
+        anterior and superior in a sagittal plane, anterior, left and superior in a coronal one.
     """
 
     points_world: FloatArray
@@ -231,6 +234,31 @@ def midsagittal_plane(view: DeobliquedVolume, centerline: Centerline, pixel_mm: 
     lateral = np.interp(z, line[order, 2], line[order, 0])
     plane = sagittal_plane(_corner(low, high, pixel_mm), shape, pixel_mm, lateral_mm=lateral)
     return plane.transformed(view.world_from_deobliqued)
+
+
+def coronal_plane(sagittal: SamplingPlane, line_world: ArrayLike, width_mm: float) -> SamplingPlane:
+    """Lay a coronal plane that has the rows of a sagittal one and is bent to contain a line.
+
+    Parameters
+    ----------
+    sagittal
+        The native plane whose rows, and so whose heights, it shares.
+    line_world
+        ``(N, 3)`` world points along the spine, in any order. Sideways the plane is flat; its middle column
+        is at the line's mean.
+    width_mm
+        From its right edge to its left one.
+    """
+    points = np.asarray(line_world, dtype=np.float64).reshape(-1, 3) @ sagittal.axes
+    points = points[np.argsort(points[:, 2])]
+    right, anterior, superior = sagittal.axes.T
+    height = sagittal.points_world[:, 0] @ superior
+    forwards = np.interp(height, points[:, 2], points[:, 1])
+    count = max(1, round(width_mm / sagittal.pixel_mm))
+    x = points[:, 0].mean() - sagittal.pixel_mm * (np.arange(count) - (count - 1) / 2)
+    along_rows = forwards[:, None] * anterior + height[:, None] * superior
+    world = along_rows[:, None] + x[None, :, None] * right
+    return SamplingPlane(world, sagittal.pixel_mm, np.stack([anterior, -right, superior], axis=1))
 
 
 def sagittal_planes(view: DeobliquedVolume, pixel_mm: float, *, step_mm: float) -> list[SamplingPlane]:

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.geometry.planes import SLAB_MM, normalise, sample
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.files import write_text
 from sct_deepspine.labels import DiscLabels
+from sct_deepspine.reporting.outlines import outlined_structures
+from sct_deepspine.reporting.views import coronal_view, sagittal_view
+from sct_deepspine.segmentation.masks import SpineMasks
 
 __all__ = ["Entry", "failed_entry", "make_entry", "read_entries", "write_page"]
-
-PIXEL_MM = 1.0
-GREY_RANGE = -1.0, 3.0
-"""Normalised grey values shown from black to white."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,18 @@ class Entry:
         World mm of the first pixel of each row, and from one pixel of a row to the next.
     error
         Why there are no discs, if so.
+    pixel_mm
+        Edge of a pixel of both pictures.
+    coronal_picture
+        A coronal plane through the discs as a PNG, base64, from right to left; its rows are as high as those
+        of the first picture. Empty if there is none.
+    coronal_width
+        Of this picture, pixels.
+    coronal_places
+        Row and column there of a disc whose tip is in a row of the first picture.
+    structures
+        What the masks hold, if there are any: ``kind``, ``name``, ``unsure``, ``measured``, and the outlines
+        ``sagittal`` and ``coronal`` as SVG paths in the pixels of the pictures.
     """
 
     name: str
@@ -63,6 +75,11 @@ class Entry:
     row_origins: tuple[tuple[float, ...], ...] = ()
     column_step: tuple[float, ...] = ()
     error: str = ""
+    pixel_mm: float = 1.0
+    coronal_picture: str = ""
+    coronal_width: int = 0
+    coronal_places: tuple[tuple[float, ...], ...] = ()
+    structures: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> str:
         """Return the entry as JSON text."""
@@ -72,12 +89,15 @@ class Entry:
     def from_json(cls, text: str) -> Entry:
         """Read what :meth:`to_json` wrote."""
         values = json.loads(text)
-        lists = {name: tuple(values.get(name, ())) for name in ("discs", "warnings", "column_step")}
-        lists["row_origins"] = tuple(tuple(point) for point in values.get("row_origins", ()))
+        lists = {
+            name: tuple(values.get(name, ())) for name in ("discs", "warnings", "column_step", "structures")
+        }
+        for name in ("row_origins", "coronal_places"):
+            lists[name] = tuple(tuple(point) for point in values.get(name, ()))
         return cls(**values | lists)
 
 
-def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
+def make_entry(labels: DiscLabels, volume: Volume, name: str, *, masks: SpineMasks | None = None) -> Entry:
     """Make an entry of a scan's labels.
 
     Parameters
@@ -88,6 +108,8 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
         The scan.
     name
         What it is called.
+    masks
+        Its masks, to be shown as outlines.
 
     Raises
     ------
@@ -96,12 +118,36 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
     """
     if labels.prediction is None:
         raise DeepSpineError("a picture needs the maps; call label_discs with return_maps=True")
-    factor = max(1, round(labels.prediction.plane.pixel_mm / PIXEL_MM))
-    plane = labels.prediction.plane.subdivided(factor)
-    image = normalise(*sample(volume.as_ras(), plane, slab_mm=SLAB_MM))
-    low, high = GREY_RANGE
-    grey = np.clip(255 * (image - low) / (high - low), 0, 255).astype(np.uint8)
-    discs = tuple(
+    sagittal = sagittal_view(labels, labels.prediction.plane, volume)
+    plane, planes = sagittal.plane, {"sagittal": sagittal.plane}
+    across = coronal_view(labels, labels.canal, plane, volume) if labels.canal else None
+    coronal: dict[str, Any] = {}
+    if across is not None:
+        view, places = across
+        planes["coronal"] = view.plane
+        coronal = {
+            "coronal_picture": _png(view.grey),
+            "coronal_width": view.grey.shape[1],
+            "coronal_places": _rounded(places, 1),
+        }
+    return Entry(
+        name=name,
+        picture=_png(sagittal.grey),
+        width=plane.shape[1],
+        height=plane.shape[0],
+        discs=_disc_rows(labels, plane),
+        level_confidence=round(labels.level_confidence, 3),
+        warnings=labels.warnings,
+        row_origins=_rounded(plane.points_world[:, 0], 2),
+        column_step=_rounded(plane.pixel_mm * plane.axes[:, 1:2].T, 5)[0],
+        pixel_mm=round(plane.pixel_mm, 4),
+        structures=outlined_structures(masks, **planes) if masks is not None else (),
+        **coronal,
+    )
+
+
+def _disc_rows(labels: DiscLabels, plane: SamplingPlane) -> tuple[dict[str, Any], ...]:
+    return tuple(
         {
             "value": disc.value,
             "name": disc.name,
@@ -112,17 +158,10 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str) -> Entry:
         }
         for disc, (row, column) in zip(labels.discs, plane.pixel_from_world(labels.points_world), strict=True)
     )
-    return Entry(
-        name=name,
-        picture=_png(grey),
-        width=grey.shape[1],
-        height=grey.shape[0],
-        discs=discs,
-        level_confidence=round(labels.level_confidence, 3),
-        warnings=labels.warnings,
-        row_origins=tuple(tuple(round(float(c), 2) for c in point) for point in plane.points_world[:, 0]),
-        column_step=tuple(round(float(c), 5) for c in plane.pixel_mm * plane.axes[:, 1]),
-    )
+
+
+def _rounded(points: FloatArray, digits: int) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(round(float(c), digits) for c in point) for point in points)
 
 
 def failed_entry(name: str, error: str) -> Entry:

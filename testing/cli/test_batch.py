@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from fakes import PaintReader, fake_model
+from fakes import PaintReader, fake_mask_model, fake_model
 
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
 from sct_deepspine.cli.batch import main
@@ -137,6 +137,40 @@ def test_what_is_finished_is_skipped_and_what_has_changed_is_not(dataset, tmp_pa
     assert {row["status"] for row in rows_of(results).values()} == {"done"}
 
 
+def test_masks_are_written_beside_the_labels_and_shown(dataset, tmp_path):
+    results, masks = tmp_path / "out", fake_mask_model()
+    words = ["-i", str(dataset), "-o", str(results), "-v", "0", "-include", "sub-01_T2w*"]
+    assert main([*words, "-masks", "1"], model=MODEL, mask_model=masks) == 0
+    folder = results / "derivatives" / "sct_deepspine"
+    names = {f"sub-01_T2w_{name}.nii.gz" for name in ("spine", "seg", "canal", "seg_labeled")}
+    assert names < {path.name for path in (folder / "sub-01" / "anat").iterdir()}
+    sidecar_path = folder / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.json"
+    sidecar = json.loads(sidecar_path.read_text())
+    assert names < sidecar["files"].keys()
+    assert sidecar["masks"]["weights"]["name"] == "fake"
+    assert sidecar["masks"]["cord_mm3"] > 0
+    spine = nib.load(folder / "sub-01" / "anat" / "sub-01_T2w_spine.nii.gz")
+    image = nib.load(dataset / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
+    assert spine.shape == image.shape
+    assert np.allclose(spine.affine, image.affine)
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert '"kind": "cord"' in page
+    assert '"kind": "vertebra"' in page
+
+
+def test_what_was_done_without_masks_or_with_other_ones_is_done_again(dataset, tmp_path):
+    scans = find_scans(dataset, include=["sub-01_T2w*"])
+    plain, masked = BatchOptions(tmp_path / "out"), BatchOptions(tmp_path / "out", masks=True)
+    runs = [(plain, "a"), (masked, "a"), (masked, "a"), (masked, "b"), (plain, "b"), (plain, "b")]
+    statuses, written = [], []
+    for options, name in runs:
+        rows = run_batch(scans, options, model=MODEL, mask_model=fake_mask_model(sha256=name))
+        statuses += [row.status for row in rows]
+        written.append(len(list(options.derivatives.rglob("*_spine.nii.gz"))))
+    assert statuses == ["done", "done", "skipped", "done", "done", "skipped"]
+    assert written == [0, 1, 1, 1, 0, 0]
+
+
 def test_a_scan_that_was_interrupted_leaves_nothing_and_is_done_again(dataset, tmp_path):
     options = BatchOptions(tmp_path / "out")
     scan = find_scans(dataset, include=["sub-01_T2w*"])
@@ -164,6 +198,24 @@ def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
     (row,) = run_batch(scan, BatchOptions(tmp_path / "out", upper=True), model=MODEL)
     assert (row.status, row.first) == ("corrected", "C3/C4")
     assert label.read_bytes() == before
+
+
+def test_masks_of_other_levels_do_not_stay_beside_labels_corrected_by_hand(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out", masks=True)
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    list(run_batch(scan, options, model=MODEL, mask_model=fake_mask_model()))
+    folder = options.derivatives / "sub-01" / "anat"
+    label, edited_mask = folder / "sub-01_T2w_label-discs_dlabel.nii.gz", folder / "sub-01_T2w_seg.nii.gz"
+    for path in (label, edited_mask):
+        image = nib.load(path)
+        data = np.asarray(image.dataobj).copy()
+        data[data == 3] = 0
+        data[0, 0, 0] = 1
+        nib.save(nib.Nifti1Image(data, image.affine, image.header), path)
+    for _ in range(2):
+        (row,) = run_batch(scan, options, model=MODEL, mask_model=fake_mask_model())
+        assert row.status == "corrected"
+        assert sorted(folder.glob("*.nii.gz")) == [label, edited_mask]
 
 
 def test_labels_that_the_dataset_has_are_taken_and_followed(dataset, tmp_path, phantom):

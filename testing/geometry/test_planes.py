@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
+from scipy.spatial.transform import Rotation
 
 from sct_deepspine.geometry.grid import Grid
-from sct_deepspine.geometry.planes import SamplingPlane, normalise, sagittal_plane, sample
+from sct_deepspine.geometry.planes import SamplingPlane, coronal_plane, normalise, sagittal_plane, sample
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.images import read_volume
 
@@ -212,6 +214,29 @@ def test_voxels_of_every_real_type_that_is_accepted_are_read(dtype):
     volume = read_volume((data.astype(dtype), grid.affine))
     plane, _ = sample(volume, sagittal_plane([1, 0, 8], (9, 9), 1.0))
     np.testing.assert_array_equal(plane[:, 0], [1, 1, 1, 1, 1, 0, 0, 0, 0])
+
+
+# A coronal plane
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.35])
+def test_a_coronal_plane_contains_its_line_and_has_the_rows_of_the_sagittal_one(angle):
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xz", [angle, angle / 2]).as_matrix()
+    sagittal = sagittal_plane([3.0, -20.0, 50.0], (101, 37), 0.7).transformed(turn)
+    height = np.linspace(60, -40, 53)
+    line = np.stack([3 + 0 * height, 5 * np.sin(height / 20), height], axis=1)
+    plane = coronal_plane(sagittal, apply_affine(turn, line), 43.0)
+    assert plane.shape == (101, 61)
+    up = sagittal.axes[:, 2]
+    np.testing.assert_allclose(plane.points_world @ up, (sagittal.points_world[:, :1] @ up) + np.zeros(61))
+    middle = apply_affine(np.linalg.inv(turn), plane.points_world[:, 30])
+    np.testing.assert_allclose(middle[:, 0], 3, atol=1e-9)
+    np.testing.assert_allclose(middle[:, 1], 5 * np.sin(middle[:, 2] / 20), atol=0.02)
+    right_to_left = plane.points_world[:, -1] - plane.points_world[:, 0]
+    assert (right_to_left @ sagittal.axes[:, 0] < 0).all()
+    pixels = [[3.0, 7.0], [88.5, 41.25]]
+    np.testing.assert_allclose(plane.pixel_from_world(plane.world_from_pixel(pixels)), pixels, atol=1e-9)
 
 
 # Grey values for the network

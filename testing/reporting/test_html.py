@@ -1,14 +1,20 @@
 import base64
 import io
+import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import fake_model
+from fakes import fake_mask_model, fake_model, paint_truth
 from PIL import Image
 
-from sct_deepspine import label_discs
+from sct_deepspine import label_discs, segment_spine
 from sct_deepspine.errors import DeepSpineError, OutputError
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.reporting.html import Entry, failed_entry, make_entry, read_entries, write_page
+from sct_deepspine.simulation.phantom import make_phantom
 
 
 @pytest.fixture
@@ -39,6 +45,72 @@ def test_a_place_in_the_picture_is_a_place_in_the_scan(entry, phantom):
         start = np.array(entry.row_origins[top]) * (1 - share) + np.array(entry.row_origins[top + 1]) * share
         world = start + disc["column"] * np.array(entry.column_step)
         assert np.linalg.norm((world - phantom.discs[disc["value"]])[1:]) < 1.0
+
+
+def test_the_coronal_picture_has_the_same_rows_and_the_discs_in_its_middle(entry, phantom):
+    with Image.open(io.BytesIO(base64.b64decode(entry.coronal_picture))) as picture:
+        assert picture.size == (entry.coronal_width, entry.height)
+        assert np.ptp(np.asarray(picture)) > 100
+    assert len(entry.coronal_places) == entry.height
+    lateral = [tip[0] for tip in phantom.discs.values()]
+    for disc in entry.discs:
+        row, column = entry.coronal_places[round(disc["row"])]
+        assert abs(row - disc["row"]) < 8  # the canal of a neck leans less than 40°
+        expected = (np.mean(lateral) - phantom.discs[disc["value"]][0]) / entry.pixel_mm
+        assert column - entry.coronal_width / 2 == pytest.approx(expected, abs=6)
+
+
+def test_a_single_slice_has_no_coronal_picture(painted):
+    middle = painted.data.shape[0] // 2
+    affine = painted.grid.affine.copy()
+    affine[:, 3] += affine[:, 0] * middle
+    data = painted.data[middle : middle + 1]
+    slice_ = Volume(data, Grid(data.shape, affine))
+    labels = label_discs(slice_, return_maps=True, weights=fake_model())
+    masks = segment_spine(slice_, labels=labels, weights=fake_mask_model())
+    entry = make_entry(labels, slice_, "t2", masks=masks)
+    assert (entry.coronal_picture, entry.coronal_places) == ("", ())
+    assert any(part["sagittal"] for part in entry.structures)
+
+
+def test_an_entry_without_masks_has_no_outline(entry):
+    assert entry.structures == ()
+
+
+def test_masks_are_outlined_in_both_pictures(painted):
+    labels = label_discs(painted, return_maps=True, weights=fake_model())
+    masks = segment_spine(painted, labels=labels, weights=fake_mask_model(measured=frozenset({1})))
+    unsure = replace(labels, discs=tuple(replace(disc, confidence=0.5) for disc in labels.discs))
+    for given, doubt in ((labels, False), (unsure, True)):
+        entry = make_entry(labels, painted, "t2", masks=replace(masks, labels=given))
+        kinds = {part["kind"] for part in entry.structures}
+        assert kinds == {"canal", "cord", "vertebra", "disc"}
+        assert {part["name"] for part in entry.structures if part["measured"]} == {"cord"}
+        levelled = [part for part in entry.structures if part["kind"] in {"vertebra", "disc"}]
+        assert {part["unsure"] for part in levelled} == {doubt}
+        assert Entry.from_json(entry.to_json()) == entry
+    vertebrae = [part for part in entry.structures if part["kind"] == "vertebra"]
+    assert all(part["coronal"].startswith("M") for part in vertebrae[1:-1])
+    for disc in entry.discs:
+        (part,) = [part for part in entry.structures if part["name"] == disc["name"]]
+        numbers = [float(word) for word in re.findall(r"-?[0-9.]+", part["sagittal"])]
+        assert abs(np.mean(numbers[1::2]) - disc["row"]) < 8
+        assert np.mean(numbers[0::2]) > disc["column"] - 5
+
+
+def test_an_entry_kept_by_an_earlier_version_is_read(entry):
+    values = json.loads(entry.to_json())
+    for name in ("pixel_mm", "coronal_picture", "coronal_width", "coronal_places", "structures"):
+        del values[name]
+    old = Entry.from_json(json.dumps(values))
+    assert (old.discs, old.coronal_picture, old.structures) == (entry.discs, "", ())
+
+
+def test_a_fine_volume_is_shown_as_fine_as_it_is():
+    scan = make_phantom(np.random.default_rng(1), first=3, last=7, voxel_mm=(4.0, 0.7, 0.7))
+    painted = paint_truth(scan)
+    entry = make_entry(label_discs(painted, return_maps=True, weights=fake_model()), painted, "t2")
+    assert 0.5 <= entry.pixel_mm <= 0.7
 
 
 def test_ratings_of_other_labels_do_not_come_back(entry, tmp_path):

@@ -118,7 +118,7 @@ class Products:
             **({"masks": masks.as_dict()} if masks else {}),
         )
         if asked.qc:
-            self._add_to_report(labels)
+            self._add_to_report(labels, masks)
 
     def register(self, labels: DiscLabels) -> None:
         """Register with the discs that the registration can take, and print what came of it."""
@@ -196,7 +196,7 @@ class Products:
             writers[Path(asked.qc_png)] = partial(write_png, labels)
         return writers
 
-    def _add_to_report(self, labels: DiscLabels) -> None:
+    def _add_to_report(self, labels: DiscLabels, masks: SpineMasks | None) -> None:
         asked, folder = self.arguments, Path(self.arguments.qc)
         make_folder(folder)
         if sct_is_installed():
@@ -216,7 +216,7 @@ class Products:
         entries = folder / "entries"
         make_folder(entries)
         key = sha256(f"{name}\n{self.image.resolve()}".encode()).hexdigest()[:16]
-        write_text(entries / f"{key}.json", make_entry(labels, self.volume, name).to_json())
+        write_text(entries / f"{key}.json", make_entry(labels, self.volume, name, masks=masks).to_json())
         page = folder / "index.html"
         write_page(page, read_entries(entries), title="Disc labels")
         self.written.append(page)

@@ -124,8 +124,7 @@ def get_parser() -> Arguments:
     add(
         "-network",
         choices=("hourglass", "unet", "bcdunet", "mcgunet"),
-        default="hourglass",
-        help="Kind of network. Default: hourglass",
+        help="Kind of network. Default: hourglass; unet to segment",
     )
     add(
         "-dense",
@@ -142,7 +141,7 @@ def get_parser() -> Arguments:
     add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
     add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, 1 to refine")
     add("-blocks", type=int, default=1, metavar="N", help="Residual blocks at each position. Default: 1")
-    add("-features", type=int, default=64, metavar="N", help="Features. Default: 64")
+    add("-features", type=int, metavar="N", help="Features. Default: 64; 16 to segment")
     add("-depth", type=int, default=4, metavar="N", help="Depth of an hourglass. Default: 4")
     add("-optimiser", choices=("adamw", "adam", "rmsprop"), default="adamw", help="Default: adamw")
     add(
@@ -189,6 +188,13 @@ def main(
     given = {name for name, value in vars(arguments).items() if value != parser.parser.get_default(name)}
     for option in sorted(given & IN_CONFIG) if arguments.config else ():
         parser.error(f"-{option.replace('_', '-')} and -config exclude each other: the file says it")
+    segments = arguments.role == "segment"
+    if segments and arguments.network == "hourglass":
+        parser.error(
+            "-role segment needs a network of full resolution: unet, bcdunet or mcgunet"
+        )
+    arguments.network = arguments.network or ("unet" if segments else "hourglass")
+    arguments.features = arguments.features or (16 if segments else 64)
     for option in sorted(given & IDLE[arguments.network]):
         parser.error(f"-{option} does nothing with -network {arguments.network}")
     if arguments.role == "segment" and arguments.composites:
@@ -265,7 +271,8 @@ def _train(arguments: argparse.Namespace) -> int:
     write_convergence(folder)
     weights = _export(arguments, config, folder, training, validation)
     if arguments.v:
-        print(f"Written: {weights}\nTo use it:\n  sct_deepspine_label -i IMAGE -weights {weights}")
+        command = "sct_deepspine_segment" if arguments.role == "segment" else "sct_deepspine_label"
+        print(f"Written: {weights}\nTo use it:\n  {command} -i IMAGE -weights {weights}")
     return 0
 
 
@@ -354,6 +361,7 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
     import numpy as np
     from tqdm import tqdm
 
+    from sct_deepspine.errors import ImageError
     from sct_deepspine.io.annotations import read_scans
     from sct_deepspine.simulation.composite import can_compose, fit_tissues, make_composite
     from sct_deepspine.simulation.phantom import make_varied_phantom
@@ -379,6 +387,8 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         # What a procedural body lays over a scan is no true mask; and a sheet needs a canal to follow.
         masked = [scan for scan in training if any(mask is not None for mask in scan.masks.values())]
         phantoms = made(partial(make_phantom, spineless_share=0), arguments.phantoms, "phantoms")
+        if not masked + phantoms:
+            raise ImageError(f"no scan of {arguments.i} has a mask to learn from (cord_seg, tissue_seg, …)")
         return masked + phantoms, validation
     training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
     composites: list[LabelledScan] = []

@@ -14,6 +14,7 @@ from sct_deepspine import label_discs
 from sct_deepspine.cli.train import main
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.models.weights import load_weights
+from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.loop import TrainingConfig
 
@@ -106,6 +107,38 @@ def test_the_weights_of_a_run_can_be_used_at_once(finished, phantom):
     assert weights.card["locate"]["step"] in (3, 6)
     with suppress(NoDiscsError):  # after six steps nothing has to be found
         label_discs(phantom.volume, weights=finished / "weights.safetensors")
+
+
+def test_a_network_of_masks_is_trained_and_can_be_used_at_once(tmp_path, phantom):
+    words = ["-role", "segment", "-features", "4", "-phantoms", "2", "-steps", "4", "-batch", "2"]
+    folder = tmp_path / "run"
+    assert run(*words, "-evaluate-every", "2", "-workers", "0", "-v", "0", "-ofolder", folder) == 0
+    log = (folder / "log.csv").read_text().splitlines()
+    assert log[0].startswith("step,loss,score,")
+    assert len(list(folder.glob("validation_*.png"))) == 2
+    model = SegmentationModel.load(folder / "weights.safetensors")
+    assert model.predictor.codec.channels == 5
+    maps = model.predictor.predict([np.zeros((61, 43), np.float32)])[0]
+    np.testing.assert_allclose(maps.sum(axis=0), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("-network", "hourglass"), "full resolution"),
+        (("-composites", "4"), "-composites does nothing with -role segment"),
+    ],
+)
+def test_what_a_network_of_masks_has_no_use_for_is_refused(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("-role", "segment", *words, "-ofolder", tmp_path / "run")
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_scans_without_masks_are_nothing_to_segment_from(scans, tmp_path, capsys):
+    assert run("-i", scans, "-role", "segment", "-phantoms", "0", "-ofolder", tmp_path / "run") == 1
+    assert "has a mask to learn from" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_where_it_stopped(scans, copied, capsys):

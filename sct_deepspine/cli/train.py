@@ -190,9 +190,7 @@ def main(
         parser.error(f"-{option.replace('_', '-')} and -config exclude each other: the file says it")
     segments = arguments.role == "segment"
     if segments and arguments.network == "hourglass":
-        parser.error(
-            "-role segment needs a network of full resolution: unet, bcdunet or mcgunet"
-        )
+        parser.error("-role segment needs a network of full resolution: unet, bcdunet or mcgunet")
     arguments.network = arguments.network or ("unet" if segments else "hourglass")
     arguments.features = arguments.features or (16 if segments else 64)
     for option in sorted(given & IDLE[arguments.network]):

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -364,3 +367,23 @@ def artist_of_three_channels():
     torch.manual_seed(0)
     config = HourglassConfig(**asdict(LOCATE) | {"in_channels": 3})
     return Predictor(TorchRuntime(build_network(config).eval()), DiscCodec(2), 1.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_forked_child_labels_too(device, tmp_path):
+    code = f"""
+import os, sys, numpy as np
+from sct_deepspine.models.weights import load_weights
+networks = load_weights(device={device!r}).networks
+planes = np.zeros((1, 64, 64), np.float32)
+run = lambda: [network.runtime.run(planes).shape for network in networks.values()]
+before = run()
+child = os.fork()
+if not child:
+    os._exit(0 if run() == before else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)
+    assert done.returncode == 0

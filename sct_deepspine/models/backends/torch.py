@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from sct_deepspine.models.images import with_channels
 from sct_deepspine.models.networks import Network, build_network, usable_device
 
 __all__ = ["TorchRuntime", "read_networks"]
+
+_LOADED_BY = os.getpid()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,9 @@ class TorchRuntime:
 
     def run(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map images, as :func:`~sct_deepspine.models.images.with_channels` takes them, to raw maps."""
+        if os.getpid() != _LOADED_BY:
+            # A forked child has none of the threads that OpenMP counts on, and would wait for them for ever.
+            torch.set_num_threads(1)
         with torch.inference_mode():
             return self.network(self._tensor(planes))[-1].float().cpu().numpy()
 

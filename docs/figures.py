@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
+import matplotlib.colors
 import numpy as np
 from nibabel.affines import apply_affine
 
@@ -34,7 +34,7 @@ from sct_deepspine.reporting.figures import (
     spine_window,
 )
 from sct_deepspine.segmentation.corridor import corridor_along
-from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE
+from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, disc_mask_value
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.composite import make_composite
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
@@ -43,6 +43,7 @@ from sct_deepspine.training.roles import ROLES
 
 HERE = Path(__file__).parent
 FRONT = "cervical_23", "spider034"
+BONES = "purple", "green", "orange"
 MOST = 4
 """Of failures shown."""
 
@@ -91,13 +92,15 @@ def draw_masks(path, scans):
 
 
 def draw_mask(axes, plane, volume, spine):
-    """Draw a plane with every structure in a colour of its own; neighbours differ."""
+    """Draw a plane with its structures: neighbouring vertebrae in different colours, all discs in one."""
     image = normalise(*sample(volume, plane, slab_mm=1.0))
     values = read_labels(spine, plane)
     colours = np.zeros((*values.shape, 4))
     for index, value in enumerate(np.unique(values[values > 0])):
-        rank = {CORD_VALUE: 3, CANAL_VALUE: 0}.get(int(value), (1, 2, 4, 5, 6, 8, 9)[index % 7])
-        colours[values == value] = (*matplotlib.colormaps["tab10"](rank)[:3], 0.55)
+        name = {CORD_VALUE: "red", CANAL_VALUE: "blue"}.get(int(value), BONES[index % 3])
+        if value >= disc_mask_value(3):
+            name = "gold"
+        colours[values == value] = (*matplotlib.colors.to_rgb(f"tab:{name}" if name != "gold" else name), 0.55)
     axes.imshow(image, **GREY)
     axes.imshow(colours, interpolation="nearest")
     axes.axis("off")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import sct_deepspine
 from sct_deepspine.models.weights import load_weights
+from sct_deepspine.segmentation.model import SHIPPED_MASKS
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,8 +26,8 @@ def test_the_newest_changes_are_of_this_version_and_dated_as_the_citation():
 
 def test_the_model_card_tells_the_parameters_of_the_shipped_networks():
     text = (ROOT / "docs" / "model_card.md").read_text(encoding="utf-8")
-    weights = load_weights(device="cpu")
-    for network in weights.networks.values():
+    shipped = load_weights(device="cpu"), load_weights(SHIPPED_MASKS, device="cpu")
+    for network in (network for weights in shipped for network in weights.networks.values()):
         count = sum(p.numel() for p in network.runtime.network.parameters())
         assert f"{count:,}" in text
 

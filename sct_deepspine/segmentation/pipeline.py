@@ -101,7 +101,7 @@ def segment_spine(
     spine = read_at_voxels(tissues, tips, corridor, volume.grid)
     return SpineMasks(
         spine=spine,
-        cord_levels=read_cord_levels(spine == CORD_VALUE, labels, corridor),
+        cord_levels=read_cord_levels(spine == CORD_VALUE, labels, corridor, volume.grid),
         grid=volume.grid,
         labels=labels.of(image),
         measured=model.measured,
@@ -231,7 +231,9 @@ def _renamed(labels: NDArray[np.uint8], names: Mapping[int, int]) -> NDArray[np.
     return table[labels]
 
 
-def read_cord_levels(cord: NDArray[np.bool_], labels: DiscLabels, corridor: Corridor) -> NDArray[np.uint8]:
+def read_cord_levels(
+    cord: NDArray[np.bool_], labels: DiscLabels, corridor: Corridor, grid: Grid
+) -> NDArray[np.uint8]:
     """Return the cord by vertebral level: between the discs' projections on the canal, on the image's grid.
 
     One vertebra is added beyond the first and the last disc, as high as the template's proportions make it;
@@ -246,6 +248,6 @@ def read_cord_levels(cord: NDArray[np.bool_], labels: DiscLabels, corridor: Corr
     numbers = np.array([0, first - 1, *values, 0], dtype=np.uint8)
     out = np.zeros(cord.shape, dtype=np.uint8)
     voxels = np.argwhere(cord)
-    z = corridor.space.straight_from_native(labels.grid.world_from_voxel(voxels))[:, 2]
+    z = corridor.space.straight_from_native(grid.world_from_voxel(voxels))[:, 2]
     out[tuple(voxels.T)] = numbers[np.searchsorted(-np.array(borders), -z)]
     return out

@@ -54,6 +54,7 @@ class Products:
         self.arguments, self.image = arguments, image
         self.target = self._checked_target()
         self.written: list[Path] = []
+        self.shows_cord = False
         if arguments.register:
             require_sct()
 
@@ -71,11 +72,10 @@ class Products:
 
     @property
     def cord(self) -> Path | None:
-        """The cord mask that the registration gets: the given one, else our own, once it is written."""
+        """The cord mask that the registration gets: the given one, else our own if it shows any cord."""
         if self.arguments.s:
             return Path(self.arguments.s)
-        own = self.base.with_name(f"{self.stem}_seg.nii.gz")
-        return own if own in self.written else None
+        return self.base.with_name(f"{self.stem}_seg.nii.gz") if self.shows_cord else None
 
     @cached_property
     def volume(self) -> Volume:
@@ -117,6 +117,7 @@ class Products:
             GeneratedBy=generated_by,
             **({"masks": masks.as_dict()} if masks else {}),
         )
+        self.shows_cord = masks is not None and bool(masks.cord.any())
         if asked.qc:
             self._add_to_report(labels, masks)
 
@@ -143,14 +144,12 @@ class Products:
 
     def _cord_in_view(self) -> Path:
         """Return the cord mask, if there is a cord to register with."""
-        cord = self.cord
-        assert cord is not None
-        if not self.arguments.s and not read_volume(cord).data.any():
+        if self.cord is None:
             raise SctError(
                 "no cord was found in the image, so that there is nothing to register; "
                 "below the conus, at L1 or L2, there is none"
             )
-        return cord
+        return self.cord
 
     @property
     def base(self) -> Path:
@@ -254,7 +253,7 @@ class Products:
         usable = labels.for_template()
         if not usable.discs:
             return ()
-        if self.cord is not None and read_volume(self.cord).data.any():
+        if self.cord is not None:
             return template_labels(labels, self.cord)[1]
         reason = "the template has no such disc, or a disc above it is missing"
         kept = set(usable.values.tolist())

@@ -115,3 +115,26 @@ def test_the_given_cord_mask_is_never_overwritten(capsys, tmp_path, monkeypatch,
     assert "t2_seg.nii.gz is an input (-s)" in capsys.readouterr().err
     assert mask.read_bytes() == before
     assert not (tmp_path / "t2_discs.nii.gz").exists()
+
+
+class NoCord(Everything):
+    """Sees a canal without a cord in it."""
+
+    def predict(self, planes):
+        maps = np.stack(super().predict(planes))
+        maps[:, 1] = 0
+        return list(maps)
+
+
+def test_a_view_below_the_conus_keeps_its_labels_and_says_why_nothing_is_registered(
+    capsys, tmp_path, monkeypatch, painted_file
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sct_deepspine.cli._products.require_sct", lambda: "SCT")
+    words = ["-i", str(painted_file), "-register", "1"]
+    code = label_command.main(words, model=fake_model(), mask_model=fake_mask_model(NoCord()))
+    assert code == 1
+    printed = capsys.readouterr()
+    assert "no cord was found in the image" in printed.err
+    assert (tmp_path / "t2_discs.nii.gz").exists()
+    assert not np.asarray(nib.load(tmp_path / "t2_seg.nii.gz").dataobj).any()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 OLDEST_MAJOR = 6
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TAIL_LINES = 3
 
 
@@ -165,13 +167,15 @@ def run_command(
 def _run_echoed(
     line: Sequence[str], *, cwd: Path, echo: Callable[[str], object]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a process and hand on what it prints, line by line."""
+    """Run a process and hand on what it prints, line by line; without colours and progress bars."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(line, cwd=cwd, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
+    quiet = os.environ | {"SCT_PROGRESS_BAR": "off"}
+    with subprocess.Popen(line, cwd=cwd, env=quiet, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
         said = []
         for text in process.stdout:
-            said.append(text)
-            echo(text.rstrip())
+            plain = COLOUR.sub("", text)
+            said.append(plain)
+            echo(plain.rstrip())
     return subprocess.CompletedProcess(line, process.returncode, "".join(said))
 
 

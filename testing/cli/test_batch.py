@@ -388,12 +388,12 @@ def test_an_interrupted_run_says_so_and_leaves_nothing_half_written(signal_, cod
         text=True,
     )
     pictures = tmp_path / "out" / "derivatives" / "sct_deepspine" / "sourcedata" / "pictures"
-    for _ in range(300):
+    for _ in range(1200):
         if pictures.is_dir() and list(pictures.glob("*.json")):
             break
         time.sleep(0.1)
     running.send_signal(signal_)
-    _, err = running.communicate(timeout=30)
+    _, err = running.communicate(timeout=90)
     assert running.returncode == code
     assert "run again to go on" in err
     assert "Traceback" not in err

@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
+from itertools import takewhile
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -354,6 +355,7 @@ def run_batch(
     model: LabelingModel | None = None,
     mask_model: SegmentationModel | None = None,
     label: Callable[..., Row] = label_scan,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Row]:
     """Label scans, in this process, in several, or on a Dask cluster; yields rows as they come.
 
@@ -371,6 +373,8 @@ def run_batch(
         Loaded models, for labelling in this process; others load their own.
     label
         What is done with each scan.
+    stop
+        Is asked before each scan whether to end here. What is under way is finished.
 
     Raises
     ------
@@ -382,14 +386,19 @@ def run_batch(
     make_folder(options.derivatives)
     write_text(options.derivatives / "dataset_description.json", json.dumps(DESCRIPTION, indent=2) + "\n")
     if scheduler is not None:
-        return _on_dask(scans, options, scheduler, label)
+        return _on_dask(scans, options, scheduler, label, stop)
     if jobs == 1:
-        return (label(scan, options, model, mask_model) for scan in scans)
-    return _in_processes(scans, options, jobs, label)
+        wanted = takewhile(lambda _: not stop(), scans)
+        return (label(scan, options, model, mask_model) for scan in wanted)
+    return _in_processes(scans, options, jobs, label, stop)
 
 
 def _in_processes(
-    scans: Sequence[ScanFile], options: BatchOptions, jobs: int, label: Callable[..., Row]
+    scans: Sequence[ScanFile],
+    options: BatchOptions,
+    jobs: int,
+    label: Callable[..., Row],
+    stop: Callable[[], bool],
 ) -> Iterator[Row]:
     """Label in worker processes; one that dies takes its scan with it, not the others.
 
@@ -397,7 +406,7 @@ def _in_processes(
     process of its own, which tells the one that kills from those that were only beside it.
     """
     waiting, attempts = list(scans), dict.fromkeys(scans, 0)
-    while waiting:
+    while waiting and not stop():
         careful = any(attempts[scan] for scan in waiting)
         workers = 1 if careful else jobs
         left: list[ScanFile] = []
@@ -405,8 +414,8 @@ def _in_processes(
             running: dict[Future[Row], ScanFile] = {}
             try:
                 broken = False
-                while (waiting and not broken) or running:
-                    while waiting and not broken and len(running) < workers:
+                while (waiting and not broken and not stop()) or running:
+                    while waiting and not broken and not stop() and len(running) < workers:
                         scan = waiting.pop(0)
                         running[pool.submit(label, scan, options)] = scan
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -464,7 +473,11 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 
 
 def _on_dask(
-    scans: Sequence[ScanFile], options: BatchOptions, scheduler: str, label: Callable[..., Row]
+    scans: Sequence[ScanFile],
+    options: BatchOptions,
+    scheduler: str,
+    label: Callable[..., Row],
+    stop: Callable[[], bool],
 ) -> Iterator[Row]:
     try:
         from distributed import Client, as_completed
@@ -483,6 +496,8 @@ def _on_dask(
             client.submit(label, scan, options, pure=False, key=f"{scan.path}"): scan for scan in scans
         }
         for future in as_completed(list(futures), loop=client.loop):
+            if stop():
+                return
             scan = futures.pop(future)
             if future.status == "finished":
                 yield future.result()

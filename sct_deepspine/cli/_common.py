@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["FAILURE", "Arguments", "add_networks", "interruption_code", "run"]
+__all__ = ["FAILURE", "Arguments", "add_networks", "interruption_code", "requests_to_stop", "run"]
 
 USAGE_ERROR, FAILURE = 2, 1
 INTERRUPTED, TERMINATED = 130, 143
@@ -23,9 +24,33 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end; raised so that what is under way cleans up after itself."""
 
 
-def interruption_code(error: KeyboardInterrupt) -> int:
-    """Return the exit code after an interruption."""
-    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+def interruption_code(number: int) -> int:
+    """Return the exit code after a signal."""
+    return TERMINATED if number == signal.SIGTERM else INTERRUPTED
+
+
+@contextmanager
+def requests_to_stop() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM for a loop that asks for them; the second one interrupts at once.
+
+    An exception at any moment could leave something half-written, or be lost in a callback.
+    """
+    asked: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
@@ -144,7 +169,7 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
         return FAILURE
     except KeyboardInterrupt as error:
         print("interrupted; nothing half-written was left", file=sys.stderr)
-        return interruption_code(error)
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_deepspine.cli._common import FAILURE, Arguments, add_networks, interruption_code, run
+from sct_deepspine.cli._common import (
+    FAILURE,
+    Arguments,
+    add_networks,
+    interruption_code,
+    requests_to_stop,
+    run,
+)
 
 if TYPE_CHECKING:
     from sct_deepspine.batch import Row
@@ -125,28 +132,25 @@ def _batch(arguments: argparse.Namespace) -> int:
     if unknown:
         raise ImageError(f"{arguments.corrections} corrects {unknown[0]}, which is not among the scans")
     rows: list[Row] = []
-    interrupted: KeyboardInterrupt | None = None
     bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)
-    with bar:
-        try:
-            for row in run_batch(
-                scans,
-                options,
-                jobs=arguments.jobs,
-                scheduler=arguments.scheduler,
-                model=model,
-                mask_model=mask_model,
-            ):
-                rows.append(row)
-                bar.update()
-        except KeyboardInterrupt as error:
-            interrupted = error
+    with bar, requests_to_stop() as signals:
+        for row in run_batch(
+            scans,
+            options,
+            jobs=arguments.jobs,
+            scheduler=arguments.scheduler,
+            model=model,
+            mask_model=mask_model,
+            stop=lambda: bool(signals),
+        ):
+            rows.append(row)
+            bar.update()
     written = write_overview(rows, options)
     if arguments.v:
         _report(rows, len(scans), written)
-    if interrupted is not None:
+    if signals:
         print(f"interrupted after {len(rows)} of {len(scans)} scans; run again to go on", file=sys.stderr)
-        return interruption_code(interrupted)
+        return interruption_code(signals[0])
     return FAILURE if any(row.error for row in rows) else 0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import center_of_mass, label
+from scipy.ndimage import center_of_mass, find_objects, label
 from scipy.spatial.distance import cdist
 
 from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, disc_name
@@ -113,13 +113,16 @@ def _read_image(source: ImageLike) -> list[LabelledPoint]:
             f"the labels to start from hold {len(values)} values; is it an image of disc labels?"
         )
     points: list[LabelledPoint] = []
-    for value in values:
-        groups, count = label(labels == value, structure=np.ones((3, 3, 3)))
+    # Each value is looked for where it is; their ranks are small numbers, whatever they are.
+    ranks = np.where(labels > 0, np.searchsorted(values, labels) + 1, 0)
+    for value, box in zip(values, find_objects(ranks), strict=True):
+        groups, count = label(labels[box] == value, structure=np.ones((3, 3, 3)))
         if len(points) + count > MOST_LABELS:
             raise AnchorError(
                 f"the labels to start from are more than {MOST_LABELS}; is it an image of disc labels?"
             )
         centres = np.array(center_of_mass(groups > 0, groups, range(1, count + 1)))
+        centres += [part.start for part in box]
         points += [(int(value), point) for point in volume.grid.world_from_voxel(centres)]
     return points
 

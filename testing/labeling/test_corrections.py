@@ -192,3 +192,14 @@ def test_what_lies_out_of_view_is_passed_over_with_a_note():
 
 def test_the_json_of_markups_names_its_frame():
     assert json.loads(markups(NECK))["markups"][0]["coordinateSystem"] == "LPS"
+
+
+def test_labels_are_read_where_they_are_and_a_huge_value_is_refused():
+    data = np.zeros((20, 30, 40), dtype=np.int32)
+    data[3, 4, 5:7], data[15, 20, 30], data[2, 2, 2] = 7, 7, 26
+    points = read_labelled_points((data, np.diag([2.0, 1.0, 1.0, 1.0])))
+    found = sorted((value, tuple(point.round(3).tolist())) for value, point in points)
+    assert found == [(7, (6.0, 4.0, 5.5)), (7, (30.0, 20.0, 30.0)), (26, (4.0, 2.0, 2.0))]
+    data[2, 2, 2] = 2_000_000_000
+    with pytest.raises(AnchorError, match="2000000000"):
+        read_labelled_points((data, np.eye(4)))

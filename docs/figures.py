@@ -18,7 +18,14 @@ from sct_deepspine import label_discs, segment_spine
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.evaluation.run import RIGHT_MM, folder_cases
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample, straightened_plane
+from sct_deepspine.geometry.planes import (
+    SLAB_MM,
+    midsagittal_plane,
+    normalise,
+    read_labels,
+    sample,
+    straightened_plane,
+)
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.annotations import canal_points, read_scans
@@ -38,7 +45,7 @@ from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, disc_mask_
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.composite import make_composite
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
-from sct_deepspine.training.dataset import RandomPlanes, read_labels
+from sct_deepspine.training.dataset import RandomPlanes
 from sct_deepspine.training.roles import ROLES
 
 HERE = Path(__file__).parent

@@ -35,9 +35,7 @@ from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from sct_deepspine.geometry.volume import Volume
     from sct_deepspine.labeling.model import LabelingModel
-    from sct_deepspine.labels import DiscLabels
     from sct_deepspine.segmentation.masks import SpineMasks
     from sct_deepspine.segmentation.model import SegmentationModel
 
@@ -137,8 +135,7 @@ def label_scan(
     started = time.perf_counter()
     try:
         model = model or _model(options.weights, options.device)
-        if options.masks:
-            mask_model = mask_model or _mask_model(options.device)
+        mask_model = (mask_model or _mask_model(options.device)) if options.masks else None
         target = _target(scan, options)
         if name in options.corrections:
             manual = Path(options.results) / MANUAL / scan.folder / target.name
@@ -215,16 +212,13 @@ def _write_given(
     scan: ScanFile, discs: Mapping[int, ArrayLike], places: Sequence[Path], **record: str
 ) -> None:
     """Write the discs that a person says a scan has to each of the places."""
-    import numpy as np
-
     from sct_deepspine.io.images import read_volume
-    from sct_deepspine.labels import Disc, DiscLabels
+    from sct_deepspine.labels import DiscLabels
 
-    volume = read_volume(scan.path)
+    grid = read_volume(scan.path).grid
     if not discs:
         raise DeepSpineError(f"the corrections leave {scan.folder / scan.stem} without a disc")
-    given = tuple(Disc(value, np.asarray(point), 1.0) for value, point in sorted(discs.items()))
-    labels = DiscLabels(given, volume.grid, 1.0, source=str(scan.path), view="corrected")
+    labels = DiscLabels((), grid, 1.0, source=str(scan.path), view="corrected").with_tips(discs)
     for place in places:
         write_results(
             labels,
@@ -259,7 +253,7 @@ def _fingerprint(
 ) -> str:
     """Return the SHA-256 of all that the result depends on."""
     asked = [model.identity["sha256"], options.device, options.upper, __version__]
-    if options.masks and mask_model is not None:
+    if mask_model is not None:
         asked.append(mask_model.identity["sha256"])
     digest = hashlib.sha256(json.dumps(asked).encode())
     try:
@@ -290,6 +284,7 @@ def _label(
     from sct_deepspine.io.images import read_volume
     from sct_deepspine.labeling.pipeline import label_discs
     from sct_deepspine.reporting.html import make_entry
+    from sct_deepspine.segmentation.pipeline import segment_spine
 
     volume = read_volume(scan.path)
     labels = label_discs(volume, weights=model, return_maps=True)
@@ -303,8 +298,8 @@ def _label(
         writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = in_template.save
     masks: SpineMasks | None = None
     record: dict[str, Any] = {}
-    if options.masks and mask_model is not None:
-        masks = _segment(volume, labels, mask_model)
+    if mask_model is not None:
+        masks = segment_spine(volume, labels=labels, weights=mask_model).of(labels)
         writers |= masks.writers(target.parent, scan.stem)
         record["masks"] = masks.as_dict()
     write_results(
@@ -317,12 +312,6 @@ def _label(
     )
     _keep_entry(options, name, make_entry(labels, volume, name, masks=masks).to_json())
     return labels.as_dict()
-
-
-def _segment(volume: Volume, labels: DiscLabels, mask_model: SegmentationModel) -> SpineMasks:
-    from sct_deepspine.segmentation.pipeline import segment_spine
-
-    return segment_spine(volume, labels=labels, weights=mask_model).of(labels)
 
 
 def _keep_entry(options: BatchOptions, name: str, text: str) -> None:

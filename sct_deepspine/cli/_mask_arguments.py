@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sct_deepspine.cli._common import Arguments
+from sct_deepspine.cli._runs import add_run
 
 __all__ = ["DESCRIPTION", "PROGRAM", "evaluate_parser", "predict_parser", "prepare_parser", "train_parser"]
 
@@ -91,27 +92,7 @@ def train_parser() -> Arguments:
         metavar="FILE",
         help="Start the encoder of an MCGU-Net of width 64 from VGG-16, as torchvision names its weights",
     )
-    add("-optimiser", choices=("adamw", "adam", "rmsprop"), default="adamw", help="Default: adamw")
-    add(
-        "-schedule",
-        choices=("cosine", "step", "constant"),
-        default="cosine",
-        help="Learning rate. Default: cosine",
-    )
-    add("-lr", type=float, default=1e-3, metavar="RATE", help="Learning rate at the start. Default: 0.001")
-    add("-batch", type=int, default=8, metavar="N", help="Batch size. Default: 8")
-    add("-steps", type=int, default=2000, metavar="N", help="Steps in all. Default: 2000")
-    add("-evaluate-every", type=int, default=200, metavar="N", help="Steps between evaluations. Default: 200")
-    add(
-        "-checkpoint-minutes",
-        type=float,
-        default=4.0,
-        metavar="M",
-        help="Minutes between checkpoints. Default: 4",
-    )
-    add("-workers", type=int, default=0, metavar="N", help="Processes that make training data. Default: 0")
-    add("-seed", type=int, default=0, metavar="N", help="Seed of everything random. Default: 0")
-    add("-device", metavar="D", default="cpu", help="cpu, cuda, cuda:1, … Default: cpu")
+    add_run(parser, batch=8, steps=2000, evaluate_every=200, workers=0)
     add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors")
     return parser
 

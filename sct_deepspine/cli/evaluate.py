@@ -139,7 +139,7 @@ def _mask_reports(arguments: argparse.Namespace, labeling: LabelingModel) -> str
 
     model = arguments.mask_model or SegmentationModel.load(arguments.weights_masks, device=arguments.device)
     results = []
-    scans = [scan for scan in read_scans(arguments.i) if any(m is not None for m in scan.masks.values())]
+    scans = [scan for scan in read_scans(arguments.i) if scan.has_masks]
     for index, scan in enumerate(tqdm(scans, unit="scan", disable=None if arguments.v else True)):
         plain = Case("plain", scan.volume, scan.discs, scan.span_z_mm)
         rng = np.random.default_rng((arguments.seed, index))

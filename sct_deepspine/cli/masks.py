@@ -18,6 +18,7 @@ from sct_deepspine.cli._mask_arguments import (
     prepare_parser,
     train_parser,
 )
+from sct_deepspine.cli._runs import lstm_options, run_config
 
 if TYPE_CHECKING:
     from sct_deepspine.models.config import NetworkConfig
@@ -110,28 +111,13 @@ def _need_torch() -> None:
 def _config(arguments: argparse.Namespace, channels: int, in_channels: int) -> TrainingConfig:
     from sct_deepspine.errors import DeepSpineError
     from sct_deepspine.models.config import KINDS
-    from sct_deepspine.training.loop import TrainingConfig
 
-    asked = {"dense": arguments.dense, "directions": arguments.directions}
-    given = {name: value for name, value in asked.items() if value is not None}
     try:
         network: NetworkConfig = KINDS[arguments.network](
-            channels=channels, in_channels=in_channels, width=arguments.width, **given
+            channels=channels, in_channels=in_channels, width=arguments.width, **lstm_options(arguments)
         )
-        return TrainingConfig(
-            network=network,
-            optimiser=arguments.optimiser,
-            schedule=arguments.schedule,
-            learning_rate=arguments.lr,
-            batch=arguments.batch,
-            steps=arguments.steps,
-            evaluate_every=arguments.evaluate_every,
-            checkpoint_minutes=arguments.checkpoint_minutes,
-            workers=arguments.workers,
-            seed=arguments.seed,
-            device=arguments.device,
-            sources={name: getattr(arguments, name) for name in ("i", "split", "encoder")},
-        )
+        sources = {name: getattr(arguments, name) for name in ("i", "split", "encoder")}
+        return run_config(arguments, network, sources=sources)
     except ValueError as error:
         raise DeepSpineError(f"the options make no run: {error}") from error
 

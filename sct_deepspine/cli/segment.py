@@ -127,16 +127,13 @@ def _segment(arguments: argparse.Namespace) -> int:
 
 def _given_labels(source: str, volume: Volume) -> DiscLabels:
     """Read the discs that a person checked."""
-    from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
+    from dataclasses import replace
+
+    from sct_deepspine.anatomy import DISC_VALUES
     from sct_deepspine.labeling.corrections import labels_in_view, read_labelled_points
-    from sct_deepspine.labels import Disc, DiscLabels
+    from sct_deepspine.labels import DiscLabels
 
     points, notes = labels_in_view(read_labelled_points(source), volume.grid)
-    told = [Disc(value, points[value], 1.0) for value in sorted(points)]
-    return DiscLabels(
-        discs=tuple(disc for disc in told if disc.value in DISC_VALUES),
-        landmarks=tuple(disc for disc in told if disc.value in LANDMARK_VALUES),
-        grid=volume.grid,
-        level_confidence=1.0,
-        warnings=notes,
-    )
+    told = DiscLabels((), volume.grid, 1.0, warnings=notes).with_tips(points)
+    landmarks = tuple(disc for disc in told.discs if disc.value not in DISC_VALUES)
+    return replace(told.without(disc.value for disc in landmarks), landmarks=landmarks)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.cli._common import Arguments, run
+from sct_deepspine.cli._runs import RUN_OPTIONS, add_run, lstm_options, run_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,10 +53,7 @@ IDLE = {
 }
 """Options that a kind of network has no use for."""
 
-IN_CONFIG = _OF_HOURGLASS | {
-    *("network", "dense", "directions", "features", "optimiser", "schedule", "lr", "batch", "steps"),
-    *("evaluate_every", "checkpoint_minutes", "workers", "seed", "device"),
-}
+IN_CONFIG = _OF_HOURGLASS | RUN_OPTIONS | {"network", "dense", "directions", "features"}
 """Options that a configuration file holds."""
 
 DESCRIPTION = """\
@@ -143,27 +141,7 @@ def get_parser() -> Arguments:
     add("-blocks", type=int, default=1, metavar="N", help="Residual blocks at each position. Default: 1")
     add("-features", type=int, metavar="N", help="Features. Default: 64; 16 to segment")
     add("-depth", type=int, default=4, metavar="N", help="Depth of an hourglass. Default: 4")
-    add("-optimiser", choices=("adamw", "adam", "rmsprop"), default="adamw", help="Default: adamw")
-    add(
-        "-schedule",
-        choices=("cosine", "step", "constant"),
-        default="cosine",
-        help="Learning rate. Default: cosine",
-    )
-    add("-lr", type=float, default=1e-3, metavar="RATE", help="Learning rate at the start. Default: 0.001")
-    add("-batch", type=int, default=12, metavar="N", help="Batch size. Default: 12")
-    add("-steps", type=int, default=7000, metavar="N", help="Steps in all. Default: 7000")
-    add("-evaluate-every", type=int, default=300, metavar="N", help="Steps between evaluations. Default: 300")
-    add(
-        "-checkpoint-minutes",
-        type=float,
-        default=4.0,
-        metavar="M",
-        help="Minutes between checkpoints. Default: 4",
-    )
-    add("-workers", type=int, default=1, metavar="N", help="Processes that make training data. Default: 1")
-    add("-seed", type=int, default=0, metavar="N", help="Seed of everything random. Default: 0")
-    add("-device", metavar="D", default="cpu", help="cpu, cuda, cuda:1, … Default: cpu")
+    add_run(parser, batch=12, steps=7000, evaluate_every=300, workers=1)
     return parser
 
 
@@ -195,7 +173,7 @@ def main(
     arguments.features = arguments.features or (16 if segments else 64)
     for option in sorted(given & IDLE[arguments.network]):
         parser.error(f"-{option} does nothing with -network {arguments.network}")
-    if arguments.role == "segment" and arguments.composites:
+    if segments and arguments.composites:
         parser.error("-composites does nothing with -role segment: it trains on true masks and phantoms")
     if arguments.role == "calibrate":
         if not arguments.confidences or not arguments.weights:
@@ -291,21 +269,7 @@ def _config(arguments: argparse.Namespace) -> TrainingConfig:
             # The same peaks in mm, on maps as fine as the planes.
             sigma = role.codec.sigma_cells * role.codec.stride / network.stride
             role = replace(role, codec=replace(role.codec, stride=network.stride, sigma_cells=sigma))
-        return TrainingConfig(
-            network=network,
-            task=role.as_dict(),
-            optimiser=arguments.optimiser,
-            schedule=arguments.schedule,
-            learning_rate=arguments.lr,
-            batch=arguments.batch,
-            steps=arguments.steps,
-            evaluate_every=arguments.evaluate_every,
-            checkpoint_minutes=arguments.checkpoint_minutes,
-            workers=arguments.workers,
-            seed=arguments.seed,
-            device=arguments.device,
-            sources=_sources(arguments),
-        )
+        return run_config(arguments, network, task=role.as_dict(), sources=_sources(arguments))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeepSpineError(f"the configuration can't be used: {error}") from error
 
@@ -324,9 +288,7 @@ def _network(arguments: argparse.Namespace, role: Task) -> NetworkConfig:
             depth=arguments.depth,
             attention=bool(arguments.attention),
         )
-    asked = {"dense": arguments.dense, "directions": arguments.directions}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return KINDS[arguments.network](channels=channels, width=width, **given)
+    return KINDS[arguments.network](channels=channels, width=width, **lstm_options(arguments))
 
 
 def _fill_sources(arguments: argparse.Namespace, given: Mapping[str, Any]) -> None:
@@ -383,7 +345,7 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         validation = [make_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
     if arguments.role == "segment":
         # What a procedural body lays over a scan is no true mask; and a sheet needs a canal to follow.
-        masked = [scan for scan in training if any(mask is not None for mask in scan.masks.values())]
+        masked = [scan for scan in training if scan.has_masks]
         phantoms = made(partial(make_phantom, spineless_share=0), arguments.phantoms, "phantoms")
         if not masked + phantoms:
             raise ImageError(f"no scan of {arguments.i} has a mask to learn from (cord_seg, tissue_seg, …)")

@@ -25,7 +25,13 @@ from sct_deepspine.io.annotations import CANAL_TISSUE, DISC_TISSUE, VERTEBRA_TIS
 from sct_deepspine.io.images import read_volume
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
-from sct_deepspine.segmentation.masks import SpineMasks, vertebra_mask_value
+from sct_deepspine.segmentation.masks import (
+    CANAL_VALUE,
+    CORD_VALUE,
+    SpineMasks,
+    disc_mask_value,
+    vertebra_mask_value,
+)
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.segmentation.pipeline import segment_spine
 from sct_deepspine.simulation.perturbations import Case
@@ -45,11 +51,9 @@ logger = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
-FIRST_BONE, LAST_BONE, FIRST_DISC = 11, 45, 63
+FIRST_BONE, LAST_BONE = vertebra_mask_value(1), vertebra_mask_value(24)
+FIRST_DISC = disc_mask_value(3)
 """Values of vertebrae and discs in the whole mask."""
-
-FEWEST_SLICES = 3
-"""A level of the cord that is cut by the border to fewer slices has no area."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def score_masks(
             volume_ratio=float(mine.sum()) / max(float(true.sum()), 1.0),
         )
 
-    canal = (found == 1) | (found == 2)
+    canal = (found == CORD_VALUE) | (found == CANAL_VALUE)
     if scan.tissue is not None:
         tissue = scan.tissue.labels_on(grid, original_from_image)
         yield scored("canal", canal, tissue >= CANAL_TISSUE)
@@ -172,7 +176,7 @@ def score_masks(
         yield scored("canal", canal & _between_ends(true), true)
     if scan.cord is not None:
         true = scan.cord.labels_on(grid, original_from_image) > 0
-        yield scored("cord", (found == 1) & _between_ends(true), true)
+        yield scored("cord", (found == CORD_VALUE) & _between_ends(true), true)
     if scan.bodies is not None:
         numbers = scan.bodies.labels_on(grid, original_from_image)
         yield _score_bodies(found, numbers, scan)

@@ -26,6 +26,7 @@ __all__ = [
     "coronal_plane",
     "midsagittal_plane",
     "normalise",
+    "read_labels",
     "sagittal_plane",
     "sagittal_planes",
     "sample",
@@ -182,6 +183,14 @@ def sample(
     total, count = _block_sum(total, oversample), _block_sum(count, oversample)
     read = count > 0.5 * len(offsets) * oversample**2
     return np.where(read, total / np.maximum(count, 1), 0).astype(np.float32), read
+
+
+def read_labels(labels: Volume, plane: SamplingPlane) -> NDArray[np.uint8]:
+    """Read a mask at the nearest voxel of each pixel, ``(rows, columns)``; 0 outside the volume."""
+    voxels = labels.grid.voxel_from_world(plane.points_world.reshape(-1, 3))
+    inside = labels.grid.contains_voxel(voxels)
+    i, j, k = np.round(np.where(inside[:, None], voxels, 0)).astype(int).T
+    return np.where(inside, labels.data[i, j, k], 0).astype(np.uint8).reshape(plane.shape)
 
 
 def _slab_offsets(volume: Volume, slab_mm: float) -> FloatArray:

@@ -167,9 +167,9 @@ class LabelledScan:
         )
 
     @property
-    def masks(self) -> dict[str, Volume | None]:
-        """The masks by field."""
-        return {name: getattr(self, name) for name in ("tissue", "bodies", "cord", "canal")}
+    def has_masks(self) -> bool:
+        """Whether any mask is there."""
+        return any(mask is not None for mask in (self.tissue, self.bodies, self.cord, self.canal))
 
 
 def _carried(mask: Volume | None, affine: FloatArray) -> Volume | None:

@@ -10,19 +10,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.planes import SamplingPlane
+from sct_deepspine.geometry.planes import SamplingPlane, read_labels
+from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, SpineMasks
 
-__all__ = ["outline", "outlined_structures", "read_mask"]
-
-
-def read_mask(masks: SpineMasks, plane: SamplingPlane) -> NDArray[np.uint8]:
-    """Read the whole mask's nearest voxel at each pixel, ``(rows, columns)``; 0 outside the image."""
-    voxels = masks.grid.voxel_from_world(plane.points_world.reshape(-1, 3))
-    inside = masks.grid.contains_voxel(voxels)
-    read = np.zeros(len(voxels), dtype=np.uint8)
-    read[inside] = masks.spine[tuple(np.round(voxels[inside]).astype(int).T)]
-    return read.reshape(plane.shape)
+__all__ = ["outline", "outlined_structures"]
 
 
 def outline(mask: NDArray[np.bool_]) -> str:
@@ -64,7 +56,8 @@ def outlined_structures(masks: SpineMasks, **planes: SamplingPlane) -> tuple[dic
         ``kind`` (canal, cord, vertebra or disc), ``name``, ``unsure``, ``measured``, and by the name of each
         plane a path, empty where the structure isn't met.
     """
-    read = {name: read_mask(masks, plane) for name, plane in planes.items()}
+    whole = Volume(masks.spine, masks.grid)
+    read = {name: read_labels(whole, plane) for name, plane in planes.items()}
     found: list[tuple[dict[str, Any], tuple[int, ...]]] = []
     for kind, values in (("canal", (CORD_VALUE, CANAL_VALUE)), ("cord", (CORD_VALUE,))):
         if np.isin(masks.spine, values).any():

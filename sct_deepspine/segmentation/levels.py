@@ -223,10 +223,9 @@ def _disc_centres(
     """Return the middle of each disc in the mid-sagittal plane: that of its cells, else before its tip."""
     centres = {}
     for value, tip in tips.items():
-        cells = np.argwhere(discs == value) * (1, COARSE, COARSE)
-        centre = corridor.straight_from_cell(cells).mean(axis=0) if len(cells) else tip
-        forward = np.array([0.0, BODY_MM, 0.0])
-        centres[value] = np.array([tip[0], *(centre if len(cells) else tip + forward)[1:]])
+        places = _places(discs == value, corridor)
+        centre = places.mean(axis=0) if len(places) else tip + np.array([0.0, BODY_MM, 0.0])
+        centres[value] = np.array([tip[0], *centre[1:]])
     return centres
 
 

@@ -126,10 +126,13 @@ def predict_tissues(
         tissues[:, number] = np.where(read[number][1], maps, tissues[:, number])
     _continue_sideways(tissues, np.stack([inside for _, inside in read]))
     likeliest = tissues.argmax(axis=0)
-    canal = (likeliest == Tissue.CORD) | (likeliest == Tissue.FLUID)
-    _move(tissues, Tissue.CORD, Tissue.FLUID, ~_largest_piece(likeliest == Tissue.CORD))
-    for tissue in (Tissue.CORD, Tissue.FLUID):
-        _move(tissues, tissue, Tissue.OTHER, canal & ~_largest_piece(canal))
+    cord = likeliest == Tissue.CORD
+    canal = cord | (likeliest == Tissue.FLUID)
+    beside_cord = ~_largest_piece(cord)
+    _move(tissues, Tissue.CORD, Tissue.FLUID, cord, beside_cord)
+    stray = canal & ~_largest_piece(canal)
+    for tissue in (Tissue.CORD, Tissue.FLUID) if stray.any() else ():
+        _move(tissues, tissue, Tissue.OTHER, tissues.argmax(axis=0) == tissue, stray)
     return tissues
 
 
@@ -153,9 +156,15 @@ def _largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & (pieces == sizes.argmax())
 
 
-def _move(tissues: NDArray[np.float32], source: Tissue, target: Tissue, where: NDArray[np.bool_]) -> None:
-    """Give one tissue's probability to another in some cells, with what is about them."""
-    near = binary_dilation(where & (tissues.argmax(axis=0) == source), iterations=2) & where
+def _move(
+    tissues: NDArray[np.float32],
+    source: Tissue,
+    target: Tissue,
+    likeliest: NDArray[np.bool_],
+    where: NDArray[np.bool_],
+) -> None:
+    """Give one tissue's probability to another where it is the likeliest and about there, within a mask."""
+    near = binary_dilation(likeliest & where, iterations=2) & where
     tissues[target][near] += tissues[source][near]
     tissues[source][near] = 0
 
@@ -239,9 +248,10 @@ def read_cord_levels(
     One vertebra is added beyond the first and the last disc, as high as the template's proportions make it;
     the cord beyond that has no level.
     """
-    points = np.array([disc.point_world for disc in labels.with_upper_discs().discs])
-    values = [disc.value for disc in labels.with_upper_discs().discs]
-    heights = dict(zip(values, corridor.space.straight_from_native(points)[:, 2].tolist(), strict=True))
+    whole = labels.with_upper_discs()
+    values = whole.values.tolist()
+    projections = corridor.space.straight_from_native(whole.points_world)[:, 2]
+    heights = dict(zip(values, projections.tolist(), strict=True))
     first, last = min(heights), max(heights)
     borders = [heights[first] + EXPECTED_SPACING_MM[max(first - 1, 1)], *heights.values()]
     borders.append(heights[last] - EXPECTED_SPACING_MM[min(last, DISC_VALUES[-1])])

@@ -15,7 +15,14 @@ from torch.utils.data import Dataset
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, SamplingPlane, normalise, sample
+from sct_deepspine.geometry.planes import (
+    ANTERIOR_MM,
+    POSTERIOR_MM,
+    SamplingPlane,
+    normalise,
+    read_labels,
+    sample,
+)
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import UNKNOWN_TISSUE, LabelledScan, canal_points
@@ -31,7 +38,7 @@ from sct_deepspine.training.augment import (
     randomise_tissues,
 )
 
-__all__ = ["PlaneSettings", "RandomPlanes", "prepare_scan", "read_labels", "sampling_shares"]
+__all__ = ["PlaneSettings", "RandomPlanes", "inexact_space", "prepare_scan", "sampling_shares"]
 
 GROUP_POWER = 0.35
 """A group is sampled in proportion to its number of scans to this power."""
@@ -172,10 +179,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         """Lay the mid-sagittal plane of the space that an inexact centreline straightens."""
         settings = self.settings
         grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
-        line = canal_points(scan)
-        knots = np.linspace(0, len(line) - 1, 7)
-        error = CubicSpline(knots, rng.normal(0, CENTERLINE_ERROR_MM, (7, 3)))(np.arange(len(line)))
-        space = StraightSpace(Centerline.from_points(line + error))
+        space = inexact_space(rng, scan)
         tips = space.straight_from_native(np.array(list(scan.levels.values())))
         middle = rng.uniform(np.nanmin(tips[:, 2]) - 20, np.nanmax(tips[:, 2]) + 20)
         straight = np.empty((*grid.shape[:2], 3))
@@ -216,8 +220,16 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         return SamplingPlane(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
 
 
+def inexact_space(rng: np.random.Generator, scan: LabelledScan) -> StraightSpace:
+    """Return the space that a centreline as inexact as a network's straightens."""
+    line = canal_points(scan)
+    knots = np.linspace(0, len(line) - 1, 7)
+    error = CubicSpline(knots, rng.normal(0, CENTERLINE_ERROR_MM, (7, 3)))(np.arange(len(line)))
+    return StraightSpace(Centerline.from_points(line + error))
+
+
 def sampling_shares(
-    scans: Sequence[LabelledScan], *, phantom_share: float, composite_share: float
+    scans: Sequence[LabelledScan], *, phantom_share: float, composite_share: float = 0.0
 ) -> FloatArray:
     """Return the probability of each scan: small groups are sampled more often than their size."""
     groups = np.array([scan.group for scan in scans])
@@ -240,14 +252,6 @@ def prepare_scan(scan: LabelledScan, pixel_mm: float) -> LabelledScan:
         sigma_mm = 0.29 * pixel_mm  # the spread of a box one pixel wide
         data = gaussian_filter1d(data, sigma_mm / scan.volume.grid.spacing_mm[axis], axis=axis)
     return replace(scan, volume=Volume(data, scan.volume.grid))
-
-
-def read_labels(labels: Volume, plane: SamplingPlane) -> NDArray[np.uint8]:
-    """Read a mask at the nearest voxel of each pixel, 0 outside."""
-    voxels = labels.grid.voxel_from_world(plane.points_world.reshape(-1, 3))
-    inside = labels.grid.contains_voxel(voxels)
-    i, j, k = np.round(np.where(inside[:, None], voxels, 0)).astype(int).T
-    return np.where(inside, labels.data[i, j, k], 0).astype(np.uint8).reshape(plane.shape)
 
 
 def _targets(

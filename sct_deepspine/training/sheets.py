@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt
 from torch.utils.data import Dataset
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.planes import SamplingPlane, normalise, sample
+from sct_deepspine.geometry.planes import SamplingPlane, normalise, read_labels, sample
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import (
@@ -39,12 +38,7 @@ from sct_deepspine.training.augment import (
     randomise_parcels,
     randomise_tissues,
 )
-from sct_deepspine.training.dataset import (
-    CENTERLINE_ERROR_MM,
-    prepare_scan,
-    read_labels,
-    sampling_shares,
-)
+from sct_deepspine.training.dataset import inexact_space, prepare_scan, sampling_shares
 
 __all__ = ["RandomSheets", "SheetSettings", "possible_tissues"]
 
@@ -90,8 +84,8 @@ class SheetSettings:
         Share of sheets whose labelled tissues get grey values of their own.
     parcel_share
         Share of sheets whose clusters of like appearance get grey values of their own.
-    phantom_share, composite_share
-        Share of sheets taken from phantoms and from composite spines, if there are any beside real ones.
+    phantom_share
+        Share of sheets taken from phantoms, if there are any beside real scans.
     """
 
     shape: tuple[int, int] = (160, 112)
@@ -100,7 +94,6 @@ class SheetSettings:
     tissue_share: float = 0.4
     parcel_share: float = 0.3
     phantom_share: float = 0.15
-    composite_share: float = 0.0
 
 
 class RandomSheets(Dataset[dict[str, torch.Tensor]]):
@@ -133,9 +126,7 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         whole = [scan.deobliqued() for scan in scans]
         self.possible = [possible_tissues(scan) for scan in whole]
         self.scans = [prepare_scan(scan, settings.pixel_mm) for scan in whole]
-        self.weights = sampling_shares(
-            scans, phantom_share=settings.phantom_share, composite_share=settings.composite_share
-        )
+        self.weights = sampling_shares(scans, phantom_share=settings.phantom_share)
 
     def __len__(self) -> int:
         return self.length
@@ -167,10 +158,7 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         """Lay a sheet anywhere in the corridor of the space that an inexact centreline straightens."""
         settings = self.settings
         grid, _ = random_grid(rng, settings.shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
-        line = canal_points(scan)
-        knots = np.linspace(0, len(line) - 1, 7)
-        error = CubicSpline(knots, rng.normal(0, CENTERLINE_ERROR_MM, (7, 3)))(np.arange(len(line)))
-        space = StraightSpace(Centerline.from_points(line + error))
+        space = inexact_space(rng, scan)
         reach = min(LATERAL_MM, scan.volume.grid.shape[0] * float(scan.volume.grid.spacing_mm[0]) / 2)
         bones = scan.tissue is not None or scan.bodies is not None
         if rng.random() < (NEAR_CANAL_SHARE if bones else CORD_ALONE_SHARE):

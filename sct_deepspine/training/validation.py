@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,10 @@ from sct_deepspine.models.networks import Network
 from sct_deepspine.models.predictor import Predictor
 from sct_deepspine.training.dataset import PlaneSettings
 
-__all__ = ["Validation", "write_convergence"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Validation", "write_convergence", "write_picture"]
 
 NEAR_MM = 6.0
 BEYOND_MM = 30.0
@@ -103,15 +107,9 @@ class Validation:
         }
 
     def _write_picture(self, predicted: Sequence[DiscMaps], step: int, folder: Path) -> None:
-        """Draw up to six scans, evenly chosen: plane, heat, likeliest level, truth as crosses."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Draw the planes: heat, likeliest level, truth as crosses."""
 
-        chosen = np.unique(np.linspace(0, len(self.views) - 1, min(SHOWN, len(self.views))).astype(int))
-        figure = Figure(figsize=(2.4 * len(chosen), 5), facecolor="black", layout="tight")
-        FigureCanvasAgg(figure)
-        figure.suptitle(f"step {step}", color="white", fontsize=8)
-        for axes, index in zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True):
+        def draw(axes: Axes, index: int) -> None:
             view, maps = self.views[index], predicted[index]
             shown = np.kron(maps.any_disc, np.ones((self.codec.stride, self.codec.stride)))
             axes.imshow(view.image, cmap="gray", vmin=-2, vmax=3)
@@ -124,9 +122,24 @@ class Validation:
                 axes.plot(column, row, "c+", ms=4)
             axes.set_xlim(-0.5, view.image.shape[1] - 0.5)
             axes.set_ylim(view.image.shape[0] - 0.5, -0.5)
-            axes.axis("off")
-        with written_whole(folder / f"validation_{step:06d}.png") as partial:
-            figure.savefig(partial, dpi=90, format="png", facecolor="black")
+
+        write_picture(len(self.views), draw, step, folder)
+
+
+def write_picture(count: int, draw: Callable[[Axes, int], None], step: int, folder: Path) -> None:
+    """Draw up to six of a number of pictures, evenly chosen, in a row; writes ``validation_STEP.png``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    chosen = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int))
+    figure = Figure(figsize=(2.4 * len(chosen), 5), facecolor="black", layout="tight")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"step {step}", color="white", fontsize=8)
+    for axes, index in zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True):
+        draw(axes, int(index))
+        axes.axis("off")
+    with written_whole(folder / f"validation_{step:06d}.png") as partial:
+        figure.savefig(partial, dpi=90, format="png", facecolor="black")
 
 
 def _lay_view(scan: LabelledScan, settings: PlaneSettings) -> _View:

@@ -5,33 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.planes import SamplingPlane, normalise, sample
+from sct_deepspine.geometry.planes import normalise, read_labels, sample
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.io.annotations import LabelledScan, canal_points
-from sct_deepspine.io.files import written_whole
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.networks import Network
 from sct_deepspine.models.predictor import Predictor
 from sct_deepspine.segmentation.corridor import Corridor
 from sct_deepspine.segmentation.tissues import Tissue, TissueCodec
-from sct_deepspine.training.dataset import read_labels
 from sct_deepspine.training.sheets import SheetSettings, possible_tissues
+from sct_deepspine.training.validation import write_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["MaskValidation"]
 
 LATERAL_STEP_MM, LATERAL_REACH_MM = 4.0, 8.0
-SHOWN = 6
 CANAL = (Tissue.CORD, Tissue.FLUID)
 
 
 @dataclass(frozen=True)
 class _Sheet:
-    name: str
     image: NDArray[np.float32]
     possible: NDArray[np.uint8]
 
@@ -53,8 +54,7 @@ class MaskValidation:
 
     def __init__(self, scans: Sequence[LabelledScan], codec: TissueCodec, settings: SheetSettings) -> None:
         self.codec, self.settings = codec, settings
-        masked = [scan for scan in scans if any(mask is not None for mask in scan.masks.values())]
-        self.sheets = [sheet for scan in masked for sheet in _lay_sheets(scan, settings)]
+        self.sheets = [sheet for scan in scans if scan.has_masks for sheet in _lay_sheets(scan, settings)]
 
     def __call__(self, network: Network, step: int, folder: Path) -> dict[str, float]:
         """Score a network and write ``validation_STEP.png`` into the folder."""
@@ -71,21 +71,14 @@ class MaskValidation:
         return {"score": float(np.mean(list(figures.values()) or [0.0])), **figures}
 
     def _write_picture(self, predicted: Sequence[NDArray[np.int64]], step: int, folder: Path) -> None:
-        """Draw up to six sheets, evenly chosen, with the likeliest tissues."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Draw the sheets with their likeliest tissues."""
 
-        chosen = np.unique(np.linspace(0, len(self.sheets) - 1, min(SHOWN, len(self.sheets))).astype(int))
-        figure = Figure(figsize=(2.4 * len(chosen), 5), facecolor="black", layout="tight")
-        FigureCanvasAgg(figure)
-        figure.suptitle(f"step {step}", color="white", fontsize=8)
-        for axes, index in zip(np.ravel(figure.subplots(1, len(chosen))), chosen, strict=True):
+        def draw(axes: Axes, index: int) -> None:
             axes.imshow(self.sheets[index].image, cmap="gray", vmin=-2, vmax=3)
             shown = np.ma.masked_equal(predicted[index], Tissue.OTHER)
             axes.imshow(shown, cmap="tab10", vmin=0, vmax=9, alpha=0.45, interpolation="nearest")
-            axes.axis("off")
-        with written_whole(folder / f"validation_{step:06d}.png") as partial:
-            figure.savefig(partial, dpi=90, format="png", facecolor="black")
+
+        write_picture(len(self.sheets), draw, step, folder)
 
 
 def _lay_sheets(scan: LabelledScan, settings: SheetSettings) -> Iterator[_Sheet]:
@@ -95,13 +88,9 @@ def _lay_sheets(scan: LabelledScan, settings: SheetSettings) -> Iterator[_Sheet]
     corridor = Corridor(space, space.z_mm, settings.pixel_mm, LATERAL_STEP_MM)
     for lateral, plane in zip(corridor.lateral_mm, corridor.sheets(np.eye(3)), strict=True):
         if abs(lateral) <= LATERAL_REACH_MM:
-            yield _read_sheet(scan, plane, possible)
-
-
-def _read_sheet(scan: LabelledScan, plane: SamplingPlane, possible: object) -> _Sheet:
-    image, inside = sample(scan.volume, plane, slab_mm=1.0)
-    told = np.where(inside, read_labels(possible, plane), 0)  # type: ignore[arg-type]
-    return _Sheet(scan.name, normalise(image, inside), told.astype(np.uint8))
+            image, inside = sample(scan.volume, plane, slab_mm=1.0)
+            told = np.where(inside, read_labels(possible, plane), 0).astype(np.uint8)
+            yield _Sheet(normalise(image, inside), told)
 
 
 def _overlaps(

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache, partial
 from itertools import takewhile
 from multiprocessing import get_context
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine._version import __version__
@@ -35,7 +36,9 @@ from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from sct_deepspine.geometry.volume import Volume
     from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.labels import DiscLabels
     from sct_deepspine.segmentation.masks import SpineMasks
     from sct_deepspine.segmentation.model import SegmentationModel
 
@@ -118,7 +121,7 @@ def label_scan(
     """Label one scan and write its files, unless that has been done; never raises.
 
     Labels that were edited by hand since an earlier run wrote them are kept as they are, and labels that the
-    dataset has in ``derivatives/labels`` are taken as they are.
+    dataset has in ``derivatives/labels`` are taken as they are. Masks and the picture follow them.
 
     Parameters
     ----------
@@ -140,26 +143,16 @@ def label_scan(
         if name in options.corrections:
             manual = Path(options.results) / MANUAL / scan.folder / target.name
             _write_given(scan, options.corrections[name], (target, manual))
-        earlier = read_sidecar(_sidecar(target)) or {}
-        corrected = earlier.get("Corrected") and "Labels" not in earlier
-        edited = edited_files(_sidecar(target), [target])
-        if target.is_file() and (corrected or edited):
-            if edited:
-                remove_results(_sidecar(target))  # masks and template labels follow the labels of that run
-            return _corrected(name, target)
-        given = given_labels(scan)
-        if given is not None:
-            _write_given(scan, label_centres(given), (target,), Labels=str(given))
-            return _corrected(name, target)
-        fingerprint = _fingerprint(scan.path, options, model, mask_model)
+        given = _given_by_person(scan, target)
+        fingerprint = _fingerprint(scan.path, options, model, mask_model, given)
         finished = _finished(target, fingerprint)
         if finished is not None:
-            return _row(name, SKIPPED, finished, 0.0)
-        sidecar = _label(scan, options, fingerprint, name, model, mask_model)
-        return _row(name, DONE, sidecar, time.perf_counter() - started)
+            return _row(name, CORRECTED if given else SKIPPED, finished, 0.0)
+        sidecar = _label(scan, options, fingerprint, name, model, mask_model, given)
+        return _row(name, CORRECTED if given else DONE, sidecar, time.perf_counter() - started)
     except DeepSpineError as error:
         with suppress(OSError):
-            remove_results(_sidecar(_target(scan, options)))  # what an earlier run found is no longer true
+            _remove_found(_sidecar(_target(scan, options)))
         return _failed(name, options, str(error), started)
     except Exception as error:  # one scan never stops the rest, whatever it is
         text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
@@ -208,9 +201,7 @@ def read_batch_corrections(path: str | Path) -> dict[str, dict[int, tuple[float,
         raise ImageError(f"{path} holds no corrections of the overview page ({error})") from error
 
 
-def _write_given(
-    scan: ScanFile, discs: Mapping[int, ArrayLike], places: Sequence[Path], **record: str
-) -> None:
+def _write_given(scan: ScanFile, discs: Mapping[int, ArrayLike], places: Sequence[Path]) -> None:
     """Write the discs that a person says a scan has to each of the places."""
     from sct_deepspine.io.images import read_volume
     from sct_deepspine.labels import DiscLabels
@@ -227,17 +218,22 @@ def _write_given(
             overwrite=True,
             GeneratedBy=DESCRIPTION["GeneratedBy"],
             Corrected=True,
-            **record,
         )
 
 
-def _corrected(name: str, target: Path) -> Row:
-    """Return the row of labels that a person has edited."""
-    from sct_deepspine.anatomy import disc_name
+def _given_by_person(scan: ScanFile, target: Path) -> Path | None:
+    """Return the labels that a person made, in the place of our own or in the dataset, if there are any."""
+    earlier = read_sidecar(_sidecar(target)) or {}
+    corrected = earlier.get("Corrected") and "Labels" not in earlier
+    if target.is_file() and (corrected or edited_files(_sidecar(target), [target])):
+        return target
+    return given_labels(scan)
 
-    values = sorted(label_centres(target))
-    ends = disc_name(values[0]), disc_name(values[-1])
-    return Row(name, CORRECTED, len(values), *ends, level_confidence=1.0, least_confidence=1.0)
+
+def _remove_found(sidecar: Path) -> None:
+    """Remove what an earlier run found, which is no longer true; what a person set is."""
+    if not (read_sidecar(sidecar) or {}).get("Corrected"):
+        remove_results(sidecar)
 
 
 def _target(scan: ScanFile, options: BatchOptions) -> Path:
@@ -249,19 +245,24 @@ def _sidecar(target: Path) -> Path:
 
 
 def _fingerprint(
-    image: Path, options: BatchOptions, model: LabelingModel, mask_model: SegmentationModel | None
+    image: Path,
+    options: BatchOptions,
+    model: LabelingModel,
+    mask_model: SegmentationModel | None,
+    given: Path | None,
 ) -> str:
     """Return the SHA-256 of all that the result depends on."""
     asked = [model.identity["sha256"], options.device, options.upper, __version__]
     if mask_model is not None:
         asked.append(mask_model.identity["sha256"])
     digest = hashlib.sha256(json.dumps(asked).encode())
-    try:
-        with image.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise ImageError(f"{image} can't be read ({error.strerror or error})") from error
+    for path in (image, given) if given else (image,):
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise ImageError(f"{path} can't be read ({error.strerror or error})") from error
     return digest.hexdigest()
 
 
@@ -279,6 +280,7 @@ def _label(
     name: str,
     model: LabelingModel,
     mask_model: SegmentationModel | None,
+    given: Path | None,
 ) -> dict[str, Any]:
     """Label a scan; write labels, the template's labels, masks, the picture, and last the sidecar."""
     from sct_deepspine.io.images import read_volume
@@ -287,12 +289,14 @@ def _label(
     from sct_deepspine.segmentation.pipeline import segment_spine
 
     volume = read_volume(scan.path)
-    labels = label_discs(volume, weights=model, return_maps=True)
+    if given is not None:
+        labels = _labels_by_person(volume, given, model)
+    else:
+        labels = label_discs(volume, weights=model, return_maps=True)
+        labels = labels.with_upper_discs() if options.upper else labels
     labels = labels.of(str(scan.path))
-    if options.upper:
-        labels = labels.with_upper_discs()
     target = _target(scan, options)
-    writers: dict[Path, Writer] = {target: labels.save}
+    writers: dict[Path, Writer] = {target: partial(copyfile, target) if given == target else labels.save}
     in_template = labels.for_template()
     if 0 < len(in_template.discs) < len(labels.discs):
         writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = in_template.save
@@ -302,16 +306,38 @@ def _label(
         masks = segment_spine(volume, labels=labels, weights=mask_model).of(labels)
         writers |= masks.writers(target.parent, scan.stem)
         record["masks"] = masks.as_dict()
+    if given is not None:
+        record |= {"Corrected": True} if given == target else {"Corrected": True, "Labels": str(given)}
+        kept = edited_files(_sidecar(target), [path for path in writers if path != target])
+        writers = {path: write for path, write in writers.items() if path not in kept}
+        notes = tuple(f"{path.name} was edited by hand and is kept" for path in kept)
+        labels = replace(labels, warnings=notes)
     write_results(
         labels,
         _sidecar(target),
         writers,
+        overwrite=given is not None,  # by what a person set, or a copy of it
         GeneratedBy=DESCRIPTION["GeneratedBy"],
         Fingerprint=fingerprint,
         **record,
     )
-    _keep_entry(options, name, make_entry(labels, volume, name, masks=masks).to_json())
+    if labels.prediction is not None:
+        _keep_entry(options, name, make_entry(labels, volume, name, masks=masks).to_json())
     return labels.as_dict()
+
+
+def _labels_by_person(volume: Volume, given: Path, model: LabelingModel) -> DiscLabels:
+    """Return the labels that a person made, with what the networks see of the image, if they see a spine."""
+    from sct_deepspine.errors import NoDiscsError
+    from sct_deepspine.labeling.pipeline import label_discs
+    from sct_deepspine.labels import DiscLabels
+
+    try:
+        found = label_discs(volume, weights=model, return_maps=True)
+    except NoDiscsError:
+        found = DiscLabels((), volume.grid, 1.0)
+    told = replace(found, discs=(), landmarks=(), level_confidence=1.0, warnings=(), view="corrected")
+    return told.with_tips(label_centres(given))
 
 
 def _keep_entry(options: BatchOptions, name: str, text: str) -> None:

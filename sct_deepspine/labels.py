@@ -76,7 +76,8 @@ class DiscLabels:
     landmarks
         What was seen that is no disc but tells the level: tip (1) and base (2) of the dens, S1/S2 (26).
     view
-        ``landmark`` where one of these is in view, ``thoracic`` in the thoracic spine, else ``open``.
+        ``landmark`` where one of these is in view, ``thoracic`` in the thoracic spine, else ``open``;
+        ``corrected`` for labels that a person set.
     canal
         The line along the canal that was found or given, None for labels from elsewhere.
     prediction

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["FAILURE", "Arguments", "add_networks", "interruption_code", "requests_to_stop", "run"]
+from sct_deepspine.errors import DeepSpineError
+
+__all__ = ["FAILURE", "Arguments", "about", "add_networks", "interruption_code", "requests_to_stop", "run"]
 
 USAGE_ERROR, FAILURE = 2, 1
 INTERRUPTED, TERMINATED = 130, 143
@@ -136,10 +138,18 @@ def add_networks(parser: Arguments) -> Any:
     return group
 
 
+@contextmanager
+def about(option: str, given: object, errors: type[DeepSpineError] = DeepSpineError) -> Iterator[None]:
+    """Let errors of these kinds say which option they are about, and what was given with it."""
+    try:
+        yield
+    except errors as error:
+        named = option if str(given) in str(error) else f"{option} {given}"
+        raise type(error)(f"{named}: {error}") from error
+
+
 def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a command; an error made on purpose becomes one line on stderr and exit code 1."""
-    from sct_deepspine.errors import DeepSpineError
-
     if os.environ.get("SCT_PROGRESS_BAR", "").lower() == "off":
         os.environ["TQDM_DISABLE"] = "1"
     for stream in (sys.stdout, sys.stderr):

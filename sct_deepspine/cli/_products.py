@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from sct_deepspine import __version__
+from sct_deepspine.cli._common import about
 from sct_deepspine.errors import DeepSpineError, OutputError, SctError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.bids import image_stem
@@ -55,7 +56,7 @@ class Products:
         self.target = self._checked_target()
         self.written: list[Path] = []
         self.shows_cord = False
-        if arguments.register:
+        if arguments.register or arguments.straight == "sct":
             require_sct()
 
     @property
@@ -80,7 +81,8 @@ class Products:
     @cached_property
     def volume(self) -> Volume:
         """The image."""
-        return read_volume(self.image)
+        with about("-i", self.image):
+            return read_volume(self.image)
 
     def _checked_target(self) -> Path:
         """Return the label image's path."""

@@ -26,6 +26,7 @@ def get_parser() -> Arguments:
         "--participant-label", "--participant_label", nargs="+", default=[], metavar="ID", help="Without sub-"
     )
     add("--contrast", nargs="+", default=[], metavar="C", help="BIDS suffixes to take: T1w T2w …")
+    add("--masks", action="store_true", help="Also segment cord, canal, vertebrae and discs")
     add("--jobs", type=int, default=1, metavar="N", help="Processes, which share the cores. Default: 1")
     return parser
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; exit codes are those of ``sct_deepspine_batch``."""
     arguments = get_parser().parse(argv)
     words = ["-i", arguments.bids_dir, "-o", arguments.output_dir, "-v", str(arguments.v)]
-    words += ["-jobs", str(arguments.jobs)]
+    words += ["-jobs", str(arguments.jobs), "-masks", str(int(arguments.masks))]
     if arguments.participant_label:
         words += ["-include", *(f"sub-{label}_*" for label in arguments.participant_label)]
     if arguments.contrast:

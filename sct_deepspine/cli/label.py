@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sct_deepspine.cli._common import Arguments, add_networks, run
+from sct_deepspine.cli._common import Arguments, about, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.cli._products import Products
     from sct_deepspine.geometry.volume import Volume
     from sct_deepspine.io.annotations import LabelledScan
+    from sct_deepspine.labeling.corrections import LabelledPoint
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labels import DiscLabels
     from sct_deepspine.segmentation.masks import SpineMasks
@@ -184,6 +185,8 @@ def main(
             "give an image with -i, or -demo" if not arguments.i else "-i and -demo exclude each other"
         )
     arguments.initdisc = _disc_and_slice(parser, arguments)
+    if not 0 <= arguments.min_confidence <= 1:
+        parser.error(f"argument -min-confidence: expected 0 to 1, got {arguments.min_confidence:g}")
     if arguments.straight == "sct" and not arguments.s:
         parser.error("-straight sct needs the cord mask: give -s SEG")
     _refuse_idle_options(parser, arguments)
@@ -240,36 +243,45 @@ def _masks(arguments: argparse.Namespace, products: Products, labels: DiscLabels
 
 
 def _label_file(arguments: argparse.Namespace, products: Products) -> DiscLabels:
+    from sct_deepspine.errors import AnchorError
+    from sct_deepspine.labeling.checks import given_centerline
+    from sct_deepspine.labeling.corrections import read_labelled_points
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.labeling.pipeline import label_discs
 
     volume = products.volume
+    with about("-s", arguments.s):
+        cord_line = given_centerline(arguments.s, None)
     options: dict[str, Any] = {
-        "seg": arguments.s,
+        "centerline": cord_line,
         "weights": arguments.model or LabelingModel.load(arguments.weights, device=arguments.device),
         "straight": _straight(arguments),
         "return_maps": products.needs_maps,
         "min_confidence": arguments.min_confidence,
     }
     if arguments.initlabel is not None:
-        labels = _corrected(arguments.initlabel, volume, options)
+        with about("-initlabel", arguments.initlabel):
+            points = read_labelled_points(arguments.initlabel)
+        with about("-initlabel", arguments.initlabel, AnchorError):
+            labels = _corrected(points, volume, options)
+    elif arguments.initdisc is not None:
+        labels = _anchored(arguments, volume, options)
     else:
-        labels = label_discs(volume, anchor=_anchor(arguments, volume), **options)
+        labels = label_discs(volume, **options)
     labels = labels.of(arguments.i)
     return labels.with_upper_discs() if arguments.upper else labels
 
 
-def _corrected(source: str, volume: Volume, options: dict[str, Any]) -> DiscLabels:
+def _corrected(points: list[LabelledPoint], volume: Volume, options: dict[str, Any]) -> DiscLabels:
     """Label with what a person says: an edited copy of the automatic labels, or labels of another scan."""
     from dataclasses import replace
 
     import numpy as np
 
     from sct_deepspine.anatomy import DISC_VALUES
-    from sct_deepspine.labeling.corrections import compare_labels, labels_in_view, read_labelled_points
+    from sct_deepspine.labeling.corrections import compare_labels, labels_in_view
     from sct_deepspine.labeling.pipeline import label_discs
 
-    points = read_labelled_points(source)
     automatic = label_discs(volume, **options | {"min_confidence": 0.0})
     whole = automatic.with_upper_discs()
     corrections = compare_labels(points, whole, float(np.linalg.norm(volume.grid.spacing_mm)))
@@ -283,13 +295,18 @@ def _corrected(source: str, volume: Volume, options: dict[str, Any]) -> DiscLabe
     return replace(labels.with_tips(tips), warnings=(*labels.warnings, *notes))
 
 
-def _anchor(arguments: argparse.Namespace, volume: Volume) -> Any:
+def _anchored(arguments: argparse.Namespace, volume: Volume, options: dict[str, Any]) -> DiscLabels:
+    """Label with the disc of -initdisc or -initz."""
+    from sct_deepspine.errors import AnchorError
     from sct_deepspine.labeling.anchors import anchor_at_slice
+    from sct_deepspine.labeling.pipeline import label_discs
 
-    if arguments.initdisc is None:
-        return None
     value, slice_index = arguments.initdisc
-    return anchor_at_slice(value, slice_index, volume)
+    option, given = (
+        ("-initz", arguments.initz) if arguments.initz else ("-initdisc", f"{value},{slice_index}")
+    )
+    with about(option, given, AnchorError):
+        return label_discs(volume, anchor=anchor_at_slice(value, slice_index, volume), **options)
 
 
 def _straight(arguments: argparse.Namespace) -> Any:

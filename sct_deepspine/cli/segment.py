@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_deepspine.cli._common import Arguments, add_networks, run
+from sct_deepspine.cli._common import Arguments, about, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.geometry.volume import Volume
@@ -101,9 +101,11 @@ def _segment(arguments: argparse.Namespace) -> int:
     stem = image_stem(image)
     model = arguments.model or SegmentationModel.load(arguments.weights, device=arguments.device)
     labeling = arguments.labeling or LabelingModel.load(arguments.weights_discs, device=arguments.device)
-    volume = read_volume(image)
+    with about("-i", image):
+        volume = read_volume(image)
     if arguments.ldisc:
-        labels = _given_labels(arguments.ldisc, volume)
+        with about("-ldisc", arguments.ldisc):
+            labels = _given_labels(arguments.ldisc, volume)
     else:
         labels = label_discs(volume, weights=labeling)
     masks = segment_spine(volume, labels=labels, weights=model, labeling=labeling)

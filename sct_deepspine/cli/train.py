@@ -332,6 +332,8 @@ def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[Labe
         numbers = tqdm(range(count), desc=title, disable=None if arguments.v else True)
         return [make(np.random.default_rng((arguments.seed, n))) for n in numbers]
 
+    if arguments.v:
+        print("Reading the scans and making synthetic ones (minutes)", flush=True)
     make_phantom = arguments.make_phantom or make_varied_phantom
     training = [scan.deobliqued() for scan in read_scans(arguments.i)] if arguments.i else []
     if arguments.val:

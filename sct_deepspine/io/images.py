@@ -70,7 +70,7 @@ def read_volume(image: ImageLike) -> Volume:
     if peak > LARGEST_GREY:
         raise ImageError(f"the image holds values of {peak:.2g}; rescale it, or repair its scl_slope")
     if data.min() == data.max():
-        raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); nothing to label")
+        raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); it shows nothing")
     return Volume(data, grid, image)
 
 

@@ -117,7 +117,7 @@ def match_anchors(
     for value, point in anchors.items():
         if not candidates.first_value <= value <= last:
             raise AnchorError(
-                f"anchor {value}: give a disc from {candidates.first_value} "
+                f"the value {value} can't be labelled; give a disc from {candidates.first_value} "
                 f"({disc_name(candidates.first_value)}) to {last} ({disc_name(last)})"
             )
         distance = _distance_along_known(candidates.points, point, grid)

@@ -23,7 +23,7 @@ from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.io.images import ImageLike, read_volume
 from sct_deepspine.labels import DiscLabels
 
-__all__ = ["Corrections", "compare_labels", "labels_in_view", "read_labelled_points"]
+__all__ = ["Corrections", "LabelledPoint", "compare_labels", "labels_in_view", "read_labelled_points"]
 
 LabelledPoint = tuple[int, FloatArray]
 
@@ -95,12 +95,10 @@ def read_labelled_points(source: ImageLike) -> list[LabelledPoint]:
         points = _read_image(source)
     points = [(value, point) for value, point in points if value not in NOT_LEVELS]
     if not points:
-        raise AnchorError("the labels to start from hold no disc")
+        raise AnchorError("the labels hold no disc")
     strange = sorted({value for value, _ in points if not FIRST_VALUE <= value <= LAST_VALUE})
     if strange:
-        raise AnchorError(
-            f"the labels to start from hold the value {strange[0]}; discs are {FIRST_VALUE} to {LAST_VALUE}"
-        )
+        raise AnchorError(f"the labels hold the value {strange[0]}; discs are {FIRST_VALUE} to {LAST_VALUE}")
     return points
 
 
@@ -109,18 +107,14 @@ def _read_image(source: ImageLike) -> list[LabelledPoint]:
     labels = np.round(volume.data).astype(np.int64)
     values = np.unique(labels[labels > 0])
     if len(values) > MOST_LABELS:
-        raise AnchorError(
-            f"the labels to start from hold {len(values)} values; is it an image of disc labels?"
-        )
+        raise AnchorError(f"the labels hold {len(values)} values; is it an image of disc labels?")
     points: list[LabelledPoint] = []
     # Each value is looked for where it is; their ranks are small numbers, whatever they are.
     ranks = np.where(labels > 0, np.searchsorted(values, labels) + 1, 0)
     for value, box in zip(values, find_objects(ranks), strict=True):
         groups, count = label(labels[box] == value, structure=np.ones((3, 3, 3)))
         if len(points) + count > MOST_LABELS:
-            raise AnchorError(
-                f"the labels to start from are more than {MOST_LABELS}; is it an image of disc labels?"
-            )
+            raise AnchorError(f"there are more than {MOST_LABELS} labels; is it an image of disc labels?")
         centres = np.array(center_of_mass(groups > 0, groups, range(1, count + 1)))
         centres += [part.start for part in box]
         points += [(int(value), point) for point in volume.grid.world_from_voxel(centres)]
@@ -163,13 +157,11 @@ def labels_in_view(points: list[LabelledPoint], grid: Grid) -> tuple[dict[int, F
     anchors: dict[int, FloatArray] = {}
     for (value, point), is_inside in zip(points, inside, strict=True):
         if is_inside and value in anchors:
-            raise AnchorError(f"the labels to start from have {value} at two places; which one is it?")
+            raise AnchorError(f"the labels have {value} at two places; which one is it?")
         if is_inside:
             anchors[value] = point
     if not anchors:
-        raise AnchorError(
-            "none of the labels to start from lies in the image; do the two scans belong together?"
-        )
+        raise AnchorError("none of the labels lies in the image; do the two scans belong together?")
     skipped = sorted({value for value, _ in points} - anchors.keys())
     names = ", ".join(disc_name(value) for value in skipped)
     return anchors, ((f"out of view and passed over: {names}",) if skipped else ())
@@ -213,7 +205,7 @@ def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm:
             continue
         new = _new_value(value, gone, shift, all_renamed)
         if new in tips or (new - shift in before and new - shift not in gone):
-            raise AnchorError(f"the labels to start from have {value} at two places; which one is it?")
+            raise AnchorError(f"the labels have {value} at two places; which one is it?")
         tips[new] = point
     return Corrections(shift, tips, frozenset(old + shift for old in gone) - tips.keys())
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sct_deepspine.anatomy import disc_name
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.spacing import SpacingPrior
@@ -211,7 +212,8 @@ def assign_levels(
     tempered = _tempered(lattice, parameters.temperature)
     evidence, posterior, shifts = _probabilities(tempered, indices, columns)
     if score == -np.inf or evidence <= _NOTHING:
-        raise AnchorError(f"no ordered labelling holds the anchors {anchors} together; give fewer of them")
+        told = " and ".join(f"{value} ({disc_name(value)})" for value in anchors.values())
+        raise AnchorError(f"no order of the discs holds the anchors {told} together; give fewer of them")
     values = columns + candidates.first_value
     runner_up = max(_SHIFTS, key=lambda shift: shifts[shift])
     return LevelAssignment(

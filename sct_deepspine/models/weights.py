@@ -101,6 +101,8 @@ def load_weights(
         If the device does not exist.
     """
     file = Path(path) if path is not None else SHIPPED
+    if file.suffix != ".safetensors":
+        raise WeightsError(f"expected a weights file (.safetensors, with its card beside it), got {file}")
     for needed in (file, file.with_suffix(".json")):
         if not needed.is_file():
             raise WeightsError(f"no such weights file: {needed}")

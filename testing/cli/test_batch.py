@@ -200,22 +200,77 @@ def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
     assert label.read_bytes() == before
 
 
-def test_masks_of_other_levels_do_not_stay_beside_labels_corrected_by_hand(dataset, tmp_path):
+def edit(path, change):
+    image = nib.load(path)
+    data = change(np.asarray(image.dataobj).copy())
+    nib.save(nib.Nifti1Image(data, image.affine, image.header), path)
+    return path.read_bytes()
+
+
+def one_level_down(data):
+    return np.where(data > 0, data + 1, 0).astype(data.dtype)
+
+
+def disc_values(spine):
+    return set(np.unique(np.asarray(nib.load(spine).dataobj)).tolist()) & {*range(63, 68), *range(71, 83)}
+
+
+def test_masks_json_and_picture_follow_labels_corrected_by_hand(dataset, tmp_path):
     options = BatchOptions(tmp_path / "out", masks=True)
     scan = find_scans(dataset, include=["sub-01_T2w*"])
-    list(run_batch(scan, options, model=MODEL, mask_model=fake_mask_model()))
+    models = {"model": MODEL, "mask_model": fake_mask_model()}
+    list(run_batch(scan, options, **models))
     folder = options.derivatives / "sub-01" / "anat"
-    label, edited_mask = folder / "sub-01_T2w_label-discs_dlabel.nii.gz", folder / "sub-01_T2w_seg.nii.gz"
-    for path in (label, edited_mask):
-        image = nib.load(path)
-        data = np.asarray(image.dataobj).copy()
-        data[data == 3] = 0
-        data[0, 0, 0] = 1
-        nib.save(nib.Nifti1Image(data, image.affine, image.header), path)
+    label, spine = folder / "sub-01_T2w_label-discs_dlabel.nii.gz", folder / "sub-01_T2w_spine.nii.gz"
+    assert min(disc_values(spine)) == 63
+    corrected = edit(label, one_level_down)
     for _ in range(2):
-        (row,) = run_batch(scan, options, model=MODEL, mask_model=fake_mask_model())
-        assert row.status == "corrected"
-        assert sorted(folder.glob("*.nii.gz")) == [label, edited_mask]
+        (row,) = run_batch(scan, options, **models)
+        assert (row.status, row.first, row.level_confidence) == ("corrected", "C3/C4", 1.0)
+        assert label.read_bytes() == corrected
+        assert min(disc_values(spine)) == 64
+    sidecar = json.loads((folder / "sub-01_T2w_label-discs_dlabel.json").read_text())
+    assert sidecar["discs"][0]["value"] == 4
+    entry = options.derivatives / "sourcedata" / "pictures" / "sub-01" / "anat" / "sub-01_T2w.json"
+    assert Entry.from_json(entry.read_text()).discs[0]["value"] == 4
+    (row,) = run_batch(scan, BatchOptions(tmp_path / "out"), **models)
+    assert row.status == "corrected"
+    assert not spine.exists()
+
+
+def test_a_mask_edited_beside_corrected_labels_is_kept(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out", masks=True)
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    models = {"model": MODEL, "mask_model": fake_mask_model()}
+    list(run_batch(scan, options, **models))
+    folder = options.derivatives / "sub-01" / "anat"
+    edit(folder / "sub-01_T2w_label-discs_dlabel.nii.gz", one_level_down)
+    mask = edit(folder / "sub-01_T2w_seg.nii.gz", np.zeros_like)
+    for _ in range(2):
+        (row,) = run_batch(scan, options, **models)
+        assert row.warnings == "sub-01_T2w_seg.nii.gz was edited by hand and is kept"
+        assert (folder / "sub-01_T2w_seg.nii.gz").read_bytes() == mask
+        assert min(disc_values(folder / "sub-01_T2w_spine.nii.gz")) == 64
+
+
+def test_corrected_labels_outlive_a_scan_that_fails(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
+    list(run_batch([scan], options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    corrected = edit(label, one_level_down)
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["corrected"]
+    scan.path.write_bytes(b"no longer an image")
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["failed"]
+    assert label.read_bytes() == corrected
+
+
+def test_a_scan_without_a_visible_spine_can_be_labelled_by_a_person(small, tmp_path):
+    (scan,) = find_scans(small)
+    corrections = {"noise": {5: (8.0, 60.0, 100.0), 6: (8.0, 60.0, 84.0)}}
+    options = BatchOptions(tmp_path / "out", corrections=corrections)
+    (row,) = run_batch([scan], options, model=MODEL)
+    assert (row.status, row.discs, row.first) == ("corrected", 2, "C4/C5")
 
 
 def test_labels_that_the_dataset_has_are_taken_and_followed(dataset, tmp_path, phantom):

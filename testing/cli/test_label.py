@@ -469,7 +469,7 @@ def test_the_script_fails_with_one_line_and_no_traceback(here):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines() == ["ERROR: no such file: lost.nii.gz"]
+    assert done.stderr.splitlines() == ["ERROR: -i: no such file: lost.nii.gz"]
 
 
 # Usage

@@ -168,7 +168,10 @@ def test_a_place_without_height_that_is_near_no_disc_is_refused_in_plain_words(p
 
 @pytest.mark.parametrize("value", [2, 26, -4, 49])
 def test_values_that_cant_be_labelled_are_refused(value):
-    with pytest.raises(AnchorError, match=rf"anchor {value}: give a disc from 3 \(C2/C3\) to 25 \(L5/S1\)"):
+    with pytest.raises(
+        AnchorError,
+        match=rf"the value {value} can't be labelled; give a disc from 3 \(C2/C3\) to 25 \(L5/S1\)",
+    ):
         match(candidates(), as_anchors((value, (1, 2, 100))))
 
 

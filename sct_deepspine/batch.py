@@ -154,6 +154,8 @@ def label_scan(
         with suppress(OSError):
             _remove_found(_sidecar(_target(scan, options)))
         return _failed(name, options, str(error), started)
+    except OSError as error:  # a name that is too long, a folder that is gone
+        return _failed(name, options, error.strerror or str(error), started)
     except Exception as error:  # one scan never stops the rest, whatever it is
         text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
         return _failed(name, options, text, started)
@@ -529,7 +531,9 @@ def write_overview(rows: Sequence[Row], options: BatchOptions) -> list[Path]:
     from sct_deepspine.reporting.html import Entry, write_page
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, [column.name for column in fields(Row)], lineterminator="\n")
+    columns = [column.name for column in fields(Row)]
+    # All texts are in quotes: a name may hold any character, and without them a "\r" ends the line.
+    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     writer.writerows(
         {name: plain_cell(value) for name, value in asdict(row).items()}

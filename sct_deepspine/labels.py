@@ -131,7 +131,8 @@ class DiscLabels:
         template's proportions and flagged ``interpolated``; their confidence is then that of C2/C3. Labels
         without C2/C3, or with one disc only, come back as they are.
         """
-        seen = tuple(mark for mark in self.landmarks if mark.value < DISC_VALUES[0])
+        first = self.discs[0].value if self.discs else DISC_VALUES[0]
+        seen = tuple(mark for mark in self.landmarks if mark.value < min(first, DISC_VALUES[0]))
         discs = (*seen, *self.discs)
         whole = replace(self, discs=discs)
         if len(discs) < 2 or not FIRST_VALUE < discs[0].value <= DISC_VALUES[0]:

@@ -314,6 +314,7 @@ def test_where_the_dens_was_seen_the_upper_discs_are_there():
     assert seen.values.tolist() == [1, 2, *labels.values.tolist()]
     assert not seen.interpolated.any()
     np.testing.assert_array_equal(seen.points_world[:2], [tip.point_world, base.point_world])
+    assert seen.with_upper_discs().values.tolist() == seen.values.tolist()
     half = replace(labels, landmarks=(base,)).with_upper_discs()
     assert half.interpolated.tolist()[:3] == [True, False, False]
 

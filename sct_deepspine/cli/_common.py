@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.io.files import plain_line
 
 __all__ = ["FAILURE", "Arguments", "about", "add_networks", "interruption_code", "requests_to_stop", "run"]
 
@@ -165,7 +166,7 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
         sys.stdout.flush()
         return code
     except DeepSpineError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
+        print(f"ERROR: {plain_line(error)}", file=sys.stderr)
         return FAILURE
     except BrokenPipeError:
         # Whoever read the output has enough. Nothing more is printed, not even at the end of the process.

@@ -216,7 +216,7 @@ class Products:
         name = " / ".join(word for word in words if word)
         entries = folder / "entries"
         make_folder(entries)
-        key = sha256(f"{name}\n{self.image.resolve()}".encode()).hexdigest()[:16]
+        key = sha256(os.fsencode(f"{name}\n{self.image.resolve()}")).hexdigest()[:16]
         write_text(entries / f"{key}.json", make_entry(labels, self.volume, name, masks=masks).to_json())
         page = folder / "index.html"
         write_page(page, read_entries(entries), title="Disc labels")

@@ -16,6 +16,7 @@ from sct_deepspine.cli._common import (
     requests_to_stop,
     run,
 )
+from sct_deepspine.io.files import plain_line
 
 if TYPE_CHECKING:
     from sct_deepspine.batch import Row
@@ -146,6 +147,9 @@ def _batch(arguments: argparse.Namespace) -> int:
             rows.append(row)
             bar.update()
     written = write_overview(rows, options)
+    for row in rows:
+        if row.error:
+            print(plain_line(f"FAILED {row.scan}: {row.error}"), file=sys.stderr)
     if arguments.v:
         _report(rows, len(scans), written)
     if signals:
@@ -155,12 +159,9 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 
 def _report(rows: Sequence[Row], total: int, written: Sequence[Path]) -> None:
-    for row in rows:
-        if row.error:
-            print(f"FAILED {row.scan}: {row.error}")
     doubtful = [row for row in rows if not row.error and row.level_confidence < 0.5]
     for row in sorted(doubtful, key=lambda row: row.level_confidence):
-        print(f"DOUBTFUL {row.scan}: level confidence {row.level_confidence:.2f}")
+        print(plain_line(f"DOUBTFUL {row.scan}: level confidence {row.level_confidence:.2f}"))
     counts = {
         status: sum(row.status == status for row in rows)
         for status in ("done", "skipped", "corrected", "failed")

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sct_deepspine.errors import OutputError
 
-__all__ = ["make_folder", "plain_cell", "write_text", "written_whole"]
+__all__ = [
+    "make_folder",
+    "naming",
+    "plain_cell",
+    "plain_line",
+    "write_text",
+    "written_together",
+    "written_whole",
+]
 
 
 @contextmanager
@@ -25,20 +34,89 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder does not exist or can't be written to.
     """
     target = Path(path)
+    with written_together([target]) as (partial,), naming(target):
+        yield partial
+
+
+@contextmanager
+def written_together(paths: Sequence[Path], *, removed: Sequence[Path] = ()) -> Iterator[list[Path]]:
+    """Give temporary names for some files; all of them are put in place when the block ends well, or none.
+
+    Parameters
+    ----------
+    paths
+        The files, in the order in which they are put in place.
+    removed
+        Files that are removed then.
+
+    Raises
+    ------
+    OutputError
+        If a folder does not exist, or a file can't be put in place or removed.
+    """
+    with ExitStack() as folders:
+        partials = [folders.enter_context(_place_beside(path)) for path in (*paths, *removed)]
+        yield partials[: len(paths)]
+        changed: list[tuple[Path, Path]] = []
+        try:
+            for path, partial in zip((*paths, *removed), partials, strict=True):
+                with naming(path):
+                    earlier = partial.with_name(f"earlier-{partial.name}")
+                    if path.is_file():
+                        _link(path, earlier)
+                    changed.append((path, earlier))
+                    if path in removed:
+                        path.unlink()
+                    else:
+                        partial.replace(path)
+        except BaseException:
+            for path, earlier in reversed(changed):
+                with suppress(OSError):
+                    if earlier.exists():
+                        earlier.replace(path)
+                    else:
+                        path.unlink()
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system say which file can't be written."""
+    try:
+        yield
+    except OSError as error:
+        # A writer that writes its own file whole has named a temporary one.
+        reason = error.__cause__ if isinstance(error, OutputError) else error
+        raise OutputError(f"can't write {path}: {getattr(reason, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def _place_beside(target: Path) -> Iterator[Path]:
+    """Give a temporary name in a folder of its own beside a file."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=".deepspine-", dir=target.parent))
     except OSError as error:
         raise OutputError(f"can't write to {target.parent}: {error.strerror or error}") from error
-    partial = folder / target.name
     try:
-        yield partial
-        partial.replace(target)
-    except OSError as error:
-        raise OutputError(f"can't write {target}: {error.strerror or error}") from error
+        yield folder / target.name
     finally:
-        with suppress(OSError):  # a name that can't be written can't be removed either
-            partial.unlink(missing_ok=True)
-        folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link(path: Path, other: Path) -> None:
+    """Give a file a second name; where the file system has no links, copy it."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copy2(path, other)
+
+
+def plain_line(text: object) -> str:
+    """Return a text as one line, with what can't be printed, such as a line end in a name, escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for c in str(text)
+    )
 
 
 def plain_cell(value: object) -> object:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +209,8 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
         raise ImageError(f"no such file: {path}")
     _check_raw_header(path)
     try:
-        image = _unpacked(path) if path.name.endswith(".nii.gz") else nib.load(path)
+        with _quiet_nibabel():
+            image = _unpacked(path) if path.name.endswith(".nii.gz") else nib.load(path)
     except MemoryError as error:
         raise ImageError(f"{path} is too large for the memory") from error
     except Exception as error:  # nibabel raises whatever its readers meet in a broken header
@@ -215,6 +218,18 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise ImageError(f"{path} is not a volume; give a NIfTI image")
     return image
+
+
+@contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """Let nibabel log nothing of a header: what is wrong with it is said once, by the error."""
+    log = nib.imageglobals.logger
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _unpacked(path: Path) -> nib.spatialimages.SpatialImage:
@@ -230,7 +245,7 @@ def _unpacked(path: Path) -> nib.spatialimages.SpatialImage:
 def _voxels(image: nib.spatialimages.SpatialImage) -> NDArray[Any]:
     try:
         return np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, TypeError, MemoryError, zlib.error) as error:
+    except (OSError, EOFError, ArithmeticError, ValueError, TypeError, MemoryError, zlib.error) as error:
         raise ImageError(
             f"the voxels can't be read; the file may be truncated, or its header wrong ({_one_line(error)})"
         ) from error

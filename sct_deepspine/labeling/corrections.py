@@ -1,8 +1,8 @@
 """What a person says of the discs: labels of another scan, or the automatic labels edited by hand.
 
-What was edited is told by comparison with the automatic labels, voxel by voxel: a label that lies where a
-disc was put automatically is that disc, whatever its value; a label that lies elsewhere is a disc that was
-moved, or added. What a person set stays, what they removed stays away, what they renamed renumbers.
+What was edited is told by comparison with the automatic labels: a label that lies where a disc was put
+automatically, or next to it, is that disc, whatever its value; a label that lies elsewhere is a disc that
+was moved there, or added. What a person set stays, what they removed stays away, what they renamed renumbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ COPIED_SHARE = 0.5
 """A file is an edited copy if so many of its labels, and this share, are automatic ones."""
 
 MOVED_MM = 2.0
-"""A label this far from where a disc was put automatically has been moved; or a voxel's diagonal."""
+"""A label no farther than this, or than a voxel's diagonal, from where a disc was put is that disc."""
+
+NUDGED_MM = 0.05
+"""That disc was moved if its label lies farther than this from where it was written; files round less."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,11 @@ def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm:
         If what was edited can be understood in more than one way.
     """
     distance = cdist([point for _, point in points], automatic.points_world)
-    source = np.where(distance.min(axis=1) <= max(MOVED_MM, voxel_mm), distance.argmin(axis=1), -1)
+    nearest = distance.argmin(axis=1)
+    is_copy = (distance.min(axis=1) <= max(MOVED_MM, voxel_mm)) & (
+        distance.argmin(axis=0)[nearest] == np.arange(len(points))
+    )
+    source = np.where(is_copy, nearest, -1)
     copied = {int(n): value for n, (value, _) in zip(source, points, strict=True) if n >= 0}
     if len(copied) < max(LEAST_COPIED, COPIED_SHARE * len(points)):
         return None
@@ -202,12 +209,26 @@ def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm:
     tips: dict[int, FloatArray] = {}
     for n, (value, point) in zip(source, points, strict=True):
         if n >= 0:
+            if not _is_where_written(point, automatic.points_world[n], automatic.grid):
+                tips[before[n] + shift] = point
             continue
         new = _new_value(value, gone, shift, all_renamed)
+        if not FIRST_VALUE <= new <= LAST_VALUE:
+            raise AnchorError(
+                f"renumbered by {shift:+d}, the label {value} would be {new}; "
+                f"discs are {FIRST_VALUE} to {LAST_VALUE}"
+            )
         if new in tips or (new - shift in before and new - shift not in gone):
             raise AnchorError(f"the labels have {value} at two places; which one is it?")
         tips[new] = point
     return Corrections(shift, tips, frozenset(old + shift for old in gone) - tips.keys())
+
+
+def _is_where_written(point: FloatArray, tip: FloatArray, grid: Grid) -> bool:
+    """Tell whether a label lies where a disc was written: at its tip, or at the voxel that holds it."""
+    voxel = np.clip(np.round(grid.voxel_from_world(tip)), 0, np.array(grid.shape) - 1)
+    written = np.vstack([tip, grid.world_from_voxel(voxel)])
+    return bool((np.linalg.norm(written - point, axis=1) <= NUDGED_MM).any())
 
 
 def _new_value(value: int, gone: set[int], shift: int, all_renamed: bool) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import html
 import io
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -201,6 +202,6 @@ def write_page(path: str | Path, entries: Sequence[Entry], *, title: str) -> Non
     template = files("sct_deepspine.reporting").joinpath("report.html").read_text(encoding="utf-8")
     # A "<" could end or open the script that the data stands in, or a comment.
     data = json.dumps([asdict(entry) for entry in ordered]).replace("<", "\\u003c")
-    identity = hashlib.sha256(f"{Path(path).resolve()}\n{data}".encode()).hexdigest()[:16]
+    identity = hashlib.sha256(os.fsencode(f"{Path(path).resolve()}\n{data}")).hexdigest()[:16]
     page = template.replace("{{title}}", html.escape(title)).replace("{{identity}}", identity)
     write_text(path, page.replace("{{entries}}", data))

@@ -10,13 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sct_deepspine._version import __version__
 from sct_deepspine.errors import OutputError
-from sct_deepspine.io.files import make_folder, written_whole
+from sct_deepspine.io.files import make_folder, naming, written_together
 from sct_deepspine.labels import DiscLabels
 
 __all__ = ["Writer", "edited_files", "read_sidecar", "remove_results", "write_results"]
@@ -116,17 +115,15 @@ def write_results(
     stale = [path for path in stale if path not in edited_files(sidecar, [path])]
     for folder in {path.parent for path in (sidecar, *writers)}:
         make_folder(folder)
-    with ExitStack() as stack:
-        partial_sidecar = stack.enter_context(written_whole(sidecar))  # entered first, in place last
+    with written_together([*writers, sidecar], removed=stale) as (*partials, partial_sidecar):
         digests = {}
-        for path, write in writers.items():
-            partial = stack.enter_context(written_whole(path))
-            write(partial)
-            digests[os.path.relpath(path, sidecar.parent)] = _sha256(partial)
+        for (path, write), partial in zip(writers.items(), partials, strict=True):
+            with naming(path):
+                write(partial)
+                digests[os.path.relpath(path, sidecar.parent)] = _sha256(partial)
         maker = [{"Name": PROGRAM, "Version": __version__}]
         text = labels.to_json(**{"GeneratedBy": maker, **entries, "files": digests})
-        partial_sidecar.write_text(text, encoding="utf-8", errors="backslashreplace")
-        for path in stale:
-            path.unlink()
+        with naming(sidecar):
+            partial_sidecar.write_text(text, encoding="utf-8", errors="backslashreplace")
     first, *others = writers
     return [first, sidecar, *others]

@@ -96,7 +96,7 @@ def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(dataset, tmp_pat
     results = tmp_path / "out"
     assert main(["-i", str(dataset), "-o", str(results)], model=MODEL) == 1
     printed = capsys.readouterr()
-    assert "FAILED" in printed.out
+    assert "FAILED" in printed.err
     assert "4 scans: 3 done, 0 skipped, 0 corrected, 1 failed" in printed.out
     rows = rows_of(results)
     bad = rows.pop(os.path.join("sub-02", "anat", "sub-02_T2w"))

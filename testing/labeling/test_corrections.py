@@ -45,7 +45,9 @@ def test_an_unedited_copy_changes_nothing():
     assert compare_labels(list(points_of(NECK).items()), NECK, 1.7) == Corrections()
 
 
-@pytest.mark.parametrize("far", [(0, 0, 14), (0, 0, -20), (0, 14, 0), (0, -30, 0), (12, 9, 40)])
+@pytest.mark.parametrize(
+    "far", [(0, 0, 1), (0, -1, 1), (0, 0, 14), (0, 0, -20), (0, 14, 0), (0, -30, 0), (12, 9, 40)]
+)
 def test_a_disc_stays_where_it_was_moved_however_far(far):
     points = points_of(NECK)
     points[7] = points[7] + far

@@ -2,6 +2,6 @@
 FROM python:3.12-slim
 COPY . /src
 RUN pip install --no-cache-dir /src && rm -r /src
-USER nobody
+USER 65534
 ENV MPLCONFIGDIR=/tmp
 ENTRYPOINT ["sct_deepspine_bids"]

@@ -1,5 +1,6 @@
 """What is built from the source holds all that the commands need."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,14 @@ def test_the_source_archive_holds_what_a_build_needs(built):
     with tarfile.open(archive) as files:
         names = {name.partition("/")[2] for name in files.getnames()}
     assert {"README.md", "LICENSE", "setup.cfg", "sct_deepspine/weights/whole_spine.json"} <= names
+
+
+def test_the_container_recipe_follows_good_practice():
+    program = shutil.which("hadolint", path=Path(sys.executable).parent) or shutil.which("hadolint")
+    if program is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([program, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_wheel_labels_without_the_source(built, tmp_path):

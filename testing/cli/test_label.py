@@ -472,6 +472,18 @@ def test_the_script_fails_with_one_line_and_no_traceback(here):
     assert done.stderr.splitlines() == ["ERROR: -i: no such file: lost.nii.gz"]
 
 
+def test_onnxruntime_leaves_no_trace_of_its_reports(here, phantom_file):
+    home = here / "home"
+    home.mkdir()
+    everywhere_else = {k: v for k, v in os.environ.items() if k != "CI" and not k.startswith(("XDG", "ORT"))}
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, "-i", phantom_file, "-ofolder", here / "out", "-v", "0"],
+        env=everywhere_else | {"HOME": str(home)},
+        check=True,
+    )
+    assert not list(home.rglob("*onnxruntime*"))
+
+
 # Usage
 
 

@@ -70,6 +70,8 @@ def read_graph(content: bytes, config: NetworkConfig) -> OnnxRuntime:
     WeightsError
         If it is no graph that onnxruntime can run.
     """
+    # Since 1.29, onnxruntime sends reports of its use unless this is set before it is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from sct_deepspine.errors import DeepSpineError
@@ -122,7 +122,22 @@ class Arguments:
         if not words:
             self.parser.print_help(sys.stderr)
             raise SystemExit(USAGE_ERROR)
-        return self.parser.parse_args(words)
+        try:
+            return self.parser.parse_args(words)
+        except SystemExit:  # after the help, which a pipe may not take to its end
+            with suppress(BrokenPipeError), _dropped_if_unread():
+                sys.stdout.flush()
+            raise
+
+
+@contextmanager
+def _dropped_if_unread() -> Iterator[None]:
+    """Print nothing more, not even at the end of the process, when whoever read the output has enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def add_networks(parser: Arguments) -> Any:
@@ -162,15 +177,14 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
     in_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:
-        code = command(arguments)
-        sys.stdout.flush()
+        with _dropped_if_unread():
+            code = command(arguments)
+            sys.stdout.flush()
         return code
     except DeepSpineError as error:
         print(f"ERROR: {plain_line(error)}", file=sys.stderr)
         return FAILURE
     except BrokenPipeError:
-        # Whoever read the output has enough. Nothing more is printed, not even at the end of the process.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except MemoryError:
         print("ERROR: there is not enough memory; crop the image to the spine", file=sys.stderr)

@@ -472,6 +472,19 @@ def test_the_script_fails_with_one_line_and_no_traceback(here):
     assert done.stderr.splitlines() == ["ERROR: -i: no such file: lost.nii.gz"]
 
 
+@pytest.mark.parametrize("words", [["-h"], ["-demo"]])
+def test_a_reader_that_has_enough_ends_the_output_quietly(words, here):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-c", SCRIPT, *words]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)
+
+
 def test_onnxruntime_leaves_no_trace_of_its_reports(here, phantom_file):
     home = here / "home"
     home.mkdir()

@@ -145,6 +145,7 @@ class TissueOracle:
     """
 
     pixel_mm = 1.0
+    in_channels = 1
 
     def __init__(self, scan: LabelledScan, *, gap_rows: slice | None = None) -> None:
         self.scan, self.gap_rows = scan, gap_rows
@@ -180,10 +181,11 @@ class TissueBands:
     """Stands in for a trained mask network: the same bands at every height, and painted discs."""
 
     pixel_mm: float = 1.0
+    in_channels: int = 3
 
     def predict(self, planes: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Predict the tissues of straight sheets, ``(tissues, rows, columns)`` each."""
-        return [self._read(plane) for plane in planes]
+        return [self._read(plane[self.in_channels // 2]) for plane in planes]
 
     def _read(self, plane: np.ndarray) -> np.ndarray:
         y = np.broadcast_to(POSTERIOR_MM + self.pixel_mm * (np.arange(plane.shape[1]) + 0.5), plane.shape)

@@ -278,17 +278,16 @@ def _network(arguments: argparse.Namespace, role: Task) -> NetworkConfig:
     """Return the configuration of the network that is asked for."""
     from sct_deepspine.models.config import KINDS, HourglassConfig
 
-    channels, width = role.codec.channels, arguments.features
+    shared = {"channels": role.codec.channels, "in_channels": role.in_channels, "width": arguments.features}
     if arguments.network == "hourglass":
         return HourglassConfig(
-            channels=channels,
+            **shared,
             stacks=arguments.stacks or getattr(role, "stacks", 1),
             blocks=arguments.blocks,
-            width=width,
             depth=arguments.depth,
             attention=bool(arguments.attention),
         )
-    return KINDS[arguments.network](channels=channels, width=width, **lstm_options(arguments))
+    return KINDS[arguments.network](**shared, **lstm_options(arguments))
 
 
 def _fill_sources(arguments: argparse.Namespace, given: Mapping[str, Any]) -> None:

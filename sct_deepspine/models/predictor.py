@@ -92,6 +92,11 @@ class Predictor(Generic[CodecT]):
                 f"its codec reads {codec.channels} at stride {codec.stride}"
             )
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image that the network sees."""
+        return self.runtime.config.in_channels
+
     def predict(self, planes: Sequence[Array]) -> list[Any]:
         """Predict the maps of planes of one shape, as the codec splits them.
 

@@ -6,6 +6,7 @@ inferior, its columns from posterior to anterior, as in every :class:`SamplingPl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,24 @@ from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.straightening import StraighteningTransform
 
-__all__ = ["ANTERIOR_MM", "LATERAL_MM", "POSTERIOR_MM", "Corridor", "corridor_along"]
+__all__ = [
+    "ANTERIOR_MM",
+    "LATERAL_MM",
+    "POSTERIOR_MM",
+    "SHEET_MM",
+    "Corridor",
+    "corridor_along",
+    "with_neighbours",
+]
 
 POSTERIOR_MM, ANTERIOR_MM = -60.0, 52.0
 """Straight y between which a vertebra lies, from the tip of its spinous process to the front of its body."""
 
 LATERAL_MM = 26.0
 """Straight x up to which a vertebral body reaches."""
+
+SHEET_MM = 2.0
+"""Distance of the sheets."""
 
 BEYOND_MM = 60.0
 """The canal is followed straight on to the image's border, but no farther than this."""
@@ -53,7 +65,7 @@ class Corridor:
     space: StraighteningTransform
     z_mm: tuple[float, float]
     pixel_mm: float = 1.0
-    sheet_mm: float = 2.0
+    sheet_mm: float = SHEET_MM
 
     @property
     def lateral_mm(self) -> FloatArray:
@@ -141,6 +153,16 @@ def corridor_along(space: StraighteningTransform, grid: Grid, *, pixel_mm: float
     if len(seen):
         low, high = float(seen[0]), float(seen[-1])
     return Corridor(space, (low - SLOPE_MM, high + SLOPE_MM), pixel_mm)
+
+
+def with_neighbours(images: Sequence[NDArray[np.float32]], number: int, count: int) -> NDArray[np.float32]:
+    """Return a sheet between its neighbours, ``(count, rows, columns)``: what a network of channels sees.
+
+    There is nothing, 0, beside the outermost sheets.
+    """
+    first = number - count // 2
+    empty = np.zeros_like(images[number])
+    return np.stack([images[n] if 0 <= n < len(images) else empty for n in range(first, first + count)])
 
 
 def _nodes(count: int, spacing_mm: float) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import coarse_view, label_discs, straighten
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.models.weights import Weights
-from sct_deepspine.segmentation.corridor import Corridor, corridor_along
+from sct_deepspine.segmentation.corridor import Corridor, corridor_along, with_neighbours
 from sct_deepspine.segmentation.levels import SACRUM, assign_discs, assign_vertebrae, read_coarse, spread
 from sct_deepspine.segmentation.masks import (
     CANAL_VALUE,
@@ -121,7 +121,8 @@ def predict_tissues(
     tissues[Tissue.OTHER] = 1
     read = [sample(view.volume, plane, slab_mm=corridor.sheet_mm) for plane in corridor.sheets(view.axes)]
     seen = [number for number, (_, inside) in enumerate(read) if inside.any()]
-    predicted = predictor.predict([normalise(*read[number]) for number in seen])
+    images = [normalise(*sheet) for sheet in read]
+    predicted = predictor.predict([with_neighbours(images, n, predictor.in_channels) for n in seen])
     for number, maps in zip(seen, predicted, strict=True):
         tissues[:, number] = np.where(read[number][1], maps, tissues[:, number])
     _continue_sideways(tissues, np.stack([inside for _, inside in read]))

@@ -35,6 +35,11 @@ class Task(Protocol):
         ...
 
     @property
+    def in_channels(self) -> int:
+        """Images that the network sees at once."""
+        ...
+
+    @property
     def loss(self) -> Loss:
         """What training makes small."""
         ...
@@ -75,6 +80,7 @@ class DiscTask:
     planes: PlaneSettings
     codec: DiscCodec
     stacks: int = 1
+    in_channels: int = field(default=1, init=False)
 
     @property
     def loss(self) -> Loss:
@@ -119,6 +125,11 @@ class TissueTask:
 
     sheets: SheetSettings = field(default_factory=SheetSettings)
     codec: TissueCodec = field(default_factory=TissueCodec, init=False)
+
+    @property
+    def in_channels(self) -> int:
+        """Images that the network sees at once."""
+        return self.sheets.channels
 
     @property
     def loss(self) -> Loss:

@@ -29,7 +29,7 @@ from sct_deepspine.io.annotations import (
     LabelledScan,
     canal_points,
 )
-from sct_deepspine.segmentation.corridor import ANTERIOR_MM, LATERAL_MM, POSTERIOR_MM
+from sct_deepspine.segmentation.corridor import ANTERIOR_MM, LATERAL_MM, POSTERIOR_MM, SHEET_MM
 from sct_deepspine.segmentation.tissues import ANY_TISSUE, Tissue
 from sct_deepspine.training.augment import (
     crop_field_of_view,
@@ -52,9 +52,12 @@ RING_MM = 4.0
 PEDICLE_MM = 7.0
 """Farther from the middle than this, the pedicles join a body from behind."""
 
-NEAR_CANAL_SHARE, CORD_ALONE_SHARE, NEAR_CANAL_MM = 0.45, 0.8, 7.0
+NEAR_CANAL_SHARE, CORD_ALONE_SHARE, NEAR_CANAL_MM = 0.5, 0.8, 12.0
 """Share of sheets laid through the canal, that of scans with no mask but the cord's, and how far from its
 middle."""
+
+ALONE_SHARE, AT_BORDER_SHARE = 0.12, 0.15
+"""Share of sheets that are shown alone, as in a single slice, and that of sheets with one neighbour only."""
 
 _CANAL = Tissue.CORD.bit | Tissue.FLUID.bit
 _POSSIBLE = {
@@ -86,6 +89,8 @@ class SheetSettings:
         Share of sheets whose clusters of like appearance get grey values of their own.
     phantom_share
         Share of sheets taken from phantoms, if there are any beside real scans.
+    channels
+        Sheets that the network sees: the one that is told, and its neighbours at :data:`SHEET_MM`.
     """
 
     shape: tuple[int, int] = (160, 112)
@@ -94,6 +99,7 @@ class SheetSettings:
     tissue_share: float = 0.4
     parcel_share: float = 0.3
     phantom_share: float = 0.15
+    channels: int = 3
 
 
 class RandomSheets(Dataset[dict[str, torch.Tensor]]):
@@ -139,25 +145,37 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         settings = self.settings
         number = int(rng.choice(len(self.scans), p=self.weights))
         scan = self.scans[number]
-        plane = self._lay(rng, scan)
-        image, inside = sample(scan.volume, plane, slab_mm=rng.uniform(0.5, 4), oversample=1)
-        possible = np.where(inside, read_labels(self.possible[number], plane), ANY_TISSUE)
+        planes, middle = self._lay(rng, scan), settings.channels // 2
+        slab_mm = rng.uniform(0.5, 4)
+        read = [sample(scan.volume, plane, slab_mm=slab_mm, oversample=1) for plane in planes]
+        # Grey values change side by side, as those of one scan.
+        image = np.concatenate([sheet for sheet, _ in read], axis=1)
+        inside = np.stack([within for _, within in read])
         if rng.random() < settings.parcel_share:
             image = randomise_parcels(rng, image)
         if rng.random() < settings.tissue_share:
-            image = randomise_tissues(rng, image, _SHADED[possible])
+            shaded = [_SHADED[read_labels(self.possible[number], plane).astype(np.uint8)] for plane in planes]
+            image = randomise_tissues(rng, image, np.concatenate(shaded, axis=1))
         image = randomise_grey_values(rng, image, pixel_mm=settings.pixel_mm)
-        inside = crop_field_of_view(rng, inside, settings.pixel_mm)
-        possible = np.where(inside & (possible > 0), possible, ANY_TISSUE).astype(np.int64)
+        inside &= crop_field_of_view(rng, np.logical_or.reduce(inside), settings.pixel_mm)
+        inside &= _shown(rng, settings.channels)[:, None, None]
+        sheets = [
+            normalise(*sheet) for sheet in zip(np.split(image, len(planes), axis=1), inside, strict=True)
+        ]
+        possible = read_labels(self.possible[number], planes[middle])
+        known = inside[middle] & (possible > 0)
         return {
-            "image": torch.from_numpy(normalise(image, inside)[None]),
-            "possible": torch.from_numpy(possible),
+            "image": torch.from_numpy(np.stack(sheets)),
+            "possible": torch.from_numpy(np.where(known, possible, ANY_TISSUE).astype(np.int64)),
         }
 
-    def _lay(self, rng: np.random.Generator, scan: LabelledScan) -> SamplingPlane:
-        """Lay a sheet anywhere in the corridor of the space that an inexact centreline straightens."""
+    def _lay(self, rng: np.random.Generator, scan: LabelledScan) -> list[SamplingPlane]:
+        """Lay a sheet anywhere in the corridor of the space that an inexact centreline straightens.
+
+        Its neighbours come with it, from left to right.
+        """
         settings = self.settings
-        grid, _ = random_grid(rng, settings.shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
+        grid, scale = random_grid(rng, settings.shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
         space = inexact_space(rng, scan)
         reach = min(LATERAL_MM, scan.volume.grid.shape[0] * float(scan.volume.grid.spacing_mm[0]) / 2)
         bones = scan.tissue is not None or scan.bodies is not None
@@ -168,7 +186,25 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         straight[..., 1] = grid[..., 0] + (POSTERIOR_MM + ANTERIOR_MM) / 2 + rng.normal(0, 4)
         straight[..., 2] = grid[..., 1] + rng.uniform(-10, space.z_mm[1] + 10)
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
-        return SamplingPlane(points, settings.pixel_mm)
+        if settings.channels == 1:
+            return [SamplingPlane(points, settings.pixel_mm)]
+        straight[..., 0] += SHEET_MM * scale
+        # The space is linear across.
+        step = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape) - points
+        beside = np.arange(settings.channels) - settings.channels // 2
+        return [SamplingPlane(points + number * step, settings.pixel_mm) for number in beside]
+
+
+def _shown(rng: np.random.Generator, channels: int) -> NDArray[np.bool_]:
+    """Draw which of a sheet and its neighbours are shown; the sheet itself always is."""
+    shown = np.ones(channels, dtype=bool)
+    middle, chance = channels // 2, rng.random()
+    if chance < ALONE_SHARE:
+        shown[:] = False
+    elif chance < ALONE_SHARE + AT_BORDER_SHARE:
+        shown[slice(middle) if rng.random() < 0.5 else slice(middle, None)] = False
+    shown[middle] = True
+    return shown
 
 
 _SHADED = np.zeros(ANY_TISSUE + 1, dtype=np.uint8)

@@ -17,7 +17,7 @@ from sct_deepspine.io.annotations import LabelledScan, canal_points
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.networks import Network
 from sct_deepspine.models.predictor import Predictor
-from sct_deepspine.segmentation.corridor import Corridor
+from sct_deepspine.segmentation.corridor import Corridor, with_neighbours
 from sct_deepspine.segmentation.tissues import Tissue, TissueCodec
 from sct_deepspine.training.sheets import SheetSettings, possible_tissues
 from sct_deepspine.training.validation import write_picture
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MaskValidation"]
 
-LATERAL_STEP_MM, LATERAL_REACH_MM = 4.0, 8.0
+SHEETS_A_STEP, LATERAL_REACH_MM = 2, 8.0
 CANAL = (Tissue.CORD, Tissue.FLUID)
 
 
@@ -74,7 +74,8 @@ class MaskValidation:
         """Draw the sheets with their likeliest tissues."""
 
         def draw(axes: Axes, index: int) -> None:
-            axes.imshow(self.sheets[index].image, cmap="gray", vmin=-2, vmax=3)
+            image = self.sheets[index].image
+            axes.imshow(image[len(image) // 2], cmap="gray", vmin=-2, vmax=3)
             shown = np.ma.masked_equal(predicted[index], Tissue.OTHER)
             axes.imshow(shown, cmap="tab10", vmin=0, vmax=9, alpha=0.45, interpolation="nearest")
 
@@ -85,12 +86,14 @@ def _lay_sheets(scan: LabelledScan, settings: SheetSettings) -> Iterator[_Sheet]
     scan = scan.deobliqued()
     possible = possible_tissues(scan)
     space = StraightSpace(Centerline.from_points(canal_points(scan)))
-    corridor = Corridor(space, space.z_mm, settings.pixel_mm, LATERAL_STEP_MM)
-    for lateral, plane in zip(corridor.lateral_mm, corridor.sheets(np.eye(3)), strict=True):
-        if abs(lateral) <= LATERAL_REACH_MM:
-            image, inside = sample(scan.volume, plane, slab_mm=1.0)
-            told = np.where(inside, read_labels(possible, plane), 0).astype(np.uint8)
-            yield _Sheet(normalise(image, inside), told)
+    corridor = Corridor(space, space.z_mm, settings.pixel_mm)
+    planes = corridor.sheets(np.eye(3))
+    read = [sample(scan.volume, plane, slab_mm=1.0) for plane in planes]
+    images, middle = [normalise(*sheet) for sheet in read], len(planes) // 2
+    for number in range(middle % SHEETS_A_STEP, len(planes), SHEETS_A_STEP):
+        if abs(corridor.lateral_mm[number]) <= LATERAL_REACH_MM:
+            told = np.where(read[number][1], read_labels(possible, planes[number]), 0).astype(np.uint8)
+            yield _Sheet(with_neighbours(images, number, settings.channels), told)
 
 
 def _overlaps(

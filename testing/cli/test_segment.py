@@ -15,9 +15,10 @@ class Everything:
     """Sees every tissue somewhere, whatever it is shown."""
 
     pixel_mm = 1.0
+    in_channels = 1
 
     def predict(self, planes):
-        maps = np.zeros((len(planes), 5, *planes[0].shape), dtype=np.float32)
+        maps = np.zeros((len(planes), 5, *planes[0].shape[-2:]), dtype=np.float32)
         maps[:, 0] = 0.5
         middle = slice(len(planes) // 2 - 3, len(planes) // 2 + 4)
         maps[middle, 2, :, 53:67] = 1

@@ -128,7 +128,7 @@ class _Nothing(TissueOracle):
         pass
 
     def predict(self, planes):
-        maps = np.zeros((len(planes), 5, *planes[0].shape), dtype=np.float32)
+        maps = np.zeros((len(planes), 5, *planes[0].shape[-2:]), dtype=np.float32)
         maps[:, 0] = 1
         return list(maps)
 

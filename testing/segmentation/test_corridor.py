@@ -4,7 +4,13 @@ import pytest
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.straightening import StraightSpace
-from sct_deepspine.segmentation.corridor import ANTERIOR_MM, POSTERIOR_MM, Corridor, corridor_along
+from sct_deepspine.segmentation.corridor import (
+    ANTERIOR_MM,
+    POSTERIOR_MM,
+    Corridor,
+    corridor_along,
+    with_neighbours,
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +88,10 @@ def test_the_corridor_follows_the_canal_to_the_border_of_the_image(space):
     corridor = corridor_along(space, Grid((60, 120, 170), affine), pixel_mm=1.0)
     assert corridor.z_mm[0] < -25
     assert corridor.z_mm[1] > space.z_mm[1] + 20
+
+
+def test_a_sheet_between_its_neighbours_has_nothing_beside_the_outermost():
+    sheets = [np.full((2, 3), n, dtype=np.float32) for n in (1, 2, 3)]
+    assert with_neighbours(sheets, 1, 3)[:, 0, 0].tolist() == [1, 2, 3]
+    assert with_neighbours(sheets, 0, 3)[:, 0, 0].tolist() == [0, 1, 2]
+    assert with_neighbours(sheets, 2, 1)[:, 0, 0].tolist() == [3]

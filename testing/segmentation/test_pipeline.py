@@ -27,9 +27,10 @@ class TubeSeer:
     """Sees a canal along the middle of the sheets in the middle, whatever it is shown."""
 
     pixel_mm = 1.0
+    in_channels = 1
 
     def predict(self, planes):
-        maps = np.zeros((len(planes), len(Tissue), *planes[0].shape), dtype=np.float32)
+        maps = np.zeros((len(planes), len(Tissue), *planes[0].shape[-2:]), dtype=np.float32)
         maps[:, Tissue.OTHER] = 0.5
         middle = len(planes) // 2
         maps[middle - 3 : middle + 4, Tissue.FLUID, :, 53:67] = 1

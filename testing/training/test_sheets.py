@@ -15,7 +15,7 @@ from sct_deepspine.io.annotations import (
 from sct_deepspine.segmentation.tissues import ANY_TISSUE, Tissue
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.loss import tissue_loss
-from sct_deepspine.training.sheets import RandomSheets, SheetSettings, possible_tissues
+from sct_deepspine.training.sheets import RandomSheets, SheetSettings, _shown, possible_tissues
 
 PLAIN = SheetSettings(shape=(64, 48), pixel_mm=2.0, tissue_share=0, parcel_share=0)
 CANAL = Tissue.CORD.bit | Tissue.FLUID.bit
@@ -93,8 +93,31 @@ def test_sheets_are_the_same_for_a_seed_whatever_the_start(lumbar):
     for one, other in zip(list(sheets)[3:], later, strict=True):
         assert torch.equal(one["image"], other["image"])
         assert torch.equal(one["possible"], other["possible"])
-    assert sheets[0]["image"].shape == (1, 64, 48)
+    assert sheets[0]["image"].shape == (3, 64, 48)
     assert not torch.equal(sheets[0]["image"], sheets[1]["image"])
+
+
+def test_a_sheet_is_seen_between_its_neighbours_or_without_one_or_both(lumbar):
+    sheets = RandomSheets([lumbar], PLAIN, length=1, seed=3)
+    left, own, right = sheets._lay(np.random.default_rng(0), lumbar)
+    steps = np.stack([own.points_world - left.points_world, right.points_world - own.points_world])
+    lengths = np.linalg.norm(steps, axis=-1)
+    np.testing.assert_allclose(lengths, lengths[0, 0, 0])
+    assert 2 * np.exp(-0.25) <= lengths[0, 0, 0] <= 2 * np.exp(0.25)
+    shown = np.array([_shown(np.random.default_rng(n), 3) for n in range(400)])
+    assert shown[:, 1].all()
+    assert np.mean(shown.all(axis=1)) == pytest.approx(0.73, abs=0.07)
+    assert {tuple(row) for row in shown.tolist()} == {
+        (True, True, True),
+        (False, True, False),
+        (False, True, True),
+        (True, True, False),
+    }
+
+
+def test_a_network_may_see_a_sheet_alone(lumbar):
+    (sheet,) = RandomSheets([lumbar], replace(PLAIN, channels=1), length=1, seed=5)
+    assert sheet["image"].shape == (1, 64, 48)
 
 
 def test_a_sheet_and_its_target_show_the_same_place(lumbar):
@@ -103,7 +126,7 @@ def test_a_sheet_and_its_target_show_the_same_place(lumbar):
     scan = replace(lumbar, volume=Volume(values, lumbar.volume.grid))
     agreed = []
     for sheet in RandomSheets([scan], PLAIN, length=24, seed=1):
-        image, possible = sheet["image"][0].numpy(), sheet["possible"].numpy()
+        image, possible = sheet["image"][1].numpy(), sheet["possible"].numpy()
         fluid, disc = (image[possible == t.bit] for t in (Tissue.FLUID, Tissue.DISC))
         if len(fluid) > 40 and len(disc) > 40:
             agreed.append(abs(np.median(fluid) - np.median(disc)) > 0.5)

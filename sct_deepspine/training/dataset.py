@@ -229,11 +229,15 @@ def inexact_space(rng: np.random.Generator, scan: LabelledScan) -> StraightSpace
 
 
 def sampling_shares(
-    scans: Sequence[LabelledScan], *, phantom_share: float, composite_share: float = 0.0
+    scans: Sequence[LabelledScan],
+    *,
+    phantom_share: float,
+    composite_share: float = 0.0,
+    group_power: float = GROUP_POWER,
 ) -> FloatArray:
     """Return the probability of each scan: small groups are sampled more often than their size."""
     groups = np.array([scan.group for scan in scans])
-    weights = np.array([(groups == group).sum() ** (GROUP_POWER - 1) for group in groups])
+    weights = np.array([(groups == group).sum() ** (group_power - 1) for group in groups])
     regions = np.array([scan.region for scan in scans])
     made = {PHANTOM_REGION: phantom_share, COMPOSITE_REGION: composite_share}
     made = {region: share for region, share in made.items() if (regions == region).any()}

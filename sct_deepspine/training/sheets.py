@@ -89,6 +89,8 @@ class SheetSettings:
         Share of sheets whose clusters of like appearance get grey values of their own.
     phantom_share
         Share of sheets taken from phantoms, if there are any beside real scans.
+    group_power
+        A group of scans is sampled in proportion to its number to this power.
     channels
         Sheets that the network sees: the one that is told, and its neighbours at :data:`SHEET_MM`.
     """
@@ -99,6 +101,7 @@ class SheetSettings:
     tissue_share: float = 0.4
     parcel_share: float = 0.3
     phantom_share: float = 0.15
+    group_power: float = 0.6
     channels: int = 3
 
 
@@ -132,7 +135,9 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         whole = [scan.deobliqued() for scan in scans]
         self.possible = [possible_tissues(scan) for scan in whole]
         self.scans = [prepare_scan(scan, settings.pixel_mm) for scan in whole]
-        self.weights = sampling_shares(scans, phantom_share=settings.phantom_share)
+        self.weights = sampling_shares(
+            scans, phantom_share=settings.phantom_share, group_power=settings.group_power
+        )
 
     def __len__(self) -> int:
         return self.length

@@ -15,6 +15,7 @@ from fuzz.running import answer_of
 
 from sct_deepspine.cli.batch import main as batch
 from sct_deepspine.cli.label import main as label
+from sct_deepspine.io.bids import image_stem
 
 PIECES = (
     *("t2", "sub-01", " ", "'", '"', "`", "$(id)", "%s", "{0}", "&amp;", "<!--<script>", "]]>", "=1+1"),
@@ -41,11 +42,11 @@ def try_names(rng: np.random.Generator, folder: Path) -> str:
     if code == 1:
         assert not [path for path in left if path.is_file()], left
     else:
-        assert (out / f"{_stem(odd)}_discs.nii.gz").is_file()
-        check_page(out / "qc" / "index.html", {_stem(odd)})
+        assert (out / f"{image_stem(odd)}_discs.nii.gz").is_file()
+        check_page(out / "qc" / "index.html", {image_stem(odd)})
     code_of_batch, _ = answer_of(batch, "-i", source, "-o", folder / "cohort", "-v", 0)
     results = folder / "cohort" / "derivatives" / "sct_deepspine"
-    found = {"sound"} if odd.name.startswith(".") else {"sound", _stem(odd)}
+    found = {"sound"} if odd.name.startswith(".") else {"sound", image_stem(odd)}
     with (results / "summary.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(found), rows
@@ -73,10 +74,3 @@ def _name(rng: np.random.Generator) -> str:
     if rng.random() < 0.2:
         stem += "x" * (LONGEST_NAME - len(os.fsencode(stem + SUFFIX)) - int(rng.integers(0, 40)))
     return stem + SUFFIX
-
-
-def _stem(path: Path) -> str:
-    name = path.name
-    for suffix in (".gz", ".nii", ".img", ".hdr", ".mgz"):
-        name = name.removesuffix(suffix)
-    return name

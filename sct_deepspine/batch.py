@@ -312,7 +312,7 @@ def _label(
         record |= {"Corrected": True} if given == target else {"Corrected": True, "Labels": str(given)}
         kept = edited_files(_sidecar(target), [path for path in writers if path != target])
         writers = {path: write for path, write in writers.items() if path not in kept}
-        notes = tuple(f"{path.name} was edited by hand and is kept" for path in kept)
+        notes = tuple(f"{path.name} is not this command's, or was edited: it is kept" for path in kept)
         labels = replace(labels, warnings=notes)
     write_results(
         labels,

@@ -248,7 +248,7 @@ def test_a_mask_edited_beside_corrected_labels_is_kept(dataset, tmp_path):
     mask = edit(folder / "sub-01_T2w_seg.nii.gz", np.zeros_like)
     for _ in range(2):
         (row,) = run_batch(scan, options, **models)
-        assert row.warnings == "sub-01_T2w_seg.nii.gz was edited by hand and is kept"
+        assert row.warnings == "sub-01_T2w_seg.nii.gz is not this command's, or was edited: it is kept"
         assert (folder / "sub-01_T2w_seg.nii.gz").read_bytes() == mask
         assert min(disc_values(folder / "sub-01_T2w_spine.nii.gz")) == 64
 

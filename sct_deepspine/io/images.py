@@ -131,9 +131,11 @@ def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
         return data, np.array(grid.affine)
     if is_sct_image(source):
         return _sct_image_like(source, data)
-    header = (
-        nib.load(source).header if isinstance(source, (str, os.PathLike)) else getattr(source, "header", None)
-    )
+    if isinstance(source, (str, os.PathLike)):
+        with _quiet_nibabel():
+            header: Any = nib.load(source).header
+    else:
+        header = getattr(source, "header", None)
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = kind(data, grid.affine, dtype=data.dtype)
     if isinstance(header, nib.Nifti1Header):

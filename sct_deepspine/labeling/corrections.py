@@ -241,4 +241,9 @@ def _new_value(value: int, gone: set[int], shift: int, all_renamed: bool) -> int
             f"the label {value} was moved while others were renamed, and may be either of two discs; "
             "do one after the other"
         )
-    return value if was_moved_and_renamed and not was_moved else value + shift
+    if gone and not was_moved and not was_moved_and_renamed:
+        raise AnchorError(
+            f"the label {value} is at a new place while others were renamed, moved or removed; "
+            "do one after the other"
+        )
+    return value if was_moved_and_renamed else value + shift

@@ -83,12 +83,13 @@ def _edited(
     """Renumber all labels, or none; move, remove and add some; or make it unclear what is meant."""
     shift = int(rng.integers(-2, 4)) if rng.random() < 0.5 else 0
     edited = {value + shift: point for value, point in points.items()}
+    before = dict(edited)
     done = ["renumbered"] if shift else []
     for value in rng.permutation(list(edited))[: int(rng.integers(0, 3))]:
         step = image.affine[:3, :3] @ rng.integers((-2, -8, -16), (3, 9, 17))
         moved = edited[value] + step
-        far = min(np.linalg.norm(moved - other) for key, other in edited.items() if key != value) > 6
-        if far and _is_inside(moved, image):
+        others = [point for key, point in (edited | before).items() if key != value]
+        if _is_alone(moved, others) and _is_inside(moved, image):
             edited[value] = moved
             done.append("moved")
     for value in rng.permutation(list(edited))[: int(rng.integers(0, 3))]:
@@ -97,14 +98,21 @@ def _edited(
     if rng.random() < 0.2:
         low = max(edited) + 1
         below = edited[max(edited)] - np.array([0, 0, 12.0])
-        if low <= LAST_VALUE and _is_inside(below, image):
+        others = [*edited.values(), *before.values()]
+        if low <= LAST_VALUE and _is_alone(below, others) and _is_inside(below, image):
             edited[low] = below
             done.append("added")
     if rng.random() < 0.15:
-        one, other = rng.choice(sorted(set(edited)), 2, replace=False)
-        edited[int(one) + 9], edited[int(other) + 11] = edited.pop(one), edited.pop(other)
-        return edited, [*done, "renamed by two numbers"], False
+        unmoved = [value for value, point in edited.items() if np.array_equal(point, before.get(value))]
+        one, other = (int(value) for value in rng.choice(unmoved, 2, replace=False))
+        edited[one + 9], edited[other + 13] = edited.pop(one), edited.pop(other)
+        return edited, [*done, "renamed by two numbers"], one == other + 4
     return edited, done, min(edited) >= FIRST_VALUE
+
+
+def _is_alone(point: np.ndarray, others: list[np.ndarray]) -> bool:
+    """Tell whether a label is not taken for a disc that was found elsewhere."""
+    return bool(min(np.linalg.norm(point - other) for other in others) > 6)
 
 
 def _is_inside(point: np.ndarray, image: nib.Nifti1Image) -> bool:

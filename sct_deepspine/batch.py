@@ -288,6 +288,7 @@ def _label(
     from sct_deepspine.io.images import read_volume
     from sct_deepspine.labeling.pipeline import label_discs
     from sct_deepspine.reporting.html import make_entry
+    from sct_deepspine.sct.registration import usable_labels
     from sct_deepspine.segmentation.pipeline import segment_spine
 
     volume = read_volume(scan.path)
@@ -299,15 +300,17 @@ def _label(
     labels = labels.of(str(scan.path))
     target = _target(scan, options)
     writers: dict[Path, Writer] = {target: partial(copyfile, target) if given == target else labels.save}
-    in_template = labels.for_template()
-    if 0 < len(in_template.discs) < len(labels.discs):
-        writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = in_template.save
     masks: SpineMasks | None = None
     record: dict[str, Any] = {}
     if mask_model is not None:
         masks = segment_spine(volume, labels=labels, weights=mask_model).of(labels)
         writers |= masks.writers(target.parent, scan.stem)
         record["masks"] = masks.as_dict()
+    usable, _ = usable_labels(
+        labels, (masks.cord, volume.grid.affine) if masks and masks.cord.any() else None
+    )
+    if 0 < len(usable.discs) < len(labels.discs):
+        writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = usable.save
     if given is not None:
         record |= {"Corrected": True} if given == target else {"Corrected": True, "Labels": str(given)}
         kept = edited_files(_sidecar(target), [path for path in writers if path != target])

@@ -20,7 +20,7 @@ from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting import exports
 from sct_deepspine.reporting.results import Writer, write_results
 from sct_deepspine.reporting.tables import disc_table, mask_table
-from sct_deepspine.sct.registration import LeftOut, Registration, register_to_template, template_labels
+from sct_deepspine.sct.registration import Registration, register_to_template, usable_labels
 from sct_deepspine.sct.toolbox import (
     add_qc_entry,
     require_sct,
@@ -167,10 +167,8 @@ class Products:
         """Return what writes each file that is asked for."""
         asked, base, prediction = self.arguments, self.base, labels.prediction
         writers: dict[Path, Writer] = {self.target: labels.save}
-        usable = labels.for_template()
         seg = asked.s or ((masks.cord, masks.grid.affine) if masks and masks.cord.any() else None)
-        if seg and usable.discs:
-            usable, _ = template_labels(labels, seg)
+        usable, _ = usable_labels(labels, seg)
         if 0 < len(usable.discs) < len(labels.discs):
             writers[base.with_name(f"{base.name}_template.nii.gz")] = usable.save
         if masks is not None:
@@ -237,10 +235,14 @@ class Products:
         else:
             words = ["fsleyes", image, "-cm", "greyscale", discs, "-cm", "subcortical"]
             print(f"\nTo look at it:\n  {shlex.join(words)}")
-        for out in self.left_out(labels):
-            print(f"Not for the registration: {out.value} {out.name}, {out.reason}.")
+        usable, left_out = usable_labels(labels, self.cord)
         if not labels.for_template().discs:
             print("\nThe template ends at L1/L2: none of these discs is in it.")
+            return
+        for out in left_out:
+            print(f"Not for the registration: {out.value} {out.name}, {out.reason}.")
+        if not usable.discs:
+            print("\nNo disc of the template lies beside the cord mask: there is nothing to register with.")
         elif not asked.register:
             ends = "_template.nii.gz"
             known = next((str(path) for path in self.written if path.name.endswith(ends)), discs)
@@ -249,17 +251,6 @@ class Products:
                 "\nNext (SEG is the cord mask, -c the contrast: t1, t2 or t2s):\n"
                 f"  {shlex.join(words)} -c {asked.c}"
             )
-
-    def left_out(self, labels: DiscLabels) -> tuple[LeftOut, ...]:
-        """Return the discs that the registration can't be given, with the reason."""
-        usable = labels.for_template()
-        if not usable.discs:
-            return ()
-        if self.cord is not None:
-            return template_labels(labels, self.cord)[1]
-        reason = "the template has no such disc, or a disc above it is missing"
-        kept = set(usable.values.tolist())
-        return tuple(LeftOut(d.value, d.name, reason) for d in labels.discs if d.value not in kept)
 
     def _report_registration(self, done: Registration) -> None:
         names = ", ".join(f"{disc.value} {disc.name}" for disc in done.labels.discs)

@@ -19,7 +19,14 @@ from sct_deepspine.io.images import ImageLike, read_mask
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.sct.toolbox import absolute, require_sct, run_command
 
-__all__ = ["LeftOut", "Registration", "register_to_template", "straighten", "template_labels"]
+__all__ = [
+    "LeftOut",
+    "Registration",
+    "register_to_template",
+    "straighten",
+    "template_labels",
+    "usable_labels",
+]
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,8 @@ class LeftOut:
     reason: str
 
 
-def template_labels(
-    labels: DiscLabels, seg: ImageLike, *, count: int | None = None
-) -> tuple[DiscLabels, tuple[LeftOut, ...]]:
-    """Choose the discs that the registration can be given safely.
+def usable_labels(labels: DiscLabels, seg: ImageLike | None = None) -> tuple[DiscLabels, tuple[LeftOut, ...]]:
+    """Tell which discs the registration can be given safely, if any.
 
     It takes values that the template has, each once, without a gap, and discs beside the cord mask only:
     others would collapse on the mask's end slice and overwrite each other there.
@@ -44,7 +49,42 @@ def template_labels(
     labels
         The discs found.
     seg
-        The cord mask.
+        The cord mask, if there is one.
+
+    Returns
+    -------
+    labels
+        The discs that can be given.
+    left_out
+        The others, each with its reason.
+    """
+    bottom, top = (-np.inf, np.inf) if seg is None else _cord_extent(seg)
+    beside: list[Disc] = []
+    left_out: list[LeftOut] = []
+    for disc in labels.discs:
+        z = disc.point_world[2]
+        if disc.value > TEMPLATE_LAST_VALUE:
+            left_out.append(LeftOut(disc.value, disc.name, "the template has no such disc"))
+        elif not bottom <= z <= top:
+            place = "below" if z < bottom else "above"
+            left_out.append(LeftOut(disc.value, disc.name, f"it lies {place} the cord mask"))
+        else:
+            beside.append(disc)
+    usable = replace(labels, discs=tuple(beside)).for_template()
+    reason = "a disc between it and the others is missing"
+    left_out += [LeftOut(d.value, d.name, reason) for d in beside if d not in usable.discs]
+    return usable, tuple(sorted(left_out, key=lambda out: out.value))
+
+
+def template_labels(
+    labels: DiscLabels, seg: ImageLike, *, count: int | None = None
+) -> tuple[DiscLabels, tuple[LeftOut, ...]]:
+    """Choose the discs that the registration is given, of those that it can be given safely.
+
+    Parameters
+    ----------
+    labels, seg
+        As in :func:`usable_labels`.
     count
         Number of discs to give: 1 (the most central of the surest), 2 (the surest pair far apart), or
         all by default.
@@ -61,18 +101,8 @@ def template_labels(
     SctError
         If no disc can be given.
     """
-    bottom, top = _cord_extent(seg)
-    kept: list[Disc] = []
-    left_out: list[LeftOut] = []
-    for disc in labels.discs:
-        z = disc.point_world[2]
-        if disc.value > TEMPLATE_LAST_VALUE:
-            left_out.append(LeftOut(disc.value, disc.name, "the template has no such disc"))
-        elif not bottom <= z <= top:
-            place = "below" if z < bottom else "above"
-            left_out.append(LeftOut(disc.value, disc.name, f"it lies {place} the cord mask"))
-        else:
-            kept.append(disc)
+    usable, left_out = usable_labels(labels, seg)
+    kept = list(usable.discs)
     if not kept:
         raise SctError(
             "no disc can be given to the registration: none lies beside the cord mask and in the template"
@@ -80,7 +110,7 @@ def template_labels(
     if count is not None and count < len(kept):
         chosen = _best_few(kept, count)
         reason = f"only {count} {'disc was' if count == 1 else 'discs were'} asked for"
-        left_out += [LeftOut(d.value, d.name, reason) for d in kept if d not in chosen]
+        left_out += tuple(LeftOut(d.value, d.name, reason) for d in kept if d not in chosen)
         kept = chosen
     return replace(labels, discs=tuple(kept)), tuple(sorted(left_out, key=lambda out: out.value))
 

@@ -118,6 +118,24 @@ def test_the_given_cord_mask_is_never_overwritten(capsys, tmp_path, monkeypatch,
     assert not (tmp_path / "t2_discs.nii.gz").exists()
 
 
+class FarCord(Everything):
+    """Sees a cord where there is no disc."""
+
+    def predict(self, planes):
+        maps = np.stack(super().predict(planes))
+        maps[:, 1, :14], maps[:, 1, 22:] = 0, 0
+        return list(maps)
+
+
+def test_a_cord_beside_no_disc_keeps_labels_and_masks(capsys, tmp_path, monkeypatch, painted_file):
+    monkeypatch.chdir(tmp_path)
+    words = ["-i", str(painted_file), "-masks", "1"]
+    assert label_command.main(words, model=fake_model(), mask_model=fake_mask_model(FarCord())) == 0
+    assert "there is nothing to register with" in capsys.readouterr().out
+    assert np.asarray(nib.load(tmp_path / "t2_seg.nii.gz").dataobj).any()
+    assert not (tmp_path / "t2_discs_template.nii.gz").exists()
+
+
 class NoCord(Everything):
     """Sees a canal without a cord in it."""
 

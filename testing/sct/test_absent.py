@@ -72,6 +72,15 @@ def test_one_or_two_discs_are_the_best_ones(count, confidence, chosen):
     assert {out.value for out in left_out} == set(range(3, 8)) - set(chosen)
 
 
+def test_discs_beyond_a_gap_are_left_out():
+    # With a gap the registration fails, or gives a wrong warp without a word.
+    labels, left_out = template_labels(labels_of([3, 4, 6, 7, 8]), cord(0, 119))
+    assert labels.values.tolist() == [6, 7, 8]
+    assert {out.value: out.reason for out in left_out} == dict.fromkeys(
+        (3, 4), "a disc between it and the others is missing"
+    )
+
+
 def test_without_a_disc_to_give_nothing_is_registered():
     with pytest.raises(SctError, match="no disc can be given"):
         template_labels(labels_of([23, 24, 25]), cord(0, 119))

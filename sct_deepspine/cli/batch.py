@@ -71,7 +71,7 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Also write C1/C2 (2) and the top of C1 (1), extrapolated",
+        help="Also write C1/C2 (2) and the top of C1 (1): where they were seen, else extrapolated",
     )
     add(
         "-masks",

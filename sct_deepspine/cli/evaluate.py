@@ -29,7 +29,9 @@ world mm) and "labelled_span_mm" (the world z outside which nothing is counted).
 def get_parser() -> Arguments:
     """Return the parser of the command."""
     parser = Arguments("sct_deepspine_evaluate", DESCRIPTION)
-    parser.mandatory.add_argument("-i", metavar="FOLDER", required=True, help="Folder of labelled scans")
+    parser.mandatory.add_argument(
+        "-i", metavar="FOLDER", required=True, help="Folder of labelled scans, or a labelled BIDS dataset"
+    )
     add = parser.optional.add_argument
     add("-o", metavar="CSV", help="Write one line per scan")
     add(

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.ndimage import center_of_mass, find_objects, label
 from scipy.spatial.distance import cdist
 
-from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, disc_name
+from sct_deepspine.anatomy import DISC_VALUES, FIRST_VALUE, LAST_VALUE, disc_name
 from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.io.images import ImageLike, read_volume
@@ -192,6 +192,10 @@ def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm:
     is_copy = (distance.min(axis=1) <= max(MOVED_MM, voxel_mm)) & (
         distance.argmin(axis=0)[nearest] == np.arange(len(points))
     )
+    # C1/C2 and the top of C1 are written on demand only: a label merely near to them is another disc, moved.
+    for k, n in enumerate(nearest):
+        if automatic.discs[n].value < DISC_VALUES[0]:
+            is_copy[k] &= _is_where_written(points[k][1], automatic.points_world[n], automatic.grid)
     source = np.where(is_copy, nearest, -1)
     copied = {int(n): value for n, (value, _) in zip(source, points, strict=True) if n >= 0}
     if len(copied) < max(LEAST_COPIED, COPIED_SHARE * len(points)):

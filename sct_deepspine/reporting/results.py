@@ -109,7 +109,7 @@ def write_results(
     if foreign and not overwrite:
         raise OutputError(
             f"{foreign[0]} was not written by this command, or was edited since; "
-            "give another name with -o, or replace it with -overwrite 1"
+            "write elsewhere with -o or -ofolder, or replace it with -overwrite 1"
         )
     stale = [path for path in _recorded(sidecar) if path not in writers and path.is_file()]
     stale = [path for path in stale if path not in edited_files(sidecar, [path])]

@@ -88,7 +88,7 @@ def _edited(
     for value in rng.permutation(list(edited))[: int(rng.integers(0, 3))]:
         step = image.affine[:3, :3] @ rng.integers((-2, -8, -16), (3, 9, 17))
         moved = edited[value] + step
-        others = [point for key, point in (edited | before).items() if key != value]
+        others = [point for file in (edited, before) for key, point in file.items() if key != value]
         if _is_alone(moved, others) and _is_inside(moved, image):
             edited[value] = moved
             done.append("moved")
@@ -105,8 +105,9 @@ def _edited(
     if rng.random() < 0.15:
         unmoved = [value for value, point in edited.items() if np.array_equal(point, before.get(value))]
         one, other = (int(value) for value in rng.choice(unmoved, 2, replace=False))
-        edited[one + 9], edited[other + 13] = edited.pop(one), edited.pop(other)
-        return edited, [*done, "renamed by two numbers"], one == other + 4
+        if one != other + 4:
+            edited[one + 9], edited[other + 13] = edited.pop(one), edited.pop(other)
+            return edited, [*done, "renamed by two numbers"], False
     return edited, done, min(edited) >= FIRST_VALUE
 
 

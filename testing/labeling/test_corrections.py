@@ -56,6 +56,15 @@ def test_a_disc_stays_where_it_was_moved_however_far(far):
     np.testing.assert_allclose(after[7], points[7])
 
 
+def test_a_disc_moved_to_where_the_dens_would_be_renumbers_nothing():
+    whole = labels_of(range(2, 13))
+    points = {v: p for v, p in points_of(whole).items() if v > 2}
+    points[3] = whole.discs[0].point_world + np.array([0, 1, 1])
+    after = edited(whole, points.items())
+    assert list(after) == list(range(3, 13))
+    np.testing.assert_allclose(after[3], points[3])
+
+
 def test_renamed_and_removed_in_one_edit():
     renamed = {v + 1: p for v, p in points_of(NECK).items()}
     without_first = {v: p for v, p in renamed.items() if v != 4}

@@ -27,8 +27,14 @@ from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine._version import __version__
-from sct_deepspine.errors import DeepSpineError, ImageError
-from sct_deepspine.io.annotations import label_centres
+from sct_deepspine.errors import (
+    DeepSpineError,
+    GeometryError,
+    ImageError,
+    NoDiscsError,
+    OutputError,
+    UncertainError,
+)
 from sct_deepspine.io.bids import DERIVATIVE, ScanFile, given_labels
 from sct_deepspine.io.files import make_folder, plain_cell, write_text
 from sct_deepspine.reporting.results import Writer, edited_files, read_sidecar, remove_results, write_results
@@ -146,16 +152,18 @@ def label_scan(
         given = _given_by_person(scan, target)
         fingerprint = _fingerprint(scan.path, options, model, mask_model, given)
         finished = _finished(target, fingerprint)
-        if finished is not None:
+        if finished is not None and not _shows_failure(options, name):
             return _row(name, CORRECTED if given else SKIPPED, finished, 0.0)
         sidecar = _label(scan, options, fingerprint, name, model, mask_model, given)
         return _row(name, CORRECTED if given else DONE, sidecar, time.perf_counter() - started)
     except DeepSpineError as error:
-        with suppress(OSError):
-            _remove_found(_sidecar(_target(scan, options)))
+        if _is_about_image(error, scan):
+            with suppress(OSError):
+                _remove_found(_sidecar(_target(scan, options)))
         return _failed(name, options, str(error), started)
     except OSError as error:  # a name that is too long, a folder that is gone
-        return _failed(name, options, error.strerror or str(error), started)
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _failed(name, options, reason, started)
     except Exception as error:  # one scan never stops the rest, whatever it is
         text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
         return _failed(name, options, text, started)
@@ -232,6 +240,12 @@ def _given_by_person(scan: ScanFile, target: Path) -> Path | None:
     return given_labels(scan)
 
 
+def _is_about_image(error: DeepSpineError, scan: ScanFile) -> bool:
+    """Tell whether an error says that an image, which is there, has no such labels as were found before."""
+    about = NoDiscsError, UncertainError, GeometryError, ImageError
+    return isinstance(error, about) and scan.path.is_file()
+
+
 def _remove_found(sidecar: Path) -> None:
     """Remove what an earlier run found, which is no longer true; what a person set is."""
     if not (read_sidecar(sidecar) or {}).get("Corrected"):
@@ -302,8 +316,15 @@ def _label(
     writers: dict[Path, Writer] = {target: partial(copyfile, target) if given == target else labels.save}
     masks: SpineMasks | None = None
     record: dict[str, Any] = {}
+    notes: list[str] = []
     if mask_model is not None:
-        masks = segment_spine(volume, labels=labels, weights=mask_model).of(labels)
+        try:
+            masks = segment_spine(volume, labels=labels, weights=mask_model, labeling=model).of(labels)
+        except NoDiscsError as error:
+            if given is None:
+                raise
+            notes.append(f"no masks: {error}")
+    if masks is not None:
         writers |= masks.writers(target.parent, scan.stem)
         record["masks"] = masks.as_dict()
     usable, _ = usable_labels(
@@ -312,11 +333,15 @@ def _label(
     if 0 < len(usable.discs) < len(labels.discs):
         writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = usable.save
     if given is not None:
+        if _sidecar(target).exists() and read_sidecar(_sidecar(target)) is None:
+            raise OutputError(f"{_sidecar(target)} is not this command's; move it away")
         record |= {"Corrected": True} if given == target else {"Corrected": True, "Labels": str(given)}
         kept = edited_files(_sidecar(target), [path for path in writers if path != target])
         writers = {path: write for path, write in writers.items() if path not in kept}
-        notes = tuple(f"{path.name} is not this command's, or was edited: it is kept" for path in kept)
-        labels = replace(labels, warnings=notes)
+        notes += [f"{path.name} is not this command's, or was edited: it is kept" for path in kept]
+        if masks is not None and kept:
+            record["masks"]["kept"] = [path.name for path in kept]  # what is told is of our own masks
+        labels = replace(labels, warnings=(*labels.warnings, *notes))
     write_results(
         labels,
         _sidecar(target),
@@ -328,12 +353,14 @@ def _label(
     )
     if labels.prediction is not None:
         _keep_entry(options, name, make_entry(labels, volume, name, masks=masks).to_json())
+    else:
+        _entry_path(options, name).unlink(missing_ok=True)
     return labels.as_dict()
 
 
 def _labels_by_person(volume: Volume, given: Path, model: LabelingModel) -> DiscLabels:
     """Return the labels that a person made, with what the networks see of the image, if they see a spine."""
-    from sct_deepspine.errors import NoDiscsError
+    from sct_deepspine.labeling.corrections import labels_in_view, read_labelled_points
     from sct_deepspine.labeling.pipeline import label_discs
     from sct_deepspine.labels import DiscLabels
 
@@ -341,14 +368,26 @@ def _labels_by_person(volume: Volume, given: Path, model: LabelingModel) -> Disc
         found = label_discs(volume, weights=model, return_maps=True)
     except NoDiscsError:
         found = DiscLabels((), volume.grid, 1.0)
-    told = replace(found, discs=(), landmarks=(), level_confidence=1.0, warnings=(), view="corrected")
-    return told.with_tips(label_centres(given))
+    points, notes = labels_in_view(read_labelled_points(given), volume.grid)
+    told = replace(found, discs=(), landmarks=(), level_confidence=1.0, warnings=notes, view="corrected")
+    return told.with_tips(points)
 
 
 def _keep_entry(options: BatchOptions, name: str, text: str) -> None:
-    path = options.derivatives / ENTRIES / f"{name}.json"
+    path = _entry_path(options, name)
     make_folder(path.parent)
     write_text(path, text)
+
+
+def _entry_path(options: BatchOptions, name: str) -> Path:
+    return options.derivatives / ENTRIES / f"{name}.json"
+
+
+def _shows_failure(options: BatchOptions, name: str) -> bool:
+    """Tell whether the page says that a scan failed, in a run after the one that finished it."""
+    with suppress(OSError, ValueError, AttributeError):
+        return bool(json.loads(_entry_path(options, name).read_text(encoding="utf-8")).get("error"))
+    return False
 
 
 def _row(name: str, status: str, sidecar: dict[str, Any], seconds: float) -> Row:
@@ -547,7 +586,7 @@ def write_overview(rows: Sequence[Row], options: BatchOptions) -> list[Path]:
     entries = []
     for row in rows:
         with suppress(OSError, ValueError, KeyError, TypeError):  # an entry that is broken is made anew
-            kept = options.derivatives / ENTRIES / f"{row.scan}.json"
+            kept = _entry_path(options, row.scan)
             entries.append(Entry.from_json(kept.read_text(encoding="utf-8")))
     write_page(page, entries, title=f"Disc labels of {len(rows)} scans")
     return [summary, page]

@@ -75,7 +75,10 @@ class Grid:
             raise GeometryError(f"expected an affine of shape (4, 4), got {affine.shape}")
         if not np.isfinite(affine).all():
             raise GeometryError("the affine holds NaN or infinite numbers; repair the image's header")
-        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.isfinite(lengths).all():
+            raise GeometryError("the affine holds enormous numbers; repair the image's header")
         if (lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / np.where(lengths, lengths, 1))) < 1e-6:
             raise GeometryError("the affine is singular; repair the image's header (sform, qform)")
         affine.setflags(write=False)

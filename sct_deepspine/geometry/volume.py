@@ -80,8 +80,7 @@ class Volume:
         Volume
             float32 means, placed at the blocks' centres. Voxels that fill no block are left out.
         """
-        factor = np.maximum(np.round(np.array(block_mm) / self.grid.spacing_mm), 1).astype(int)
-        factor = np.minimum(factor, self.grid.shape)
+        factor = np.clip(np.round(np.array(block_mm) / self.grid.spacing_mm), 1, self.grid.shape).astype(int)
         shape = np.array(self.grid.shape) // factor
         total = np.zeros(shape, dtype=np.float32)
         for i, j, k in np.ndindex(*factor):

@@ -21,6 +21,9 @@ __all__ = [
     "written_whole",
 ]
 
+EARLIER = "earlier"
+"""Name that a file has, in a folder of its own, while another one takes its place."""
+
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -47,7 +50,7 @@ def written_together(paths: Sequence[Path], *, removed: Sequence[Path] = ()) -> 
     paths
         The files, in the order in which they are put in place.
     removed
-        Files that are removed then.
+        Files that are removed before.
 
     Raises
     ------
@@ -55,15 +58,15 @@ def written_together(paths: Sequence[Path], *, removed: Sequence[Path] = ()) -> 
         If a folder does not exist, or a file can't be put in place or removed.
     """
     with ExitStack() as folders:
-        partials = [folders.enter_context(_place_beside(path)) for path in (*paths, *removed)]
-        yield partials[: len(paths)]
+        partials = [folders.enter_context(_place_beside(path)) for path in (*removed, *paths)]
+        yield partials[len(removed) :]
         changed: list[tuple[Path, Path]] = []
         try:
-            for path, partial in zip((*paths, *removed), partials, strict=True):
+            for path, partial in zip((*removed, *paths), partials, strict=True):
                 with naming(path):
-                    earlier = partial.with_name(f"earlier-{partial.name}")
+                    earlier = partial.with_name(EARLIER)
                     if path.is_file():
-                        _link(path, earlier)
+                        _keep(path, earlier)
                     changed.append((path, earlier))
                     if path in removed:
                         path.unlink()
@@ -71,12 +74,15 @@ def written_together(paths: Sequence[Path], *, removed: Sequence[Path] = ()) -> 
                         partial.replace(path)
         except BaseException:
             for path, earlier in reversed(changed):
-                with suppress(OSError):
-                    if earlier.exists():
+                with suppress(OSError):  # then the earlier file stays in its folder
+                    if os.path.lexists(earlier):
                         earlier.replace(path)
+                        earlier.unlink(missing_ok=True)  # two names of one file are both kept
                     else:
                         path.unlink()
             raise
+        for _, earlier in changed:
+            earlier.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -100,13 +106,17 @@ def _place_beside(target: Path) -> Iterator[Path]:
     try:
         yield folder / target.name
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder / EARLIER):  # a file that could not be put back is not thrown away
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _link(path: Path, other: Path) -> None:
+def _keep(path: Path, other: Path) -> None:
     """Give a file a second name; where the file system has no links, copy it."""
     try:
-        os.link(path, other)
+        if path.is_symlink():
+            os.symlink(os.readlink(path), other)
+        else:
+            os.link(path, other)
     except OSError:
         shutil.copy2(path, other)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -209,7 +210,8 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
         raise ImageError(f"{path} is a folder; give an image (dcm2niix makes one of a folder of DICOM files)")
     if not path.is_file():
         raise ImageError(f"no such file: {path}")
-    _check_raw_header(path)
+    with _quiet_nibabel():
+        _check_raw_header(path)
     try:
         with _quiet_nibabel():
             image = _unpacked(path) if path.name.endswith(".nii.gz") else nib.load(path)
@@ -224,12 +226,14 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
 
 @contextmanager
 def _quiet_nibabel() -> Iterator[None]:
-    """Let nibabel log nothing of a header: what is wrong with it is said once, by the error."""
+    """Let nibabel log and warn of nothing in a header: what is wrong is said once, by the error."""
     log = nib.imageglobals.logger
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
     finally:
         log.setLevel(level)
 
@@ -321,11 +325,10 @@ def _one_volume(data: NDArray[Any]) -> NDArray[Any]:
     if data.size == 0:
         raise ImageError(f"the image has no voxels ({met})")
     # Half and extended precision are not read everywhere; neither holds more of an MRI.
-    return (
-        data.astype({2: np.float32, 16: np.float64}.get(data.itemsize, data.dtype))
-        if data.dtype.kind == "f"
-        else data
-    )
+    if data.dtype.kind != "f":
+        return data
+    with np.errstate(over="ignore"):
+        return data.astype({2: np.float32, 16: np.float64}.get(data.itemsize, data.dtype))
 
 
 def _one_line(error: BaseException) -> str:

@@ -189,14 +189,14 @@ def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm:
     """
     distance = cdist([point for _, point in points], automatic.points_world)
     nearest = distance.argmin(axis=1)
-    is_copy = (distance.min(axis=1) <= max(MOVED_MM, voxel_mm)) & (
+    is_copied = (distance.min(axis=1) <= max(MOVED_MM, voxel_mm)) & (
         distance.argmin(axis=0)[nearest] == np.arange(len(points))
     )
     # C1/C2 and the top of C1 are written on demand only: a label merely near to them is another disc, moved.
     for k, n in enumerate(nearest):
         if automatic.discs[n].value < DISC_VALUES[0]:
-            is_copy[k] &= _is_where_written(points[k][1], automatic.points_world[n], automatic.grid)
-    source = np.where(is_copy, nearest, -1)
+            is_copied[k] &= _is_where_written(points[k][1], automatic.points_world[n], automatic.grid)
+    source = np.where(is_copied, nearest, -1)
     copied = {int(n): value for n, (value, _) in zip(source, points, strict=True) if n >= 0}
     if len(copied) < max(LEAST_COPIED, COPIED_SHARE * len(points)):
         return None
@@ -212,16 +212,18 @@ def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm:
     gone = {before[n] for n in range(len(before)) if n not in copied}
     tips: dict[int, FloatArray] = {}
     for n, (value, point) in zip(source, points, strict=True):
-        if n >= 0:
-            if not _is_where_written(point, automatic.points_world[n], automatic.grid):
-                tips[before[n] + shift] = point
+        is_copy = n >= 0
+        if is_copy and _is_where_written(point, automatic.points_world[n], automatic.grid):
             continue
-        new = _new_value(value, gone, shift, all_renamed)
-        if not FIRST_VALUE <= new <= LAST_VALUE:
+        new = before[n] + shift if is_copy else _new_value(value, gone, shift, all_renamed)
+        if not FIRST_VALUE <= new <= (DISC_VALUES[-1] if is_copy else LAST_VALUE):
             raise AnchorError(
                 f"renumbered by {shift:+d}, the label {value} would be {new}; "
-                f"discs are {FIRST_VALUE} to {LAST_VALUE}"
+                f"discs are {FIRST_VALUE} to {DISC_VALUES[-1]}"
             )
+        if is_copy:
+            tips[new] = point
+            continue
         if new in tips or (new - shift in before and new - shift not in gone):
             raise AnchorError(f"the labels have {value} at two places; which one is it?")
         tips[new] = point
@@ -245,7 +247,8 @@ def _new_value(value: int, gone: set[int], shift: int, all_renamed: bool) -> int
             f"the label {value} was moved while others were renamed, and may be either of two discs; "
             "do one after the other"
         )
-    if gone and not was_moved and not was_moved_and_renamed:
+    discs_gone = gone - set(range(FIRST_VALUE, DISC_VALUES[0]))  # C1/C2 and the top of C1 are rarely written
+    if discs_gone and not was_moved and not was_moved_and_renamed:
         raise AnchorError(
             f"the label {value} is at a new place while others were renamed, moved or removed; "
             "do one after the other"

@@ -115,9 +115,12 @@ def write_results(
     stale = [path for path in stale if path not in edited_files(sidecar, [path])]
     for folder in {path.parent for path in (sidecar, *writers)}:
         make_folder(folder)
-    with written_together([*writers, sidecar], removed=stale) as (*partials, partial_sidecar):
+    # The labels come last but for the sidecar: without its record they would pass for a person's.
+    order = list(reversed(list(writers)))
+    with written_together([*order, sidecar], removed=stale) as (*partials, partial_sidecar):
         digests = {}
-        for (path, write), partial in zip(writers.items(), partials, strict=True):
+        for path, partial in zip(order, partials, strict=True):
+            write = writers[path]
             with naming(path):
                 write(partial)
                 digests[os.path.relpath(path, sidecar.parent)] = _sha256(partial)

@@ -177,6 +177,7 @@ ROLES: dict[str, Task] = {
 def task_from_dict(values: Mapping[str, Any]) -> Task:
     """Read what ``as_dict`` of a task returned."""
     if "sheets" in values:
-        return TissueTask(SheetSettings(**values["sheets"] | {"shape": tuple(values["sheets"]["shape"])}))
+        sheets = {"channels": 1, "group_power": 0.35} | values["sheets"]  # as before version 0.7.0
+        return TissueTask(SheetSettings(**sheets | {"shape": tuple(sheets["shape"])}))
     planes = PlaneSettings(**values["planes"] | {"shape": tuple(values["planes"]["shape"])})
     return DiscTask(planes, DiscCodec(**values["codec"]), int(values["stacks"]))

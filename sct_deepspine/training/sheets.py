@@ -153,7 +153,7 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         planes, middle = self._lay(rng, scan), settings.channels // 2
         slab_mm = rng.uniform(0.5, 4)
         read = [sample(scan.volume, plane, slab_mm=slab_mm, oversample=1) for plane in planes]
-        # Grey values change side by side, as those of one scan.
+        # Grey values change in one picture of them all, so that a tissue keeps its value from sheet to sheet.
         image = np.concatenate([sheet for sheet, _ in read], axis=1)
         inside = np.stack([within for _, within in read])
         if rng.random() < settings.parcel_share:

@@ -17,7 +17,7 @@ from fakes import PaintReader, fake_mask_model, fake_model
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
 from sct_deepspine.cli.batch import main
 from sct_deepspine.cli.bids import main as bids_main
-from sct_deepspine.errors import ImageError
+from sct_deepspine.errors import ImageError, NoDiscsError
 from sct_deepspine.io.bids import find_scans
 from sct_deepspine.reporting.html import Entry
 
@@ -265,12 +265,60 @@ def test_corrected_labels_outlive_a_scan_that_fails(dataset, tmp_path):
     assert label.read_bytes() == corrected
 
 
-def test_a_scan_without_a_visible_spine_can_be_labelled_by_a_person(small, tmp_path):
+def test_a_failure_that_has_passed_is_no_longer_shown(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
+    list(run_batch([scan], options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edit(label, one_level_down)
+    list(run_batch([scan], options, model=MODEL))
+    entry = options.derivatives / "sourcedata" / "pictures" / "sub-01" / "anat" / "sub-01_T2w.json"
+    away = scan.path.rename(tmp_path / "away.nii.gz")
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["failed"]
+    assert label.is_file()
+    away.rename(scan.path)
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["corrected"]
+    assert not Entry.from_json(entry.read_text()).error
+
+
+def test_labels_outlive_an_image_that_is_out_of_reach(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
+    list(run_batch([scan], options, model=MODEL))
+    scan.path.unlink()
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["failed"]
+    assert list(options.derivatives.rglob("*dlabel.nii.gz"))
+
+
+def test_a_scan_without_a_visible_spine_can_be_labelled_by_a_person(small, tmp_path, monkeypatch):
+    def see_nothing(*_arguments, **_options):
+        raise NoDiscsError("no spine was found in the image")
+
+    monkeypatch.setattr("sct_deepspine.labeling.pipeline.label_discs", see_nothing)
+    monkeypatch.setattr("sct_deepspine.segmentation.pipeline.segment_spine", see_nothing)
     (scan,) = find_scans(small)
+    options = BatchOptions(tmp_path / "out", masks=True)
+    models = {"model": MODEL, "mask_model": fake_mask_model()}
+    assert [row.status for row in run_batch([scan], options, **models)] == ["failed"]
     corrections = {"noise": {5: (8.0, 60.0, 100.0), 6: (8.0, 60.0, 84.0)}}
-    options = BatchOptions(tmp_path / "out", corrections=corrections)
-    (row,) = run_batch([scan], options, model=MODEL)
+    options = BatchOptions(tmp_path / "out", masks=True, corrections=corrections)
+    (row,) = run_batch([scan], options, **models)
     assert (row.status, row.discs, row.first) == ("corrected", 2, "C4/C5")
+    assert row.warnings == "no masks: no spine was found in the image"
+    assert not list(options.derivatives.glob("sourcedata/pictures/*.json"))
+
+
+def test_a_json_of_somebody_elses_is_not_replaced(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edit(label, one_level_down)
+    sidecar = label.with_name("sub-01_T2w_label-discs_dlabel.json")
+    sidecar.write_text('{"Author": "me"}')
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert "is not this command's" in row.error
+    assert sidecar.read_text() == '{"Author": "me"}'
 
 
 def test_labels_that_the_dataset_has_are_taken_and_followed(dataset, tmp_path, phantom):

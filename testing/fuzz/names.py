@@ -40,6 +40,7 @@ def try_names(rng: np.random.Generator, folder: Path) -> str:
     code, lines = answer_of(label, "-i", odd, "-ofolder", out, "-csv", 1, "-qc", out / "qc", "-v", 0)
     left = set(folder.rglob("*")) - before
     if code == 1:
+        assert len(os.fsencode(odd.name)) > LONGEST_NAME - len("_discs"), lines
         assert not [path for path in left if path.is_file()], left
     else:
         assert (out / f"{image_stem(odd)}_discs.nii.gz").is_file()

@@ -56,6 +56,19 @@ def test_a_disc_stays_where_it_was_moved_however_far(far):
     np.testing.assert_allclose(after[7], points[7])
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "shift", "value"), [(18, 25, 1, 25), (18, 25, 2, 25), (3, 12, -3, 3)]
+)
+def test_a_nudged_disc_is_never_renumbered_out_of_the_spine(first, last, shift, value):
+    labels = labels_of(range(first, last + 1))
+    points = points_of(labels)
+    points[value] = points[value] + np.array([0, 1, 0])
+    other = 20 if first > 3 else 7
+    points = {(v + shift if v == other else v): p for v, p in points.items() if v != other + shift}
+    with pytest.raises(AnchorError, match=f"would be {value + shift}"):
+        edited(labels, points.items())
+
+
 def test_a_disc_moved_to_where_the_dens_would_be_renumbers_nothing():
     whole = labels_of(range(2, 13))
     points = {v: p for v, p in points_of(whole).items() if v > 2}

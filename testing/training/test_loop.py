@@ -66,6 +66,11 @@ def test_a_configuration_comes_back_from_its_json(role):
     assert task_from_dict(back.task) == ROLES[role]
 
 
+def test_a_mask_run_from_before_neighbours_were_seen_is_read_as_it_was():
+    task = task_from_dict({"sheets": {"shape": [160, 112]}})
+    assert (task.in_channels, task.sheets.group_power) == (1, 0.35)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"optimiser": "sgd"}, "adamw, adam, rmsprop, got sgd"), ({"schedule": "linear"}, "got linear")],

@@ -81,8 +81,8 @@ def written_together(paths: Sequence[Path], *, removed: Sequence[Path] = ()) -> 
                     else:
                         path.unlink()
             raise
-        for _, earlier in changed:
-            earlier.unlink(missing_ok=True)
+        for partial in partials:
+            shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 @contextmanager
@@ -118,7 +118,11 @@ def _keep(path: Path, other: Path) -> None:
         else:
             os.link(path, other)
     except OSError:
-        shutil.copy2(path, other)
+        try:
+            shutil.copy2(path, other)
+        except BaseException:
+            other.unlink(missing_ok=True)  # half a copy is none
+            raise
 
 
 def plain_line(text: object) -> str:

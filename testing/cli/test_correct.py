@@ -263,7 +263,7 @@ def test_discs_are_corrected_on_the_page(labelled, no_sct):
 
 
 WRITES_SLOWLY = """
-import sys, time
+import signal, sys, time
 from sct_deepspine.cli.label import main
 from sct_deepspine.labels import DiscLabels
 
@@ -275,6 +275,7 @@ def save_slowly(labels, path):
     time.sleep(60)
 
 DiscLabels.save = save_slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started to ignore it
 sys.exit(main())
 """
 

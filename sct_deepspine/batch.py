@@ -327,9 +327,7 @@ def _label(
     if masks is not None:
         writers |= masks.writers(target.parent, scan.stem)
         record["masks"] = masks.as_dict()
-    usable, _ = usable_labels(
-        labels, (masks.cord, volume.grid.affine) if masks and masks.cord.any() else None
-    )
+    usable, _ = usable_labels(labels, masks.cord_image if masks else None)
     if 0 < len(usable.discs) < len(labels.discs):
         writers[target.with_name(f"{scan.stem}_desc-template_{DERIVATIVE}.nii.gz")] = usable.save
     if given is not None:

@@ -119,7 +119,7 @@ class Products:
             GeneratedBy=generated_by,
             **({"masks": masks.as_dict()} if masks else {}),
         )
-        self.shows_cord = masks is not None and bool(masks.cord.any())
+        self.shows_cord = masks is not None and masks.cord_image is not None
         if asked.qc:
             self._add_to_report(labels, masks)
 
@@ -167,7 +167,7 @@ class Products:
         """Return what writes each file that is asked for."""
         asked, base, prediction = self.arguments, self.base, labels.prediction
         writers: dict[Path, Writer] = {self.target: labels.save}
-        seg = asked.s or ((masks.cord, masks.grid.affine) if masks and masks.cord.any() else None)
+        seg = asked.s or (masks.cord_image if masks else None)
         usable, _ = usable_labels(labels, seg)
         if 0 < len(usable.discs) < len(labels.discs):
             writers[base.with_name(f"{base.name}_template.nii.gz")] = usable.save

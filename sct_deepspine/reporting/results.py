@@ -116,7 +116,7 @@ def write_results(
     for folder in {path.parent for path in (sidecar, *writers)}:
         make_folder(folder)
     # The labels come last but for the sidecar: without its record they would pass for a person's.
-    order = list(reversed(list(writers)))
+    order = [*writers][::-1]
     with written_together([*order, sidecar], removed=stale) as (*partials, partial_sidecar):
         digests = {}
         for path, partial in zip(order, partials, strict=True):

@@ -123,6 +123,12 @@ class SpineMasks:
         return (self.spine == CORD_VALUE).astype(np.uint8)
 
     @property
+    def cord_image(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]] | None:
+        """The spinal cord with its affine, as the registration takes it; None where there is none."""
+        cord = self.cord
+        return (cord, self.grid.affine) if cord.any() else None
+
+    @property
     def canal(self) -> NDArray[np.uint8]:
         """The dural sac with all it holds: cord, fluid and roots, 0 and 1."""
         return ((self.spine == CORD_VALUE) | (self.spine == CANAL_VALUE)).astype(np.uint8)

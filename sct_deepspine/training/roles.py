@@ -178,6 +178,7 @@ def task_from_dict(values: Mapping[str, Any]) -> Task:
     """Read what ``as_dict`` of a task returned."""
     if "sheets" in values:
         sheets = {"channels": 1, "group_power": 0.35} | values["sheets"]  # as before version 0.7.0
+        sheets.pop("composite_share", None)  # of version 0.6.0, always 0
         return TissueTask(SheetSettings(**sheets | {"shape": tuple(sheets["shape"])}))
     planes = PlaneSettings(**values["planes"] | {"shape": tuple(values["planes"]["shape"])})
     return DiscTask(planes, DiscCodec(**values["codec"]), int(values["stacks"]))

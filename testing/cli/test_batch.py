@@ -215,12 +215,18 @@ def disc_values(spine):
     return set(np.unique(np.asarray(nib.load(spine).dataobj)).tolist()) & {*range(63, 68), *range(71, 83)}
 
 
-def test_masks_json_and_picture_follow_labels_corrected_by_hand(dataset, tmp_path):
+@pytest.fixture
+def masked(dataset, tmp_path):
+    """A segmented scan: itself, the options, the models, and the folder of its files."""
     options = BatchOptions(tmp_path / "out", masks=True)
     scan = find_scans(dataset, include=["sub-01_T2w*"])
     models = {"model": MODEL, "mask_model": fake_mask_model()}
     list(run_batch(scan, options, **models))
-    folder = options.derivatives / "sub-01" / "anat"
+    return scan, options, models, options.derivatives / "sub-01" / "anat"
+
+
+def test_masks_json_and_picture_follow_labels_corrected_by_hand(masked, tmp_path):
+    scan, options, models, folder = masked
     label, spine = folder / "sub-01_T2w_label-discs_dlabel.nii.gz", folder / "sub-01_T2w_spine.nii.gz"
     assert min(disc_values(spine)) == 63
     corrected = edit(label, one_level_down)
@@ -238,12 +244,8 @@ def test_masks_json_and_picture_follow_labels_corrected_by_hand(dataset, tmp_pat
     assert not spine.exists()
 
 
-def test_a_mask_edited_beside_corrected_labels_is_kept(dataset, tmp_path):
-    options = BatchOptions(tmp_path / "out", masks=True)
-    scan = find_scans(dataset, include=["sub-01_T2w*"])
-    models = {"model": MODEL, "mask_model": fake_mask_model()}
-    list(run_batch(scan, options, **models))
-    folder = options.derivatives / "sub-01" / "anat"
+def test_a_mask_edited_beside_corrected_labels_is_kept(masked):
+    scan, options, models, folder = masked
     edit(folder / "sub-01_T2w_label-discs_dlabel.nii.gz", one_level_down)
     mask = edit(folder / "sub-01_T2w_seg.nii.gz", np.zeros_like)
     for _ in range(2):

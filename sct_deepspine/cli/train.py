@@ -44,6 +44,9 @@ SOURCES: dict[str, Any] = {
 }
 """What a run is made of beside its configuration, and the default of each."""
 
+DEFAULT_NETWORKS = {"canal": ("unet", 8), "segment": ("unet", 16)}
+"""Kind of network and features of a role, where they are not an hourglass of 64."""
+
 _OF_HOURGLASS = {"stacks", "blocks", "depth", "attention"}
 IDLE = {
     "hourglass": {"dense", "directions"},
@@ -58,8 +61,9 @@ IN_CONFIG = _OF_HOURGLASS | RUN_OPTIONS | {"network", "dense", "directions", "fe
 
 DESCRIPTION = """\
 Train a network on a folder of labelled scans (NAME.nii.gz with NAME.json) and on synthetic spines.
-"locate" looks at coarse planes of the whole view and tells levels; "refine" looks at fine planes of the
-straightened spine and tells where exactly a disc is; "segment" tells cord, canal, vertebrae and discs apart.
+"canal" looks at very coarse planes all across the volume and finds the canal; "locate" looks at coarse
+planes of the whole view along it and tells levels; "refine" looks at fine planes of the straightened spine
+and tells where exactly a disc is; "segment" tells cord, canal, vertebrae and discs apart.
 
 Writes to the folder given by -ofolder: config.json, log.csv, last.safetensors (to resume from),
 best.safetensors, validation_STEP.png, convergence.gif, and in the end weights.safetensors with its card,
@@ -85,7 +89,7 @@ def get_parser() -> Arguments:
     )
     add(
         "-role",
-        choices=("locate", "refine", "segment", "calibrate"),
+        choices=("canal", "locate", "refine", "segment", "calibrate"),
         help="Which network to train, or calibrate: correct the confidences of -weights. Default: locate",
     )
     add(
@@ -122,7 +126,7 @@ def get_parser() -> Arguments:
     add(
         "-network",
         choices=("hourglass", "unet", "bcdunet", "mcgunet"),
-        help="Kind of network. Default: hourglass; unet to segment",
+        help="Kind of network. Default: hourglass; unet to segment and to find the canal",
     )
     add(
         "-dense",
@@ -139,7 +143,7 @@ def get_parser() -> Arguments:
     add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
     add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, 1 to refine")
     add("-blocks", type=int, default=1, metavar="N", help="Residual blocks at each position. Default: 1")
-    add("-features", type=int, metavar="N", help="Features. Default: 64; 16 to segment")
+    add("-features", type=int, metavar="N", help="Features. Default: 64; 16 to segment, 8 to find the canal")
     add("-depth", type=int, default=4, metavar="N", help="Depth of an hourglass. Default: 4")
     add_run(parser, batch=12, steps=7000, evaluate_every=300, workers=1)
     return parser
@@ -169,8 +173,9 @@ def main(
     segments = arguments.role == "segment"
     if segments and arguments.network == "hourglass":
         parser.error("-role segment needs a network of full resolution: unet, bcdunet or mcgunet")
-    arguments.network = arguments.network or ("unet" if segments else "hourglass")
-    arguments.features = arguments.features or (16 if segments else 64)
+    kind, features = DEFAULT_NETWORKS.get(arguments.role, ("hourglass", 64))
+    arguments.network = arguments.network or kind
+    arguments.features = arguments.features or features
     for option in sorted(given & IDLE[arguments.network]):
         parser.error(f"-{option} does nothing with -network {arguments.network}")
     if segments and arguments.composites:

@@ -1,4 +1,4 @@
-"""The trained model of the labelling: its two networks and its part of the model card."""
+"""The trained model of the labelling: its networks and its part of the model card."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from sct_deepspine.models.weights import TrainedNetwork, Weights, load_weights
 
 __all__ = ["LabelingModel"]
 
+NETWORKS = "canal", "locate", "refine"
+"""Of a weights file, those that the labelling uses."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelingModel:
@@ -28,6 +31,9 @@ class LabelingModel:
     refine
         Predicts maps on fine planes of the straightened spine: where exactly each disc is. None if there
         is no such network; discs then stay where the coarse stage puts them.
+    canal
+        Predicts maps on very coarse planes all across the volume: where the canal is. None if there is no
+        such network; ``locate`` then finds it, which takes longer.
     parameters
         Constants of the level assignment.
     calibration
@@ -40,10 +46,16 @@ class LabelingModel:
 
     locate: DiscPredictor
     refine: DiscPredictor | None = None
+    canal: DiscPredictor | None = None
     parameters: DecodingParameters = field(default_factory=DecodingParameters)
     calibration: Calibration = field(default_factory=Calibration)
     minimum_score: float = 0.0
     identity: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def canal_finder(self) -> DiscPredictor:
+        """The network that finds the canal."""
+        return self.canal or self.locate
 
     @property
     def landmarks(self) -> tuple[int, ...]:
@@ -68,10 +80,9 @@ class LabelingModel:
         try:
             # Cards of format 1 keep what is the labelling's at their top, and call the score otherwise.
             card = given.card.get("labeling", given.card)
-            refine = given.networks.get("refine")
+            networks = {"locate": given.networks["locate"], **given.networks}
             return cls(
-                locate=_disc_predictor(given.networks["locate"]),
-                refine=_disc_predictor(refine) if refine else None,
+                **{name: _disc_predictor(networks[name]) for name in NETWORKS if name in networks},
                 parameters=DecodingParameters(**card.get("decoding", {})),
                 calibration=Calibration.from_card(card.get("calibration", {})),
                 minimum_score=float(card.get("minimum_score", card.get("least_score", 0.0))),

@@ -145,7 +145,9 @@ def label_discs(
     volume = read_scan(image)
     view = DeobliquedVolume.of(volume)
     coarse = coarse_view(view, model.locate)
-    canal = extend_centerline(given, coarse, model.locate) if given else find_canal(coarse, model.locate)
+    finder = model.canal_finder
+    coarser = coarse_view(coarse, finder)
+    canal = extend_centerline(given, coarser, finder) if given else find_canal(coarser, finder)
     prediction = predict_midsagittal(coarse, canal, model.locate)
     check_line(given, prediction)
     check_anchor_places(known, view.volume, canal)

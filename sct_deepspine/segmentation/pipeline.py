@@ -93,7 +93,7 @@ def segment_spine(
     if labels is None or labels.canal is None:
         own = labeling if isinstance(labeling, LabelingModel) else LabelingModel.load(labeling, device=device)
         labels = labels or label_discs(volume, weights=own)
-    canal = labels.canal or find_centerline(coarse_view(view, own.locate), own.locate)
+    canal = labels.canal or find_centerline(coarse_view(view, own.canal_finder), own.canal_finder)
     space = straighten(view, canal)
     corridor = corridor_along(space, view.volume.grid, pixel_mm=model.predictor.pixel_mm)
     tissues = predict_tissues(view, corridor, model.predictor)

@@ -80,7 +80,11 @@ class DiscTask:
     planes: PlaneSettings
     codec: DiscCodec
     stacks: int = 1
-    in_channels: int = field(default=1, init=False)
+
+    @property
+    def in_channels(self) -> int:
+        """Images that the network sees at once."""
+        return len(self.codec.planes_mm)
 
     @property
     def loss(self) -> Loss:
@@ -161,17 +165,22 @@ class TissueTask:
 
 
 ROLES: dict[str, Task] = {
+    "canal": DiscTask(
+        PlaneSettings(shape=(96, 64), pixel_mm=4.0, lateral_share=0.5, tall_rows=176, tall_share=0.35),
+        DiscCodec(stride=1, first_value=1, levels=26),
+    ),
     "locate": DiscTask(
         PlaneSettings(tall_share=0.35), DiscCodec(stride=2, first_value=1, levels=26), stacks=2
     ),
     "refine": DiscTask(
-        PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),
-        DiscCodec(stride=2, first_value=1, levels=26, sigma_cells=1.5),
+        PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, across_mm=2.5, turn_degrees=10.0),
+        DiscCodec(stride=2, first_value=1, levels=26, sigma_cells=1.5, beside_mm=8.0),
     ),
     "segment": TissueTask(),
 }
-"""``locate``: coarse planes of the whole view; ``refine``: fine planes of the straightened spine;
-``segment``: sheets of the straightened spine, tissue by tissue."""
+"""``canal``: very coarse planes all across the volume, of which the canal's map is used; ``locate``: coarse
+planes of the whole view; ``refine``: fine planes of the straightened spine; ``segment``: sheets of the
+straightened spine, tissue by tissue."""
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:

@@ -111,12 +111,12 @@ def time_calls(image: str, calls: int, device: str | None) -> None:
 
 def stages(image, model):
     """Run the stages of ``label_discs`` one by one; yields the name of each and its seconds."""
-    from sct_deepspine.geometry.planes import SLAB_MM
     from sct_deepspine.geometry.volume import DeobliquedVolume
     from sct_deepspine.io.images import read_volume
     from sct_deepspine.labeling.canal import find_centerline
     from sct_deepspine.labeling.pipeline import (
         assign_checked_levels,
+        coarse_view,
         find_candidates,
         predict_midsagittal,
         straighten,
@@ -132,9 +132,10 @@ def stages(image, model):
     volume = read_volume(image)
     yield "read the volume", lap()
     view = DeobliquedVolume.of(volume)
-    coarse = view.block_mean((SLAB_MM / 2, model.locate.pixel_mm, model.locate.pixel_mm))
+    coarse = coarse_view(view, model.locate)
+    coarser = coarse_view(coarse, model.canal_finder)
     yield "average blocks", lap()
-    canal = find_centerline(coarse, model.locate)
+    canal = find_centerline(coarser, model.canal_finder)
     yield "find the canal", lap()
     prediction = predict_midsagittal(coarse, canal, model.locate)
     candidates = find_candidates(prediction, canal, volume)

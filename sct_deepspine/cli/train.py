@@ -252,8 +252,12 @@ def _train(arguments: argparse.Namespace) -> int:
     write_convergence(folder)
     weights = _export(arguments, config, folder, training, validation)
     if arguments.v:
-        command = "sct_deepspine_segment" if arguments.role == "segment" else "sct_deepspine_label"
-        print(f"Written: {weights}\nTo use it:\n  {command} -i IMAGE -weights {weights}")
+        print(f"Written: {weights}")
+        if arguments.role in ("canal", "refine") and not arguments.other:
+            print("It holds no network to locate discs: add one with -with FILE -resume 1")
+        else:
+            command = "sct_deepspine_segment" if arguments.role == "segment" else "sct_deepspine_label"
+            print(f"To use it:\n  {command} -i IMAGE -weights {weights}")
     return 0
 
 

@@ -38,7 +38,7 @@ class StraightView:
     planes
         From left to right.
     image
-        ``(planes, rows, columns)`` normalised grey values.
+        Normalised grey values, ``(rows, columns)`` of one plane or ``(planes, rows, columns)``.
     inside
         ``(planes, rows, columns)``, true where the image was read.
     codec
@@ -64,13 +64,19 @@ class StraightView:
         """Read a volume between two straight heights."""
         planes = tuple(straightened_plane(space, z_mm, pixel_mm, x_mm=x, axes=axes) for x in codec.planes_mm)
         read = [sample(volume, plane, slab_mm=SLAB_MM) for plane in planes]
-        image = np.stack([normalise(*pixels) for pixels in read])
+        images = [normalise(*pixels) for pixels in read]
+        image = np.stack(images) if len(images) > 1 else images[0]
         return cls(planes, image, np.stack([inside for _, inside in read]), codec)
 
     @property
     def plane(self) -> SamplingPlane:
         """The mid-sagittal plane."""
         return self.planes[len(self.planes) // 2]
+
+    @property
+    def midsagittal(self) -> NDArray[np.float32]:
+        """The grey values on it."""
+        return self.image if self.image.ndim == 2 else self.image[len(self.planes) // 2]
 
     def tips(self, maps: DiscMaps, cells: FloatArray) -> FloatArray:
         """Return the world points of tips at ``(K, 2)`` cells, ``(K, 3)``.

@@ -165,7 +165,7 @@ def _lay_view(scan: LabelledScan, codec: DiscCodec, settings: PlaneSettings) -> 
         height = space.straight_from_native(np.array(list(scan.levels.values())))[:, 2]
         reach = np.nanmin(height) - BEYOND_MM, np.nanmax(height) + BEYOND_MM
         straight = StraightView.read(scan.volume, space, reach, codec, settings.pixel_mm)
-        plane, image = straight.plane, straight.image[len(straight.planes) // 2]
+        plane, image = straight.plane, straight.midsagittal
     else:
         straight = None
         plane = midsagittal_plane(DeobliquedVolume.of(scan.volume), line, settings.pixel_mm)

@@ -218,3 +218,55 @@ def test_displaced_discs_of_a_phantom_come_back_to_their_painted_places(phantom,
     )
     assert np.linalg.norm(off, axis=1).max() > 3
     assert np.linalg.norm(found.points - truth, axis=1).max() < 0.5
+
+
+# Across
+
+
+class Beside(Dots):
+    """A predictor of three planes that tells how far across its discs lie."""
+
+    def __init__(self, places, across_mm):
+        super().__init__(places)
+        self.codec, self.across_mm, self.seen = replace(FINE, beside_mm=6.0), across_mm, []
+
+    def predict(self, planes):
+        self.seen.extend(planes)
+        (maps,) = super().predict([planes[0][1]])
+        return [replace(maps, across_mm=np.full_like(maps.any_disc, self.across_mm))]
+
+
+def across(volume, places, far_mm):
+    tips = world(*places)
+    coarse, found = coarse_look(tips)
+    predictor = Beside(places, far_mm)
+    space = Moved()
+    refined = refine_candidates(view_of(volume), space, coarse=coarse, candidates=found, predictor=predictor)
+    return refined.points - tips, predictor.seen[0]
+
+
+def test_a_tip_is_put_as_far_across_as_the_network_tells():
+    moved, image = across(body(), [(3.0, 30.0), (5.0, 10.0)], -2.5)
+    assert image.shape[0] == 3
+    np.testing.assert_allclose(moved, [[-2.5, 0, 0]] * 2, atol=0.02)
+
+
+def test_the_planes_are_read_from_left_to_right():
+    volume = body()
+    x = volume.grid.world_from_voxel(np.indices(volume.grid.shape).reshape(3, -1).T)[:, 0]
+    volume.data[x.reshape(volume.grid.shape) < Moved.offset[0] + 1] = 0
+    _, image = across(volume, [(3.0, 30.0)], 0.0)
+    assert not image[0].any()
+    assert image[2].any()
+
+
+def test_where_a_plane_beside_lies_outside_the_image_a_tip_stays_on_its_plane():
+    volume = body()
+    grid = Grid(
+        (4, *volume.grid.shape[1:]), volume.grid.affine
+    )  # ends at x = 1, the plane at x = 3 - 6 is in
+    narrow = Volume(volume.data[:5], Grid((5, *grid.shape[1:]), volume.grid.affine))
+    moved, image = across(narrow, [(3.0, 30.0)], -2.5)
+    assert image[0].any()
+    assert not image[2].any()
+    np.testing.assert_allclose(moved, 0, atol=0.02)

@@ -39,7 +39,8 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Also label each scan under 28 perturbations, and score the confidences",
+        help="Also label each scan under perturbations of contrast, resolution, pose and view, and score "
+        "the confidences",
     )
     add(
         "-composites",

@@ -28,7 +28,7 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.io.annotations import Annotation, LabelledScan, read_annotations
 from sct_deepspine.labeling.calibration import KINDS, Outcome, calibration_error
 from sct_deepspine.labeling.pipeline import label_discs
-from sct_deepspine.simulation.perturbations import Case, perturbed, whole_spine_cases
+from sct_deepspine.simulation.perturbations import Case, perturbed, scoliotic, whole_spine_cases
 
 __all__ = [
     "Result",
@@ -96,7 +96,7 @@ def folder_cases(folder: str | Path, *, seed: int = 0) -> Iterator[tuple[Labelle
     """Yield each scan of a folder with each perturbed version of it."""
     for index, annotation in enumerate(read_annotations(folder)):
         scan = annotation.read()
-        for case in perturbed(scan, np.random.default_rng((seed, index))):
+        for case in (*perturbed(scan, np.random.default_rng((seed, index))), *scoliotic(scan)):
             yield scan, case
 
 

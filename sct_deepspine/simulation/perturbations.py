@@ -13,18 +13,21 @@ import numpy as np
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import affine_transform, gaussian_filter, map_coordinates, shift, zoom
 
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import LabelledScan
 from sct_deepspine.io.images import ImageLike
 
-__all__ = ["Case", "perturbed", "whole_spine_cases"]
+__all__ = ["Case", "perturbed", "scoliotic", "whole_spine_cases"]
 
 REMAPS = 5
 ROTATION_DEGREES = 20.0
 CROPS = (4, 6, 8)
+SCOLIOSIS_MM = {"C": 20.0, "S": 12.0}
+"""How far the middle of a spine is bent to one side, or each half of it to another."""
+
 THORACIC_RANGE = 10, 19
 """First and last disc of a crop that shows the thoracic spine only."""
 
@@ -43,7 +46,8 @@ class Case:
     image
         What is to be labelled.
     truth
-        The scan's discs that are still in view, in the frame of the scan before the change.
+        The scan's discs that are still in view, in the frame of the scan before the change; in the image's
+        own where the change is no rigid one.
     span_z_mm
         Where discs count, in that frame.
     original_from_perturbed
@@ -98,6 +102,32 @@ def perturbed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
     yield same_place("bias", grey * _bias(grey.shape, rng))
     yield same_place("motion", _moved(grey, rng))
     yield from _crops(scan, ras)
+
+
+def scoliotic(scan: LabelledScan) -> Iterator[Case]:
+    """Bend the spine of a scan sideways, once to one side and once to both, while the slices stay.
+
+    Discs leave the view where the slices do not reach far enough; a view of fewer than four is left out.
+    """
+    ras = scan.volume.as_ras()
+    if ras.data.shape[0] == 1:
+        return
+    grey, grid = _unit_range(ras.data), ras.grid
+    low, high = (extreme(point[2] for point in scan.discs.values()) for extreme in (min, max))
+
+    def aside_mm(shape: str, z: FloatArray) -> FloatArray:
+        part = np.clip((z - low) / (high - low), 0, 1)
+        bend = np.sin(np.pi * part) ** 2 if shape == "C" else np.sin(2 * np.pi * part)
+        return SCOLIOSIS_MM[shape] * bend
+
+    heights = grid.world_from_voxel(np.outer(np.arange(grid.shape[2]), (0, 0, 1)))[:, 2]
+    for shape in SCOLIOSIS_MM:
+        voxels = aside_mm(shape, heights) / grid.spacing_mm[0]
+        data = np.stack([shift(grey[:, :, k], (v, 0), order=1) for k, v in enumerate(voxels)], axis=2)
+        moved = {v: np.add(p, (aside_mm(shape, p[2:])[0], 0, 0)) for v, p in scan.discs.items()}
+        truth = {v: p for v, p in moved.items() if grid.contains_voxel(grid.voxel_from_world(p))[0]}
+        if len(truth) >= CROPS[0]:
+            yield Case(f"scoliosis, {shape}-shaped", Volume(data, grid), truth, scan.span_z_mm)
 
 
 def whole_spine_cases(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
@@ -188,11 +218,11 @@ def _bias(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floati
 def _moved(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.floating]:
     """Move the subject by up to 3 mm for a fifth of the phase-encoding lines, one stretch at a time."""
     lines = np.fft.fftfreq(grey.shape[2])
-    shift = np.zeros(grey.shape[2])
+    moved = np.zeros(grey.shape[2])
     for start in rng.integers(0, grey.shape[2], 4):
-        shift[start : start + grey.shape[2] // 20] = rng.uniform(-3, 3)
-    shift[np.abs(lines) < 0.02] = 0  # the middle of k-space defines where the subject is
-    phase = np.exp(-2j * np.pi * lines * shift)
+        moved[start : start + grey.shape[2] // 20] = rng.uniform(-3, 3)
+    moved[np.abs(lines) < 0.02] = 0  # the middle of k-space defines where the subject is
+    phase = np.exp(-2j * np.pi * lines * moved)
     return np.abs(np.fft.ifft(np.fft.fft(grey, axis=2) * phase, axis=2))
 
 

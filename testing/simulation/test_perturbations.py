@@ -1,12 +1,14 @@
 """Changed scans still show what their truth says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import LabelledScan
-from sct_deepspine.simulation.perturbations import perturbed
+from sct_deepspine.simulation.perturbations import SCOLIOSIS_MM, perturbed, scoliotic
 
 SHAPE = (11, 47, 101)
 AFFINE = np.array([[1.5, 0, 0, -8], [0, 1.5, 0, 20], [0, 0, 2.5, -70], [0, 0, 0, 1.0]])
@@ -120,3 +122,38 @@ def test_the_same_seed_makes_the_same_scans(neck, cases):
     again = {case.perturbation: case for case in perturbed(neck, np.random.default_rng(0))}
     for name in ("remap 1", "noise", "motion"):
         np.testing.assert_array_equal(again[name].image.data, cases[name].image.data)
+
+
+def test_a_scoliotic_spine_is_bent_sideways_and_its_discs_with_it(neck):
+    wide = replace(neck, volume=padded(neck.volume, 20))
+    cases = {case.perturbation: case for case in scoliotic(wide)}
+    assert list(cases) == ["scoliosis, C-shaped", "scoliosis, S-shaped"]
+    for name, case in cases.items():
+        assert list(case.truth) == list(neck.discs)
+        aside = np.array([case.truth[v][0] - neck.discs[v][0] for v in neck.discs])
+        furthest = SCOLIOSIS_MM[name[-len("C-shaped")]]
+        assert 0.8 * furthest < aside.max() <= furthest
+        assert (aside.min() < -0.8 * furthest) == ("S" in name[-8:])
+        np.testing.assert_allclose(aside[[0, -1]], 0, atol=1e-9)
+        grid = case.image.grid
+        for tip in case.truth.values():
+            place = np.round(grid.voxel_from_world(tip)[0]).astype(int)
+            assert case.image.data[tuple(place)] > 0.5
+
+
+def padded(volume, voxels):
+    data = np.pad(volume.data, ((voxels, voxels), (0, 0), (0, 0)))
+    affine = volume.grid.affine.copy()
+    affine[:3, 3] = volume.grid.world_from_voxel([-voxels, 0, 0])[0]
+    return Volume(data, Grid(data.shape, affine))
+
+
+def test_a_disc_that_is_bent_out_of_the_slices_is_in_view_no_more(neck):
+    cases = list(scoliotic(neck))
+    assert cases
+    for case in cases:
+        tips = np.array(list(case.truth.values()))
+        assert 4 <= len(tips) < len(neck.discs)
+        assert case.image.grid.contains_voxel(case.image.grid.voxel_from_world(tips)).all()
+    single = Volume(neck.volume.data[:1], Grid((1, *SHAPE[1:]), AFFINE))
+    assert not list(scoliotic(replace(neck, volume=single)))

@@ -46,7 +46,7 @@ from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.composite import make_composite
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
 from sct_deepspine.training.dataset import RandomPlanes
-from sct_deepspine.training.roles import ROLES
+from sct_deepspine.training.roles import ROLES, DiscTask
 
 HERE = Path(__file__).parent
 FRONT = "cervical_23", "spider034"
@@ -163,13 +163,14 @@ def draw_frames(path):
 
 
 def draw_planes(path, scans):
-    """Draw training planes of both networks with their targets."""
-    figure = new_figure(14, 10)
-    for row, role in zip(figure.subplots(2, 8), ROLES.values(), strict=True):
+    """Draw training planes of the networks that draw discs, with their targets."""
+    roles = [role for role in ROLES.values() if isinstance(role, DiscTask)]
+    figure = new_figure(14, 5 * len(roles))
+    for row, role in zip(figure.subplots(len(roles), 8), roles, strict=True):
         planes = RandomPlanes(scans, role.codec, role.planes, length=400, seed=1, batch=12)
         for index, axes in enumerate(row):
             item = planes[13 * index]
-            axes.imshow(item["image"][0], **GREY)
+            axes.imshow(item["image"][role.in_channels // 2], **GREY)
             block = np.ones((role.codec.stride, role.codec.stride))
             for name, colours in (("any_disc", "autumn"), ("any_known", "winter")):
                 values = item[name].numpy() if name == "any_disc" else 1 - item[name].numpy()

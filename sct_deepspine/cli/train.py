@@ -44,9 +44,6 @@ SOURCES: dict[str, Any] = {
 }
 """What a run is made of beside its configuration, and the default of each."""
 
-DEFAULT_NETWORKS = {"canal": ("unet", 8), "segment": ("unet", 16)}
-"""Kind of network and features of a role, where they are not an hourglass of 64."""
-
 _OF_HOURGLASS = {"stacks", "blocks", "depth", "attention"}
 IDLE = {
     "hourglass": {"dense", "directions"},
@@ -126,7 +123,7 @@ def get_parser() -> Arguments:
     add(
         "-network",
         choices=("hourglass", "unet", "bcdunet", "mcgunet"),
-        help="Kind of network. Default: hourglass; unet to segment and to find the canal",
+        help="Kind of network. Default: hourglass; unet to segment",
     )
     add(
         "-dense",
@@ -141,9 +138,9 @@ def get_parser() -> Arguments:
         help="Directions of the convolutional LSTMs of a BCDU-Net or an MCGU-Net. Default: 2",
     )
     add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
-    add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, 1 to refine")
+    add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, else 1")
     add("-blocks", type=int, default=1, metavar="N", help="Residual blocks at each position. Default: 1")
-    add("-features", type=int, metavar="N", help="Features. Default: 64; 16 to segment, 8 to find the canal")
+    add("-features", type=int, metavar="N", help="Features. Default: 64; 16 to segment")
     add("-depth", type=int, default=4, metavar="N", help="Depth of an hourglass. Default: 4")
     add_run(parser, batch=12, steps=7000, evaluate_every=300, workers=1)
     return parser
@@ -173,9 +170,8 @@ def main(
     segments = arguments.role == "segment"
     if segments and arguments.network == "hourglass":
         parser.error("-role segment needs a network of full resolution: unet, bcdunet or mcgunet")
-    kind, features = DEFAULT_NETWORKS.get(arguments.role, ("hourglass", 64))
-    arguments.network = arguments.network or kind
-    arguments.features = arguments.features or features
+    arguments.network = arguments.network or ("unet" if segments else "hourglass")
+    arguments.features = arguments.features or (16 if segments else 64)
     for option in sorted(given & IDLE[arguments.network]):
         parser.error(f"-{option} does nothing with -network {arguments.network}")
     if segments and arguments.composites:

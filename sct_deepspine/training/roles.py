@@ -167,7 +167,7 @@ class TissueTask:
 ROLES: dict[str, Task] = {
     "canal": DiscTask(
         PlaneSettings(shape=(96, 64), pixel_mm=4.0, lateral_share=0.5, tall_rows=176, tall_share=0.35),
-        DiscCodec(stride=1, first_value=1, levels=26),
+        DiscCodec(stride=2, first_value=1, levels=26),
     ),
     "locate": DiscTask(
         PlaneSettings(tall_share=0.35), DiscCodec(stride=2, first_value=1, levels=26), stacks=2

@@ -14,7 +14,6 @@ from sct_deepspine import label_discs
 from sct_deepspine.cli.train import main
 from sct_deepspine.errors import NoDiscsError, WeightsError
 from sct_deepspine.labeling.model import LabelingModel
-from sct_deepspine.models.config import UNetConfig
 from sct_deepspine.models.weights import load_weights
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.phantom import make_phantom
@@ -198,7 +197,7 @@ def test_the_fine_network_joins_the_coarse_one(scans, finished, tmp_path):
 
 def test_the_network_that_finds_the_canal_joins_the_others_and_is_used(scans, finished, tmp_path, capsys):
     plain = ["-i", scans, "-val", scans, "-phantoms", 0, "-composites", 0, "-role", "canal"]
-    short = ["-steps", 3, "-batch", 2, "-evaluate-every", 3, "-workers", 0]
+    short = ["-steps", 3, "-batch", 2, "-evaluate-every", 3, "-workers", 0, "-features", 8, "-depth", 1]
     assert run(*plain, *short, "-ofolder", tmp_path / "canal") == 0
     assert "holds no network to locate discs: add one with -with FILE -resume 1" in capsys.readouterr().out
     with pytest.raises(WeightsError, match="can't be used to label discs: 'locate'"):
@@ -208,9 +207,8 @@ def test_the_network_that_finds_the_canal_joins_the_others_and_is_used(scans, fi
     assert "To use it" in capsys.readouterr().out
     model = LabelingModel.load(tmp_path / "canal" / "weights.safetensors", device="cpu")
     assert model.canal_finder is model.canal
-    assert (model.canal.pixel_mm, model.canal.codec.stride, model.locate.pixel_mm) == (4.0, 1, 2.0)
-    assert isinstance(model.canal.runtime.config, UNetConfig)
-    assert model.canal.runtime.config.width == 8
+    assert (model.canal.pixel_mm, model.locate.pixel_mm) == (4.0, 2.0)
+    assert model.canal.runtime.config.stacks == 1
 
 
 def test_a_configuration_file_stands_for_the_options(scans, finished, tmp_path):

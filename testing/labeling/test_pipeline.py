@@ -77,7 +77,7 @@ def test_the_canal_is_found_by_a_network_of_its_own_if_there_is_one(phantom, pai
     blind = PaintReader(edit=corrupt(canal=never))
     with pytest.raises(NoDiscsError, match="no spine was found"):
         label_discs(painted, weights=fake_model(blind))
-    model = fake_model(blind, PaintReader(1.0, FINE), canal=PaintReader(4.0, DiscCodec(stride=1)))
+    model = fake_model(blind, PaintReader(1.0, FINE), canal=PaintReader(4.0))
     assert errors_mm(label_discs(painted, weights=model), phantom).max() < 0.8
     # A mask that ends early is continued by it, too.
     line = Centerline.from_points(phantom.centerline_world[: len(phantom.centerline_world) // 2])

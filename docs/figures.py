@@ -170,7 +170,7 @@ def draw_planes(path, scans):
         planes = RandomPlanes(scans, role.codec, role.planes, length=400, seed=1, batch=12)
         for index, axes in enumerate(row):
             item = planes[13 * index]
-            axes.imshow(item["image"][role.in_channels // 2], **GREY)
+            axes.imshow(item["image"][0], **GREY)
             block = np.ones((role.codec.stride, role.codec.stride))
             for name, colours in (("any_disc", "autumn"), ("any_known", "winter")):
                 values = item[name].numpy() if name == "any_disc" else 1 - item[name].numpy()

@@ -287,10 +287,9 @@ def straightened_plane(
     z_mm: tuple[float, float],
     pixel_mm: float,
     *,
-    x_mm: float = 0.0,
     axes: FloatArray | None = None,
 ) -> SamplingPlane:
-    """Lay a sagittal plane of the straight space between two straight heights.
+    """Lay the mid-sagittal plane of the straight space between two straight heights.
 
     Parameters
     ----------
@@ -300,14 +299,12 @@ def straightened_plane(
         Lowest and highest straight z.
     pixel_mm
         Edge of a pixel.
-    x_mm
-        Straight x of the plane; by default the mid-sagittal one.
     axes
         As of :class:`SamplingPlane`; the world's by default.
     """
     y = np.arange(POSTERIOR_MM + pixel_mm / 2, ANTERIOR_MM, pixel_mm)
     z = np.arange(z_mm[1], z_mm[0] - pixel_mm, -pixel_mm)
-    points = np.full((len(z), len(y), 3), x_mm)
+    points = np.zeros((len(z), len(y), 3))
     points[..., 1], points[..., 2] = y, z[:, None]
     world = space.native_from_straight(points.reshape(-1, 3)).reshape(points.shape)
     return SamplingPlane(world, pixel_mm, np.eye(3) if axes is None else axes)

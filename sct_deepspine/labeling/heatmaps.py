@@ -4,8 +4,7 @@ The network predicts, on a grid of cells coarser than the pixels by its stride,
 
 - ``levels`` maps of level logits; their softmax is the probability of each level *if* a disc is there,
 - one logit of "any disc" (level-free), whose sigmoid peaks at each disc's posterior tip,
-- one logit of the cord/canal centreline, whose sigmoid is a ridge along it,
-- for a network that also sees the planes on either side: how far across from its plane a disc's tip lies.
+- one logit of the cord/canal centreline, whose sigmoid is a ridge along it.
 
 The heat map of disc ``value`` is the product of the any-disc map and that level's probability.
 """
@@ -49,15 +48,11 @@ class DiscMaps:
         ``(levels, rows, columns)``, sums to one over levels.
     canal
         ``(rows, columns)`` in 0…1.
-    across_mm
-        ``(rows, columns)``: how far to the right of the plane the tip of a disc there lies; None if the
-        network does not tell.
     """
 
     any_disc: MapArray
     level: MapArray
     canal: MapArray
-    across_mm: MapArray | None = None
 
     @property
     def heat(self) -> MapArray:
@@ -79,26 +74,17 @@ class DiscCodec:
         Number of level maps.
     sigma_cells
         Width of a disc's peak; below one cell the sub-cell position is lost.
-    beside_mm
-        Distance of the planes on either side that the network sees as well; 0 if it sees none. With them it
-        tells how far across a tip lies.
     """
 
     stride: int
     first_value: int = 3
     levels: int = 23
     sigma_cells: float = 1.0
-    beside_mm: float = 0.0
 
     @property
     def channels(self) -> int:
         """Number of maps the network predicts."""
-        return self.levels + 2 + (self.beside_mm > 0)
-
-    @property
-    def planes_mm(self) -> tuple[float, ...]:
-        """Where the planes that the network sees lie, from left to right."""
-        return (-self.beside_mm, 0.0, self.beside_mm) if self.beside_mm else (0.0,)
+        return self.levels + 2
 
     @property
     def values(self) -> NDArray[np.int64]:
@@ -119,12 +105,7 @@ class DiscCodec:
             raise ValueError(f"expected {self.channels} maps, got {raw.shape[0]}")
         logits = np.asarray(raw, dtype=np.float32)
         levels = self.levels
-        return DiscMaps(
-            expit(logits[levels]),
-            softmax(logits[:levels], axis=0),
-            expit(logits[levels + 1]),
-            logits[levels + 2] * self.beside_mm if self.beside_mm else None,
-        )
+        return DiscMaps(expit(logits[levels]), softmax(logits[:levels], axis=0), expit(logits[levels + 1]))
 
     def encode(
         self,
@@ -192,27 +173,17 @@ class DiscCodec:
 
     def read_levels(self, maps: DiscMaps, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Read scores ``(K,)`` and levels ``(K, levels)`` from the nine cells about ``(K, 2)`` points."""
-        return _read_peaks(maps.any_disc, maps.level, points)
-
-    def read_across_mm(self, maps: DiscMaps, points: ArrayLike) -> FloatArray:
-        """Read how far across tips lie, ``(K,)``, about ``(K, 2)`` points; 0 where no one tells."""
-        if maps.across_mm is None:
-            return np.zeros(len(np.asarray(points).reshape(-1, 2)))
-        return _read_peaks(maps.any_disc, maps.across_mm[None], points)[1][:, 0]
-
-
-def _read_peaks(any_disc: MapArray, values: MapArray, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return the highest of the nine cells about each point, and the mean there of maps, so weighted."""
-    nearest = np.round(np.asarray(points, dtype=np.float64).reshape(-1, 2)).astype(int)
-    cells = np.clip(nearest, 0, np.array(any_disc.shape) - 1)
-    padded_any, padded_values = np.pad(any_disc, 1), np.pad(values, ((0, 0), (1, 1), (1, 1)))
-    highest, mean = np.empty(len(cells)), np.empty((len(cells), len(values)))
-    for index, (row, column) in enumerate(cells):
-        rows, columns = slice(row, row + 3), slice(column, column + 3)
-        weight = padded_any[rows, columns].astype(np.float64) + 1e-9
-        highest[index] = padded_any[rows, columns].max()
-        mean[index] = (padded_values[:, rows, columns] * weight).sum(axis=(1, 2)) / weight.sum()
-    return highest, mean
+        nearest = np.round(np.asarray(points, dtype=np.float64).reshape(-1, 2)).astype(int)
+        cells = np.clip(nearest, 0, np.array(maps.any_disc.shape) - 1)
+        padded_any = np.pad(maps.any_disc, 1)
+        padded_level = np.pad(maps.level, ((0, 0), (1, 1), (1, 1)))
+        score, level = np.empty(len(cells)), np.empty((len(cells), self.levels))
+        for index, (row, column) in enumerate(cells):
+            rows, columns = slice(row, row + 3), slice(column, column + 3)
+            weight = padded_any[rows, columns].astype(np.float64) + 1e-9
+            score[index] = padded_any[rows, columns].max()
+            level[index] = (padded_level[:, rows, columns] * weight).sum(axis=(1, 2)) / weight.sum()
+        return score, level
 
 
 DiscPredictor = Predictor[DiscCodec]

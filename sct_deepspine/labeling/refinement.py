@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.planes import SLAB_MM, SamplingPlane, normalise, sample, straightened_plane
+from sct_deepspine.geometry.planes import SLAB_MM, normalise, sample, straightened_plane
 from sct_deepspine.geometry.straightening import StraighteningTransform
-from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, DiscPredictor, PlanePrediction
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.labeling.heatmaps import DiscMaps, DiscPredictor, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates
 
-__all__ = ["StraightView", "refine_candidates"]
+__all__ = ["refine_candidates"]
 
 BEYOND_MM = 30.0
 """Rows of the straightened plane beyond both ends of the centreline."""
@@ -27,71 +23,6 @@ FINE_LEVEL_POWER = 0.5
 """Weight of the fine stage's levels: it sees less context than the coarse one. Chosen on ``val``."""
 
 LEVEL_FLOOR = 1e-4
-
-
-@dataclass(frozen=True)
-class StraightView:
-    """What the fine network sees of a spine: the mid-sagittal plane of the straight space, or three planes.
-
-    Parameters
-    ----------
-    planes
-        From left to right.
-    image
-        Normalised grey values, ``(rows, columns)`` of one plane or ``(planes, rows, columns)``.
-    inside
-        ``(planes, rows, columns)``, true where the image was read.
-    codec
-        Of the network.
-    """
-
-    planes: tuple[SamplingPlane, ...]
-    image: NDArray[np.float32]
-    inside: NDArray[np.bool_]
-    codec: DiscCodec
-
-    @classmethod
-    def read(
-        cls,
-        volume: Volume,
-        space: StraighteningTransform,
-        z_mm: tuple[float, float],
-        codec: DiscCodec,
-        pixel_mm: float,
-        *,
-        axes: FloatArray | None = None,
-    ) -> StraightView:
-        """Read a volume between two straight heights."""
-        planes = tuple(straightened_plane(space, z_mm, pixel_mm, x_mm=x, axes=axes) for x in codec.planes_mm)
-        read = [sample(volume, plane, slab_mm=SLAB_MM) for plane in planes]
-        images = [normalise(*pixels) for pixels in read]
-        image = np.stack(images) if len(images) > 1 else images[0]
-        return cls(planes, image, np.stack([inside for _, inside in read]), codec)
-
-    @property
-    def plane(self) -> SamplingPlane:
-        """The mid-sagittal plane."""
-        return self.planes[len(self.planes) // 2]
-
-    @property
-    def midsagittal(self) -> NDArray[np.float32]:
-        """The grey values on it."""
-        return self.image if self.image.ndim == 2 else self.image[len(self.planes) // 2]
-
-    def tips(self, maps: DiscMaps, cells: FloatArray) -> FloatArray:
-        """Return the world points of tips at ``(K, 2)`` cells, ``(K, 3)``.
-
-        They leave the mid-sagittal plane where the network saw both planes beside it.
-        """
-        pixels = self.codec.pixel_from_cell(cells)
-        points = self.plane.world_from_pixel(pixels)
-        if len(self.planes) == 1 or not len(points):
-            return points
-        right = (self.planes[-1].world_from_pixel(pixels) - points) / self.codec.beside_mm
-        row, column = np.clip(np.round(pixels).astype(int), 0, np.array(self.plane.shape) - 1).T
-        seen = self.inside[[0, -1], row[:, None], column[:, None]].all(axis=1)
-        across = np.where(seen, self.codec.read_across_mm(maps, cells), 0)
-        return points + across[:, None] * right
 
 
 def refine_candidates(
@@ -124,11 +55,13 @@ def refine_candidates(
         level the product of both stages' levels.
     """
     bottom, top = space.z_mm
-    reach = bottom - BEYOND_MM, top + BEYOND_MM
-    seen = StraightView.read(view.volume, space, reach, predictor.codec, predictor.pixel_mm, axes=view.axes)
-    maps: DiscMaps = predictor.predict([seen.image])[0]
+    plane = straightened_plane(
+        space, (bottom - BEYOND_MM, top + BEYOND_MM), predictor.pixel_mm, axes=view.axes
+    )
+    image = normalise(*sample(view.volume, plane, slab_mm=SLAB_MM))
+    maps: DiscMaps = predictor.predict([image])[0]
     cells, score, level = predictor.codec.decode(maps, separation=SEPARATION_CELLS)
-    points = seen.tips(maps, cells)
+    points = plane.world_from_pixel(predictor.codec.pixel_from_cell(cells))
     inside = view.volume.grid.contains_voxel(view.volume.grid.voxel_from_world(points))
     points, score, level = points[inside], score[inside], level[inside]
     if not len(points):

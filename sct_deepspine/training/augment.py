@@ -20,7 +20,6 @@ __all__ = [
     "randomise_grey_values",
     "randomise_parcels",
     "randomise_tissues",
-    "shown_planes",
     "smooth_field",
 ]
 
@@ -32,9 +31,6 @@ PARCELS = (4, 12)
 SHORTEST_VIEW_MM = 60.0
 SAMPLED_PIXELS = 1500
 """Of which the clusters are found."""
-
-ALONE_SHARE, AT_BORDER_SHARE = 0.12, 0.15
-"""Share of planes that are shown alone, as in a single slice, and that of planes with one neighbour only."""
 
 
 @lru_cache(maxsize=64)
@@ -259,15 +255,3 @@ def _crop(rng: np.random.Generator, used: NDArray[np.int64], least: float) -> tu
     kept = length if least >= length else int(rng.uniform(least, length))
     start = first + int(rng.integers(length - kept + 1))
     return start, start + kept
-
-
-def shown_planes(rng: np.random.Generator, count: int) -> NDArray[np.bool_]:
-    """Draw which of a plane and its neighbours are shown, from left to right; the middle one always is."""
-    shown = np.ones(count, dtype=bool)
-    middle, chance = count // 2, rng.random()
-    if chance < ALONE_SHARE:
-        shown[:] = False
-    elif chance < ALONE_SHARE + AT_BORDER_SHARE:
-        shown[slice(middle) if rng.random() < 0.5 else slice(middle, None)] = False
-    shown[middle] = True
-    return shown

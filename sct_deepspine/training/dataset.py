@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,6 @@ from sct_deepspine.training.augment import (
     randomise_grey_values,
     randomise_parcels,
     randomise_tissues,
-    shown_planes,
 )
 
 __all__ = ["PlaneSettings", "RandomPlanes", "inexact_space", "prepare_scan", "sampling_shares"]
@@ -53,9 +51,6 @@ AWAY_MM = 80.0
 """A plane away from the spine begins up to this far from the tips."""
 
 FAR_MM = 1e6
-FARTHEST_ACROSS = 1.5
-"""A tip beyond this is told to be here, in distances of the planes beside."""
-
 LATERAL_WEIGHT = 0.6
 """A disc's peak fades across the plane more slowly than within it: a disc is wide, its tip is not."""
 
@@ -79,8 +74,6 @@ class PlaneSettings:
     straight
         Whether planes are laid in the straightened space, along a centreline as inexact as one that
         a network finds, or in the native one.
-    across_mm
-        Spread of the planes across the straightened space.
     turn_degrees
         Largest in-plane rotation.
     tissue_share
@@ -99,7 +92,6 @@ class PlaneSettings:
     away_share: float = 0.06
     empty_share: float = 0.04
     straight: bool = False
-    across_mm: float = 1.5
     turn_degrees: float = 22.0
     tissue_share: float = 0.5
     parcel_share: float = 0.4
@@ -165,61 +157,42 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         scan = self.scans[rng.choice(len(self.scans), p=self.tall_weights if tall else self.weights)]
         straight = self.settings.straight and bool(scan.discs)
         lay = self._lay_straightened if straight else self._lay_native
-        plane, right, scale = lay(rng, scan, shape)
-        if self.codec.beside_mm:
-            right = right * rng.choice((-1, 1))  # a body looks much the same in a mirror
-        planes = [
-            replace(plane, points_world=plane.points_world + x * scale * right) for x in self.codec.planes_mm
-        ]
+        plane, scale = lay(rng, scan, shape)
         slab_mm = rng.uniform(1, 7)
-        read = [sample(scan.volume, one, slab_mm=slab_mm, oversample=1) for one in planes]
-        # Grey values change in one picture of them all, so that a tissue keeps its value from plane to plane.
-        image = np.concatenate([pixels for pixels, _ in read], axis=1)
-        inside = np.stack([within for _, within in read])
+        image, inside = sample(scan.volume, plane, slab_mm=slab_mm, oversample=1)
         if rng.random() < self.settings.parcel_share:
             image = randomise_parcels(rng, image)
         if scan.tissue is not None and rng.random() < self.settings.tissue_share:
-            tissue = np.concatenate([read_labels(scan.tissue, one) for one in planes], axis=1)
+            tissue = read_labels(scan.tissue, plane)
             image = randomise_tissues(rng, image, np.where(tissue == UNKNOWN_TISSUE, 0, tissue))
         image = randomise_grey_values(rng, image, pixel_mm=self.settings.pixel_mm)
         if rng.random() < self.settings.empty_share:
             image = random_texture(rng, image.shape)
             scan = replace(scan, discs={}, landmarks={}, unnamed=np.empty((0, 3)), centerline_world=None)
-        inside &= crop_field_of_view(rng, np.logical_or.reduce(inside), self.settings.pixel_mm)
-        if len(planes) > 1:
-            inside &= shown_planes(rng, len(planes))[:, None, None]
-        images = [normalise(*one) for one in zip(np.split(image, len(planes), axis=1), inside, strict=True)]
-        targets = _targets(scan, plane, inside[len(planes) // 2], self.codec, scale)
-        if self.codec.beside_mm:
-            targets |= _across(scan, plane, right * scale, inside[0] & inside[-1], self.codec)
-        return {"image": torch.from_numpy(np.stack(images)), **targets}
+        inside = crop_field_of_view(rng, inside, self.settings.pixel_mm)
+        targets = _targets(scan, plane, inside, self.codec, scale)
+        return {"image": torch.from_numpy(normalise(image, inside)[None]), **targets}
 
     def _lay_straightened(
         self, rng: np.random.Generator, scan: LabelledScan, shape: tuple[int, int]
-    ) -> tuple[SamplingPlane, FloatArray, float]:
-        """Lay the mid-sagittal plane of the space that an inexact centreline straightens.
-
-        Returns it with the direction across it, of 1 mm, and its scale.
-        """
+    ) -> tuple[SamplingPlane, float]:
+        """Lay the mid-sagittal plane of the space that an inexact centreline straightens."""
         settings = self.settings
         grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
         space = inexact_space(rng, scan)
         tips = space.straight_from_native(np.array(list(scan.levels.values())))
         middle = rng.uniform(np.nanmin(tips[:, 2]) - 20, np.nanmax(tips[:, 2]) + 20)
         straight = np.empty((*grid.shape[:2], 3))
-        straight[..., 0] = rng.normal(0, settings.across_mm)
+        straight[..., 0] = rng.normal(0, 1.5)
         straight[..., 1] = grid[..., 0] + (POSTERIOR_MM + ANTERIOR_MM) / 2 + rng.normal(0, 3)
         straight[..., 2] = grid[..., 1] + middle
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
-        straight[..., 0] += 1
-        # The space is linear across.
-        right = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape) - points
-        return SamplingPlane(points, settings.pixel_mm), right, scale
+        return SamplingPlane(points, settings.pixel_mm), scale
 
     def _lay_native(
         self, rng: np.random.Generator, scan: LabelledScan, shape: tuple[int, int]
-    ) -> tuple[SamplingPlane, FloatArray, float]:
-        """Lay a plane anywhere along the spine, turned, scaled and bent; returned as a straightened one."""
+    ) -> tuple[SamplingPlane, float]:
+        """Lay a plane anywhere along the spine, turned, scaled and bent."""
         settings = self.settings
         grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
         tips = np.array(list(scan.levels.values()) or [scan.volume.grid.corners_world().mean(axis=0)])
@@ -244,8 +217,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
             x = x + rng.normal(0, 2.5)
         if scan.volume.data.shape[0] == 1:
             x = np.full_like(x, scan.volume.grid.affine[0, 3])
-        plane = SamplingPlane(np.stack([x, y, z], axis=-1), settings.pixel_mm)
-        return plane, np.broadcast_to([1.0, 0.0, 0.0], plane.points_world.shape), scale
+        return SamplingPlane(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
 
 
 def inexact_space(rng: np.random.Generator, scan: LabelledScan) -> StraightSpace:
@@ -293,14 +265,16 @@ def _targets(
 
     Distances are taken in the world, so that a disc's peak is right however the plane is bent.
     """
-    cells = np.nan_to_num(_cell_means(plane.points_world, codec.stride), nan=FAR_MM)
-    rows, columns = cells.shape[:2]
-    visible = _cell_means(inside, codec.stride) > 0.5
+    stride = codec.stride
+    rows, columns = (n // stride for n in plane.shape)
+    blocks = plane.points_world.reshape(rows, stride, columns, stride, 3)
+    cells = np.nan_to_num(blocks.mean(axis=(1, 3)), nan=FAR_MM)
+    visible = inside.reshape(rows, stride, columns, stride).mean(axis=(1, 3)) > 0.5
     across = np.array([LATERAL_WEIGHT, 1.0, 1.0])
     any_disc, level = codec.encode(
         {value: tip * across for value, tip in scan.levels.items()},
         cells * across,
-        sigma=codec.sigma_cells * codec.stride * plane.pixel_mm * scale,
+        sigma=codec.sigma_cells * stride * plane.pixel_mm * scale,
         unnamed=scan.unnamed * across,
     )
     canal, canal_known = np.zeros((rows, columns), np.float32), ~visible | (not scan.discs)
@@ -316,31 +290,3 @@ def _targets(
         "canal": torch.from_numpy(canal),
         "canal_known": torch.from_numpy(canal_known.astype(np.float32)),
     }
-
-
-def _across(
-    scan: LabelledScan, plane: SamplingPlane, right: FloatArray, seen: NDArray[np.bool_], codec: DiscCodec
-) -> dict[str, torch.Tensor]:
-    """Return how far to the right of each cell the nearest tip lies, in distances of the planes beside it.
-
-    It is known where both of these are seen, as ``seen`` tells of the pixels.
-    """
-    known = _cell_means(seen, codec.stride) > 0.5
-    tips = np.array([*scan.levels.values(), *scan.unnamed]).reshape(-1, 3)
-    far = np.zeros(known.shape)
-    if len(tips):
-        cells = np.nan_to_num(_cell_means(plane.points_world, codec.stride), nan=FAR_MM)
-        right = np.nan_to_num(_cell_means(right, codec.stride))
-        offset = tips[cKDTree(tips).query(cells)[1]] - cells
-        far = (offset * right).sum(axis=-1) / np.maximum((right**2).sum(axis=-1), 1e-6) / codec.beside_mm
-    return {
-        "across": torch.from_numpy(np.clip(far, -FARTHEST_ACROSS, FARTHEST_ACROSS).astype(np.float32)),
-        "across_known": torch.from_numpy(known.astype(np.float32)),
-    }
-
-
-def _cell_means(pixels: NDArray[Any], stride: int) -> FloatArray:
-    """Return the mean of the pixels of each cell."""
-    rows, columns, *rest = pixels.shape
-    blocks = pixels.reshape(rows // stride, stride, columns // stride, stride, *rest)
-    return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float64)

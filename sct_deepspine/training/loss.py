@@ -13,13 +13,12 @@ def disc_map_loss(stacks: list[Tensor], batch: dict[str, Tensor], *, peak_weight
     """Sum the loss over the stacks (intermediate supervision).
 
     Cross-entropy of the any-disc and canal maps against their soft targets, where known, with cells
-    of a peak weighted up; cross-entropy of the level at each disc, in proportion to its peak; for a network
-    that tells how far across a tip lies, the Huber loss of that, likewise.
+    of a peak weighted up; cross-entropy of the level at each disc, in proportion to its peak.
 
     Parameters
     ----------
     stacks
-        Raw maps of each stack, ``(N, channels, H, W)``.
+        Raw maps of each stack, ``(N, levels + 2, H, W)``.
     batch
         Targets as :class:`sct_deepspine.training.dataset.RandomPlanes` draws them, ``(N, H, W)`` each.
     peak_weight
@@ -30,15 +29,11 @@ def disc_map_loss(stacks: list[Tensor], batch: dict[str, Tensor], *, peak_weight
     at_disc = disc * batch["any_known"] * (disc > 0.1)
     for maps in stacks:
         raw = maps.float()
-        levels = raw.shape[1] - 2 - ("across" in batch)
+        levels = raw.shape[1] - 2
         total = total + _known_mean(raw[:, levels], disc, batch["any_known"], peak_weight)
         total = total + 0.5 * _known_mean(raw[:, levels + 1], canal, batch["canal_known"], peak_weight / 4)
         wrong = F.cross_entropy(raw[:, :levels], batch["level"], reduction="none", label_smoothing=0.02)
         total = total + 0.3 * (wrong * at_disc).sum() / at_disc.sum().clamp(min=1.0)
-        if "across" in batch:
-            told = at_disc * batch["across_known"]
-            far = F.smooth_l1_loss(raw[:, -1], batch["across"], reduction="none", beta=0.1)
-            total = total + 2.0 * (far * told).sum() / told.sum().clamp(min=1.0)
     return total
 
 

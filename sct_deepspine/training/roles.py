@@ -80,11 +80,7 @@ class DiscTask:
     planes: PlaneSettings
     codec: DiscCodec
     stacks: int = 1
-
-    @property
-    def in_channels(self) -> int:
-        """Images that the network sees at once."""
-        return len(self.codec.planes_mm)
+    in_channels: int = field(default=1, init=False)
 
     @property
     def loss(self) -> Loss:
@@ -173,8 +169,8 @@ ROLES: dict[str, Task] = {
         PlaneSettings(tall_share=0.35), DiscCodec(stride=2, first_value=1, levels=26), stacks=2
     ),
     "refine": DiscTask(
-        PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, across_mm=2.5, turn_degrees=10.0),
-        DiscCodec(stride=2, first_value=1, levels=26, sigma_cells=1.5, beside_mm=8.0),
+        PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),
+        DiscCodec(stride=2, first_value=1, levels=26, sigma_cells=1.5),
     ),
     "segment": TissueTask(),
 }

@@ -37,7 +37,6 @@ from sct_deepspine.training.augment import (
     randomise_grey_values,
     randomise_parcels,
     randomise_tissues,
-    shown_planes,
 )
 from sct_deepspine.training.dataset import inexact_space, prepare_scan, sampling_shares
 
@@ -56,6 +55,9 @@ PEDICLE_MM = 7.0
 NEAR_CANAL_SHARE, CORD_ALONE_SHARE, NEAR_CANAL_MM = 0.5, 0.8, 12.0
 """Share of sheets laid through the canal, that of scans with no mask but the cord's, and how far from its
 middle."""
+
+ALONE_SHARE, AT_BORDER_SHARE = 0.12, 0.15
+"""Share of sheets that are shown alone, as in a single slice, and that of sheets with one neighbour only."""
 
 _CANAL = Tissue.CORD.bit | Tissue.FLUID.bit
 _POSSIBLE = {
@@ -161,7 +163,7 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
             image = randomise_tissues(rng, image, np.concatenate(shaded, axis=1))
         image = randomise_grey_values(rng, image, pixel_mm=settings.pixel_mm)
         inside &= crop_field_of_view(rng, np.logical_or.reduce(inside), settings.pixel_mm)
-        inside &= shown_planes(rng, settings.channels)[:, None, None]
+        inside &= _shown(rng, settings.channels)[:, None, None]
         sheets = [
             normalise(*sheet) for sheet in zip(np.split(image, len(planes), axis=1), inside, strict=True)
         ]
@@ -196,6 +198,18 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         step = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape) - points
         beside = np.arange(settings.channels) - settings.channels // 2
         return [SamplingPlane(points + number * step, settings.pixel_mm) for number in beside]
+
+
+def _shown(rng: np.random.Generator, channels: int) -> NDArray[np.bool_]:
+    """Draw which of a sheet and its neighbours are shown; the sheet itself always is."""
+    shown = np.ones(channels, dtype=bool)
+    middle, chance = channels // 2, rng.random()
+    if chance < ALONE_SHARE:
+        shown[:] = False
+    elif chance < ALONE_SHARE + AT_BORDER_SHARE:
+        shown[slice(middle) if rng.random() < 0.5 else slice(middle, None)] = False
+    shown[middle] = True
+    return shown
 
 
 _SHADED = np.zeros(ANY_TISSUE + 1, dtype=np.uint8)

@@ -18,13 +18,13 @@ from sct_deepspine.geometry.planes import (
     midsagittal_plane,
     normalise,
     sample,
+    straightened_plane,
 )
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.io.annotations import LabelledScan, canal_points
 from sct_deepspine.io.files import written_whole
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, DiscPredictor
-from sct_deepspine.labeling.refinement import StraightView
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.networks import Network
 from sct_deepspine.models.predictor import Predictor
@@ -48,27 +48,15 @@ class _View:
     scan: LabelledScan
     plane: SamplingPlane
     image: NDArray[np.float32]
-    straight: StraightView | None
     tips_pixel: dict[int, FloatArray]
-
-    @property
-    def shown(self) -> NDArray[np.float32]:
-        """What the network sees."""
-        return self.image if self.straight is None else self.straight.image
-
-    def tips(self, maps: DiscMaps, cells: FloatArray, codec: DiscCodec) -> FloatArray:
-        """Return the world points of tips at cells."""
-        if self.straight is None:
-            return self.plane.world_from_pixel(codec.pixel_from_cell(cells))
-        return self.straight.tips(maps, cells)
 
 
 class Validation:
     """Score a network on planes laid by the truth of held-out scans, one plane a scan.
 
     Calling it returns ``score`` (what a run is judged by), ``right`` (share of true discs found
-    within 6 mm in the plane whose likeliest level, by itself, is the true one), ``missed``, ``mean_mm``,
-    ``median_mm``, and the mean error across the plane, ``across_mm``.
+    within 6 mm in the plane whose likeliest level, by itself, is the true one), ``missed``, ``mean_mm`` and
+    ``median_mm``.
 
     Parameters
     ----------
@@ -80,7 +68,7 @@ class Validation:
 
     def __init__(self, scans: Sequence[LabelledScan], codec: DiscCodec, settings: PlaneSettings) -> None:
         self.codec, self.settings = codec, settings
-        self.views = [_lay_view(scan, codec, settings) for scan in scans]
+        self.views = [_lay_view(scan, settings) for scan in scans]
 
     def __call__(self, network: Network, step: int, folder: Path) -> dict[str, float]:
         """Score a network and write ``validation_STEP.png`` into the folder."""
@@ -89,14 +77,13 @@ class Validation:
     def score(self, predictor: DiscPredictor, step: int, folder: Path) -> dict[str, float]:
         """Score a predictor and write ``validation_STEP.png`` into the folder."""
         errors: list[float] = []
-        across: list[float] = []
         right = missed = 0
         predicted: list[DiscMaps] = []
         for view in self.views:
-            maps = predictor.predict([view.shown])[0]
+            maps = predictor.predict([view.image])[0]
             predicted.append(maps)
             cells, _, level = self.codec.decode(maps)
-            tips = view.tips(maps, cells, self.codec)
+            tips = view.plane.world_from_pixel(self.codec.pixel_from_cell(cells))
             placed = np.isfinite(tips).all(axis=1)  # a straightened plane has pixels that are nowhere
             tips, level = tips[placed], level[placed]
             for value, tip in view.scan.levels.items():
@@ -107,7 +94,6 @@ class Validation:
                     missed += 1
                     continue
                 errors.append(float(distance.min()))
-                across.append(abs(float((tips - tip)[distance.argmin(), 0])))
                 right += int(level[distance.argmin()].argmax() + self.codec.first_value == value)
         count = max(missed + len(errors), 1)
         mean = float(np.mean(errors)) if errors else NEAR_MM
@@ -118,7 +104,6 @@ class Validation:
             "missed": missed / count,
             "mean_mm": mean,
             "median_mm": float(np.median(errors)) if errors else NEAR_MM,
-            "across_mm": float(np.mean(across)) if across else NEAR_MM,
         }
 
     def _write_picture(self, predicted: Sequence[DiscMaps], step: int, folder: Path) -> None:
@@ -157,21 +142,19 @@ def write_picture(count: int, draw: Callable[[Axes, int], None], step: int, fold
         figure.savefig(partial, dpi=90, format="png", facecolor="black")
 
 
-def _lay_view(scan: LabelledScan, codec: DiscCodec, settings: PlaneSettings) -> _View:
+def _lay_view(scan: LabelledScan, settings: PlaneSettings) -> _View:
     scan = scan.deobliqued()
     line = Centerline.from_points(canal_points(scan))
     if settings.straight:
         space = StraightSpace(line)
         height = space.straight_from_native(np.array(list(scan.levels.values())))[:, 2]
         reach = np.nanmin(height) - BEYOND_MM, np.nanmax(height) + BEYOND_MM
-        straight = StraightView.read(scan.volume, space, reach, codec, settings.pixel_mm)
-        plane, image = straight.plane, straight.midsagittal
+        plane = straightened_plane(space, reach, settings.pixel_mm)
     else:
-        straight = None
         plane = midsagittal_plane(DeobliquedVolume.of(scan.volume), line, settings.pixel_mm)
-        image = normalise(*sample(scan.volume, plane, slab_mm=SLAB_MM))
+    image = normalise(*sample(scan.volume, plane, slab_mm=SLAB_MM))
     tips = {value: _nearest_pixel(plane, tip) for value, tip in scan.levels.items()}
-    return _View(scan, plane, image, straight, tips)
+    return _View(scan, plane, image, tips)
 
 
 def _nearest_pixel(plane: SamplingPlane, point: FloatArray) -> FloatArray:

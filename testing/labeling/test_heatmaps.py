@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -54,29 +52,6 @@ def test_raw_maps_become_probabilities():
     np.testing.assert_allclose(maps.any_disc, 1 / (1 + np.exp(-raw[5].astype(float))), atol=1e-6)
     np.testing.assert_allclose(maps.canal, 1 / (1 + np.exp(-raw[6].astype(float))), atol=1e-6)
     np.testing.assert_array_equal(maps.level.argmax(axis=0), raw[:5].argmax(axis=0))
-
-
-def test_a_network_that_sees_three_planes_tells_how_far_across_tips_lie():
-    codec = DiscCodec(2, levels=5, beside_mm=8.0)
-    assert codec.channels == 8
-    assert codec.planes_mm == (-8.0, 0.0, 8.0)
-    raw = np.random.default_rng(0).normal(0, 1, (8, *SHAPE)).astype(np.float32)
-    maps = codec.split(raw)
-    np.testing.assert_allclose(maps.across_mm, raw[7] * 8)
-    np.testing.assert_array_equal(maps.canal, DiscCodec(2, levels=5).split(raw[:7]).canal)
-    maps = codec.maps(*codec.encode({3: (10, 12)}, np.stack(np.indices(SHAPE), axis=-1)))
-    maps = replace(maps, across_mm=np.full(SHAPE, -9.0, np.float32))
-    maps.across_mm[9:12, 11:14] = 2.5
-    assert codec.read_across_mm(maps, [[10.2, 12.1]]) == pytest.approx(2.5)
-    assert codec.read_across_mm(maps, np.empty((0, 2))).shape == (0,)
-
-
-def test_a_network_that_sees_one_plane_puts_tips_on_it():
-    codec = DiscCodec(2)
-    assert codec.planes_mm == (0.0,)
-    maps = codec.maps(*codec.encode({3: (10, 12)}, np.stack(np.indices(SHAPE), axis=-1)))
-    assert maps.across_mm is None
-    assert codec.read_across_mm(maps, [[10, 12], [3, 4]]).tolist() == [0, 0]
 
 
 def test_huge_raw_values_do_not_overflow():

@@ -14,7 +14,6 @@ from sct_deepspine.training.augment import (
     randomise_grey_values,
     randomise_parcels,
     randomise_tissues,
-    shown_planes,
     smooth_field,
 )
 
@@ -119,15 +118,3 @@ def test_tissues_get_grey_values_of_their_own():
         contrasts.append(out[10, 20] - out[28, 20])
     assert np.ptp(contrasts) > 0.5
     np.testing.assert_array_equal(plane, 0.5)
-
-
-def test_a_plane_is_shown_with_its_neighbours_with_one_or_alone():
-    shown = np.array([shown_planes(np.random.default_rng(n), 3) for n in range(400)])
-    assert shown[:, 1].all()
-    assert np.mean(shown.all(axis=1)) == pytest.approx(0.73, abs=0.07)
-    assert {tuple(row) for row in shown.tolist()} == {
-        (True, True, True),
-        (False, True, False),
-        (False, True, True),
-        (True, True, False),
-    }

@@ -90,18 +90,3 @@ def test_a_level_that_is_not_known_costs_nothing():
     assert disc_map_loss([maps], batch) == disc_map_loss([other], batch)
     batch["level"] = torch.full(shape, 3)
     assert disc_map_loss([maps], batch) != disc_map_loss([other], batch)
-
-
-def test_how_far_across_a_tip_lies_counts_at_discs_where_both_planes_beside_are_seen():
-    shape = 1, 8, 6
-    told = {"across": torch.full(shape, 0.25), "across_known": torch.ones(shape)}
-    maps = torch.cat([raw_maps(), torch.zeros(shape)[:, None]], dim=1).requires_grad_()
-    disc_map_loss([maps], target() | told).backward()
-    assert (maps.grad[0, -1] != 0).nonzero().tolist() == [[3, 2]]
-    assert (maps.grad[0, CODEC.levels + 1] != 0).all()
-    told["across_known"][0, 3, 2] = 0
-    maps.grad = None
-    disc_map_loss([maps], target() | told).backward()
-    assert not maps.grad[0, -1].any()
-    # The other maps cost what they cost a network that does not tell.
-    assert disc_map_loss([maps], target() | told) == disc_map_loss([raw_maps()], target())

@@ -15,7 +15,7 @@ from sct_deepspine.io.annotations import (
 from sct_deepspine.segmentation.tissues import ANY_TISSUE, Tissue
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.loss import tissue_loss
-from sct_deepspine.training.sheets import RandomSheets, SheetSettings, possible_tissues
+from sct_deepspine.training.sheets import RandomSheets, SheetSettings, _shown, possible_tissues
 
 PLAIN = SheetSettings(shape=(64, 48), pixel_mm=2.0, tissue_share=0, parcel_share=0)
 CANAL = Tissue.CORD.bit | Tissue.FLUID.bit
@@ -104,6 +104,15 @@ def test_a_sheet_is_seen_between_its_neighbours_or_without_one_or_both(lumbar):
     lengths = np.linalg.norm(steps, axis=-1)
     np.testing.assert_allclose(lengths, lengths[0, 0, 0])
     assert 2 * np.exp(-0.25) <= lengths[0, 0, 0] <= 2 * np.exp(0.25)
+    shown = np.array([_shown(np.random.default_rng(n), 3) for n in range(400)])
+    assert shown[:, 1].all()
+    assert np.mean(shown.all(axis=1)) == pytest.approx(0.73, abs=0.07)
+    assert {tuple(row) for row in shown.tolist()} == {
+        (True, True, True),
+        (False, True, False),
+        (False, True, True),
+        (True, True, False),
+    }
 
 
 def test_a_network_may_see_a_sheet_alone(lumbar):

@@ -162,7 +162,7 @@ class TissueTask:
 
 ROLES: dict[str, Task] = {
     "canal": DiscTask(
-        PlaneSettings(shape=(96, 64), pixel_mm=4.0, lateral_share=0.5, tall_rows=176, tall_share=0.35),
+        PlaneSettings(shape=(96, 64), pixel_mm=4.0, lateral_share=0.5, tall_rows=192, tall_share=0.35),
         DiscCodec(stride=2, first_value=1, levels=26),
     ),
     "locate": DiscTask(

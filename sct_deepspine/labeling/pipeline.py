@@ -30,7 +30,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.labeling.calibration import view_kind
-from sct_deepspine.labeling.canal import extend_centerline, find_centerline
+from sct_deepspine.labeling.canal import centre_line, extend_centerline, find_centerline
 from sct_deepspine.labeling.checks import (
     check_anchor_places,
     check_line,
@@ -51,6 +51,7 @@ __all__ = [
     "assignment_score",
     "coarse_view",
     "find_candidates",
+    "follow_canal",
     "label_discs",
     "predict_midsagittal",
     "seems_upside_down",
@@ -145,9 +146,10 @@ def label_discs(
     volume = read_scan(image)
     view = DeobliquedVolume.of(volume)
     coarse = coarse_view(view, model.locate)
-    finder = model.canal_finder
-    coarser = coarse_view(coarse, finder)
-    canal = extend_centerline(given, coarser, finder) if given else find_canal(coarser, finder)
+    if given:
+        canal = extend_centerline(given, coarse_view(coarse, model.canal_finder), model.canal_finder)
+    else:
+        canal = follow_canal(coarse, model, find_canal=find_canal)
     prediction = predict_midsagittal(coarse, canal, model.locate)
     check_line(given, prediction)
     check_anchor_places(known, view.volume, canal)
@@ -185,6 +187,20 @@ def label_discs(
 def coarse_view(view: DeobliquedVolume, predictor: DiscPredictor) -> DeobliquedVolume:
     """Return a view as coarse as the network's planes, which is all that the first stages need."""
     return view.block_mean((SLAB_MM / 2, predictor.pixel_mm, predictor.pixel_mm))
+
+
+def follow_canal(
+    coarse: DeobliquedVolume,
+    model: LabelingModel,
+    *,
+    find_canal: Callable[[DeobliquedVolume, DiscPredictor], Centerline] = find_centerline,
+) -> Centerline:
+    """Find the canal in sagittal planes, and its middle in a coronal one if a network is there for that."""
+    finder = model.canal_finder
+    line = find_canal(coarse_view(coarse, finder), finder)
+    if model.midline is None or coarse.volume.data.shape[0] == 1:
+        return line
+    return centre_line(line, coarse, model.midline)
 
 
 def straighten(

@@ -17,6 +17,7 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
     ANTERIOR_MM,
+    CORONAL_AXES,
     POSTERIOR_MM,
     SamplingPlane,
     normalise,
@@ -47,6 +48,9 @@ CANAL_SIGMA_MM = 5.0
 CENTERLINE_ERROR_MM = 1.2, 2.0, 0.0
 """Spread of the errors of a centreline that a network finds: right, anterior, superior."""
 
+LARGEST_BEND_MM, AWAY_ACROSS_MM = 15.0, 8.0
+"""In coronal planes, how far a spine is bent sideways at most, and the spread of the planes' middles."""
+
 AWAY_MM = 80.0
 """A plane away from the spine begins up to this far from the tips."""
 
@@ -74,6 +78,8 @@ class PlaneSettings:
     straight
         Whether planes are laid in the straightened space, along a centreline as inexact as one that
         a network finds, or in the native one.
+    coronal
+        Whether planes are coronal, bent forwards and backwards to follow such a centreline.
     turn_degrees
         Largest in-plane rotation.
     tissue_share
@@ -92,6 +98,7 @@ class PlaneSettings:
     away_share: float = 0.06
     empty_share: float = 0.04
     straight: bool = False
+    coronal: bool = False
     turn_degrees: float = 22.0
     tissue_share: float = 0.5
     parcel_share: float = 0.4
@@ -135,7 +142,14 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.codec, self.settings = codec, settings
         self.length, self.seed, self.start, self.batch = length, seed, start, batch
-        self.scans = [prepare_scan(scan.deobliqued(), settings.pixel_mm) for scan in scans]
+        axes = (0, 2) if settings.coronal else (1, 2)
+        self.scans = [prepare_scan(scan.deobliqued(), settings.pixel_mm, axes=axes) for scan in scans]
+        if settings.coronal:
+            # Where there is no mask, the tips tell where the canal's middle is, as seen from the front.
+            self.scans = [
+                replace(scan, centerline_world=canal_points(scan)) if scan.discs else scan
+                for scan in self.scans
+            ]
         self.weights = sampling_shares(
             scans, phantom_share=settings.phantom_share, composite_share=settings.composite_share
         )
@@ -155,8 +169,9 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         tall = np.random.default_rng((self.seed, number, 1)).random() < self.settings.tall_share
         shape = (self.settings.tall_rows if tall else self.settings.shape[0], self.settings.shape[1])
         scan = self.scans[rng.choice(len(self.scans), p=self.tall_weights if tall else self.weights)]
-        straight = self.settings.straight and bool(scan.discs)
-        lay = self._lay_straightened if straight else self._lay_native
+        lay = self._lay_native
+        if scan.discs and (self.settings.straight or self.settings.coronal):
+            lay = self._lay_straightened if self.settings.straight else self._lay_coronal
         plane, scale = lay(rng, scan, shape)
         slab_mm = rng.uniform(1, 7)
         image, inside = sample(scan.volume, plane, slab_mm=slab_mm, oversample=1)
@@ -188,6 +203,24 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         straight[..., 2] = grid[..., 1] + middle
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
         return SamplingPlane(points, settings.pixel_mm), scale
+
+    def _lay_coronal(
+        self, rng: np.random.Generator, scan: LabelledScan, shape: tuple[int, int]
+    ) -> tuple[SamplingPlane, float]:
+        """Lay a coronal plane along an inexact centreline of a spine that is bent sideways."""
+        settings = self.settings
+        grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
+        line = inexact_space(rng, scan).centerline.samples_world
+        line = line[np.argsort(line[:, 2])]
+        middle = rng.uniform(line[0, 2] - 20, line[-1, 2] + 20)
+        z = grid[..., 1] + middle
+        length = rng.uniform(100, 400)
+        bend = rng.uniform(0, LARGEST_BEND_MM) * np.sin(2 * np.pi * (z / length + rng.random()))
+        x = np.interp(middle, line[:, 2], line[:, 0]) + rng.normal(0, AWAY_ACROSS_MM)
+        sideways = x + rng.choice((-1, 1)) * grid[..., 0] + bend
+        forwards = np.interp(z, line[:, 2], line[:, 1]) + rng.normal(0, 2)
+        points = np.stack([sideways, forwards, z], axis=-1)
+        return SamplingPlane(points, settings.pixel_mm, CORONAL_AXES), scale
 
     def _lay_native(
         self, rng: np.random.Generator, scan: LabelledScan, shape: tuple[int, int]
@@ -249,10 +282,10 @@ def sampling_shares(
     return weights / weights.sum()
 
 
-def prepare_scan(scan: LabelledScan, pixel_mm: float) -> LabelledScan:
+def prepare_scan(scan: LabelledScan, pixel_mm: float, *, axes: tuple[int, int] = (1, 2)) -> LabelledScan:
     """Scale grey values to 0…1 and blur to the plane's pixel, so that one sample is a pixel's mean."""
     data = unit_range(scan.volume.data)
-    for axis in (1, 2):
+    for axis in axes:
         sigma_mm = 0.29 * pixel_mm  # the spread of a box one pixel wide
         data = gaussian_filter1d(data, sigma_mm / scan.volume.grid.spacing_mm[axis], axis=axis)
     return replace(scan, volume=Volume(data, scan.volume.grid))

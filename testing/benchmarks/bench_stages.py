@@ -113,11 +113,11 @@ def stages(image, model):
     """Run the stages of ``label_discs`` one by one; yields the name of each and its seconds."""
     from sct_deepspine.geometry.volume import DeobliquedVolume
     from sct_deepspine.io.images import read_volume
-    from sct_deepspine.labeling.canal import find_centerline
     from sct_deepspine.labeling.pipeline import (
         assign_checked_levels,
         coarse_view,
         find_candidates,
+        follow_canal,
         predict_midsagittal,
         straighten,
     )
@@ -133,9 +133,8 @@ def stages(image, model):
     yield "read the volume", lap()
     view = DeobliquedVolume.of(volume)
     coarse = coarse_view(view, model.locate)
-    coarser = coarse_view(coarse, model.canal_finder)
     yield "average blocks", lap()
-    canal = find_centerline(coarser, model.canal_finder)
+    canal = follow_canal(coarse, model)
     yield "find the canal", lap()
     prediction = predict_midsagittal(coarse, canal, model.locate)
     candidates = find_candidates(prediction, canal, volume)

@@ -46,10 +46,14 @@ from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.composite import make_composite
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
 from sct_deepspine.training.dataset import RandomPlanes
-from sct_deepspine.training.roles import ROLES, DiscTask
+from sct_deepspine.training.roles import ROLES
 
 HERE = Path(__file__).parent
 FRONT = "cervical_23", "spider034"
+TARGETS = {"locate": "any_disc", "refine": "any_disc", "midline": "canal"}
+"""What is drawn of the training planes of each network."""
+
+KNOWN = {"any_disc": "any_known", "canal": "canal_known"}
 BONES = "purple", "green", "orange"
 MOST = 4
 """Of failures shown."""
@@ -107,7 +111,10 @@ def draw_mask(axes, plane, volume, spine):
         name = {CORD_VALUE: "red", CANAL_VALUE: "blue"}.get(int(value), BONES[index % 3])
         if value >= disc_mask_value(3):
             name = "gold"
-        colours[values == value] = (*matplotlib.colors.to_rgb(f"tab:{name}" if name != "gold" else name), 0.55)
+        colours[values == value] = (
+            *matplotlib.colors.to_rgb(f"tab:{name}" if name != "gold" else name),
+            0.55,
+        )
     axes.imshow(image, **GREY)
     axes.imshow(colours, interpolation="nearest")
     axes.axis("off")
@@ -163,19 +170,22 @@ def draw_frames(path):
 
 
 def draw_planes(path, scans):
-    """Draw training planes of the networks that draw discs, with their targets."""
-    roles = [role for role in ROLES.values() if isinstance(role, DiscTask)]
-    figure = new_figure(14, 5 * len(roles))
-    for row, role in zip(figure.subplots(len(roles), 8), roles, strict=True):
-        planes = RandomPlanes(scans, role.codec, role.planes, length=400, seed=1, batch=12)
-        for index, axes in enumerate(row):
-            item = planes[13 * index]
+    """Draw training planes of the networks with their targets: discs, and the canal in coronal planes."""
+    figure = new_figure(14, 12)
+    rows = figure.subplots(len(TARGETS), 8)
+    for row, (name, target) in zip(rows, TARGETS.items(), strict=True):
+        role = ROLES[name]
+        planes = RandomPlanes(
+            scans, role.codec, replace(role.planes, tall_share=0), length=400, seed=1, batch=12
+        )
+        shown = (item for item in (planes[13 * n] for n in range(30)) if item[target].max() > 0.5)
+        for axes, item in zip(row, shown, strict=False):
             axes.imshow(item["image"][0], **GREY)
             block = np.ones((role.codec.stride, role.codec.stride))
-            for name, colours in (("any_disc", "autumn"), ("any_known", "winter")):
-                values = item[name].numpy() if name == "any_disc" else 1 - item[name].numpy()
-                shown = np.ma.masked_less(np.kron(values, block), 0.3)
-                axes.imshow(shown, cmap=colours, alpha=0.5 if name == "any_disc" else 0.25)
+            layers = {"autumn": item[target].numpy(), "winter": 1 - item[KNOWN[target]].numpy()}
+            for colours, values in layers.items():
+                drawn = np.ma.masked_less(np.kron(values, block), 0.3)
+                axes.imshow(drawn, cmap=colours, alpha=0.5 if colours == "autumn" else 0.25)
             axes.axis("off")
     figure.savefig(path, dpi=75)
 
@@ -212,7 +222,9 @@ def draw_regions(path, scans):
         draw_image(row[2], prediction)
         draw_heat(row[2], prediction)
         value = prediction.maps.level.argmax(axis=0) + prediction.codec.first_value
-        row[3].imshow(np.ma.masked_where(prediction.maps.any_disc < 0.1, value % 20), cmap="tab20", vmin=0, vmax=19)
+        row[3].imshow(
+            np.ma.masked_where(prediction.maps.any_disc < 0.1, value % 20), cmap="tab20", vmin=0, vmax=19
+        )
         stride = prediction.codec.stride
         for axes, scale in zip(row[1:], (stride, 1, stride), strict=True):
             axes.set_xlim(first / scale, last / scale)
@@ -241,7 +253,9 @@ def draw_failures(path, folder):
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (title, labels, truth) in zip(panels, shown, strict=True):
         draw_image(axes, labels.prediction)
-        draw_labels(axes, labels.prediction, labels, truth=truth, rows_per_inch=labels.prediction.plane.shape[0] / 5.5)
+        draw_labels(
+            axes, labels.prediction, labels, truth=truth, rows_per_inch=labels.prediction.plane.shape[0] / 5.5
+        )
         axes.set_title(f"{title}\nconfidence {labels.level_confidence:.2f}", fontsize=12, color="white")
     figure.savefig(path, dpi=85, facecolor="black")
 

@@ -23,7 +23,14 @@ from sct_deepspine.geometry.planes import (
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscPredictor
 
-__all__ = ["centre_line", "extend_centerline", "find_centerline", "find_centerline_once", "trace_canal"]
+__all__ = [
+    "centre_line",
+    "coarse_view",
+    "extend_centerline",
+    "find_centerline",
+    "find_centerline_once",
+    "trace_canal",
+]
 
 PLANE_STEP_MM, PLANE_SLAB_MM = 8.0, 6.0
 """Distance of the planes laid across the volume, and the thickness averaged about each."""
@@ -33,6 +40,9 @@ SIDE_STEPS_MM = -6.0, 0.0, 6.0
 
 SHARPNESS, SIDE_SHARPNESS = 2, 4
 """Powers of the canal map that weigh planes across the whole volume, and the three about the canal."""
+
+ABOUT_CANAL_MM = 60.0
+"""How much is seen in front of the canal and behind it once it is found."""
 
 CORONAL_WIDTH_MM = 96.0
 
@@ -47,7 +57,14 @@ LARGEST_STEP_CELLS = 2
 CENTERLINE_SMOOTHING_MM = 15.0
 
 
-def find_centerline(view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
+def coarse_view(view: DeobliquedVolume, predictor: DiscPredictor) -> DeobliquedVolume:
+    """Return a view as coarse as a network's planes, which is all that the first stages need."""
+    return view.block_mean((SLAB_MM / 2, predictor.pixel_mm, predictor.pixel_mm))
+
+
+def find_centerline(
+    view: DeobliquedVolume, predictor: DiscPredictor, *, finder: DiscPredictor | None = None
+) -> Centerline:
     """Follow the canal map through sagittal planes laid across the whole volume, then about the canal.
 
     A plane well beside the canal still shows it faintly, which draws a leaning canal towards the middle of
@@ -59,26 +76,39 @@ def find_centerline(view: DeobliquedVolume, predictor: DiscPredictor) -> Centerl
         The volume, coarse.
     predictor
         The coarse network.
+    finder
+        A network of still coarser planes, for the first pass; the coarse one by default.
 
     Raises
     ------
     NoDiscsError
         If no canal of at least 40 mm is seen.
     """
-    line, count = find_centerline_once(view, predictor)
-    if count == 1:
+    line = find_centerline_once(coarse_view(view, finder) if finder else view, finder or predictor)
+    single = view.volume.data.shape[0] == 1
+    if single and not finder:
         return line
-    middle = midsagittal_plane(view, line, predictor.pixel_mm)
+    middle = _about(line, midsagittal_plane(view, line, predictor.pixel_mm))
     right = middle.axes[:, 0]
-    beside = [replace(middle, points_world=middle.points_world + x * right) for x in SIDE_STEPS_MM]
+    steps = (0.0,) if single else SIDE_STEPS_MM
+    beside = [replace(middle, points_world=middle.points_world + x * right) for x in steps]
     try:
         return _follow_canal(view, beside, predictor, SLAB_MM, SIDE_SHARPNESS)
     except NoDiscsError:
         return line
 
 
-def find_centerline_once(view: DeobliquedVolume, predictor: DiscPredictor) -> tuple[Centerline, int]:
-    """Follow the canal map through sagittal planes laid across the whole volume; also returns their number.
+def _about(line: Centerline, plane: SamplingPlane) -> SamplingPlane:
+    """Keep the columns of a native plane that lie about a line."""
+    columns = plane.pixel_from_world(line.samples_world)[:, 1]
+    margin = ABOUT_CANAL_MM / plane.pixel_mm
+    first = int(np.clip(columns.min() - margin, 0, plane.shape[1] - 1))
+    last = int(np.clip(columns.max() + margin + 1, first + 1, plane.shape[1]))
+    return replace(plane, points_world=plane.points_world[:, first:last])
+
+
+def find_centerline_once(view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
+    """Follow the canal map through sagittal planes laid across the whole volume.
 
     Raises
     ------
@@ -86,7 +116,7 @@ def find_centerline_once(view: DeobliquedVolume, predictor: DiscPredictor) -> tu
         If no canal of at least 40 mm is seen.
     """
     planes = sagittal_planes(view, predictor.pixel_mm, step_mm=PLANE_STEP_MM)
-    return _follow_canal(view, planes, predictor, _slab_mm(planes), SHARPNESS), len(planes)
+    return _follow_canal(view, planes, predictor, _slab_mm(planes), SHARPNESS)
 
 
 def _follow_canal(
@@ -139,10 +169,17 @@ def centre_line(line: Centerline, view: DeobliquedVolume, predictor: DiscPredict
     return Centerline.from_points(moved, smoothing_mm=CENTERLINE_SMOOTHING_MM)
 
 
-def extend_centerline(line: Centerline, view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
+def extend_centerline(
+    line: Centerline,
+    view: DeobliquedVolume,
+    predictor: DiscPredictor,
+    *,
+    finder: DiscPredictor | None = None,
+) -> Centerline:
     """Continue a cord's centreline where the image goes on beyond it, by what the network finds there.
 
-    A cord mask ends at the conus or where someone stopped drawing; the discs do not.
+    A cord mask ends at the conus or where someone stopped drawing; the discs do not. The view and the
+    networks are those of :func:`find_centerline`.
 
     Raises
     ------
@@ -158,7 +195,7 @@ def extend_centerline(line: Centerline, view: DeobliquedVolume, predictor: DiscP
     if bottom - low[2] < SHORTEST_MM and high[2] - top < SHORTEST_MM:
         return line
     try:
-        found = find_centerline(view, predictor).samples_world
+        found = find_centerline(view, predictor, finder=finder).samples_world
     except NoDiscsError:
         return line
     heights = view.heights_mm(found)

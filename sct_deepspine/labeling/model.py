@@ -32,8 +32,8 @@ class LabelingModel:
         Predicts maps on fine planes of the straightened spine: where exactly each disc is. None if there
         is no such network; discs then stay where the coarse stage puts them.
     canal
-        Predicts maps on very coarse planes all across the volume: where the canal is. None if there is no
-        such network; ``locate`` then finds it, which takes longer.
+        Predicts maps on very coarse planes all across the volume: about where the canal is. None if there is
+        no such network; ``locate`` then finds it, which takes longer.
     midline
         Predicts maps on coronal planes along the canal: where its middle is. None if there is no such
         network; the line then stays where it was found.
@@ -55,11 +55,6 @@ class LabelingModel:
     calibration: Calibration = field(default_factory=Calibration)
     minimum_score: float = 0.0
     identity: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def canal_finder(self) -> DiscPredictor:
-        """The network that finds the canal."""
-        return self.canal or self.locate
 
     @property
     def landmarks(self) -> tuple[int, ...]:

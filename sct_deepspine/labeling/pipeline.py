@@ -30,7 +30,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.labeling.calibration import view_kind
-from sct_deepspine.labeling.canal import centre_line, extend_centerline, find_centerline
+from sct_deepspine.labeling.canal import centre_line, coarse_view, extend_centerline, find_centerline
 from sct_deepspine.labeling.checks import (
     check_anchor_places,
     check_line,
@@ -85,7 +85,7 @@ def label_discs(
     device: str | None = None,
     straight: str | Centerline | StraighteningTransform = "auto",
     min_confidence: float = 0.0,
-    find_canal: Callable[[DeobliquedVolume, DiscPredictor], Centerline] = find_centerline,
+    find_canal: Callable[..., Centerline] = find_centerline,
     refine: Callable[..., Candidates] = refine_candidates,
     assign: Callable[..., LevelAssignment] = assign_levels,
     return_maps: bool = False,
@@ -147,7 +147,7 @@ def label_discs(
     view = DeobliquedVolume.of(volume)
     coarse = coarse_view(view, model.locate)
     if given:
-        canal = extend_centerline(given, coarse_view(coarse, model.canal_finder), model.canal_finder)
+        canal = extend_centerline(given, coarse, model.locate, finder=model.canal)
     else:
         canal = follow_canal(coarse, model, find_canal=find_canal)
     prediction = predict_midsagittal(coarse, canal, model.locate)
@@ -184,20 +184,14 @@ def label_discs(
     )
 
 
-def coarse_view(view: DeobliquedVolume, predictor: DiscPredictor) -> DeobliquedVolume:
-    """Return a view as coarse as the network's planes, which is all that the first stages need."""
-    return view.block_mean((SLAB_MM / 2, predictor.pixel_mm, predictor.pixel_mm))
-
-
 def follow_canal(
     coarse: DeobliquedVolume,
     model: LabelingModel,
     *,
-    find_canal: Callable[[DeobliquedVolume, DiscPredictor], Centerline] = find_centerline,
+    find_canal: Callable[..., Centerline] = find_centerline,
 ) -> Centerline:
     """Find the canal in sagittal planes, and its middle in a coronal one if a network is there for that."""
-    finder = model.canal_finder
-    line = find_canal(coarse_view(coarse, finder), finder)
+    line = find_canal(coarse, model.locate, finder=model.canal)
     if model.midline is None or coarse.volume.data.shape[0] == 1:
         return line
     return centre_line(line, coarse, model.midline)

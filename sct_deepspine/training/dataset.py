@@ -48,8 +48,12 @@ CANAL_SIGMA_MM = 5.0
 CENTERLINE_ERROR_MM = 1.2, 2.0, 0.0
 """Spread of the errors of a centreline that a network finds: right, anterior, superior."""
 
-LARGEST_BEND_MM, AWAY_ACROSS_MM = 15.0, 8.0
+LARGEST_BEND_MM, AWAY_ACROSS_MM = 15.0, 4.0
 """In coronal planes, how far a spine is bent sideways at most, and the spread of the planes' middles."""
+
+NARROW_SHARE, NARROW_MM, ASIDE_MM = 0.6, (14.0, 60.0), 0.4
+"""Share of coronal planes that show a few sagittal slices only, their width, and how far aside they lie at
+most as a share of it: a spine need not run in the middle of its slices."""
 
 AWAY_MM = 80.0
 """A plane away from the spine begins up to this far from the tips."""
@@ -175,6 +179,8 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         plane, scale = lay(rng, scan, shape)
         slab_mm = rng.uniform(1, 7)
         image, inside = sample(scan.volume, plane, slab_mm=slab_mm, oversample=1)
+        if self.settings.coronal and rng.random() < NARROW_SHARE:
+            inside &= _narrow_view(rng, shape[1], self.settings.pixel_mm)
         if rng.random() < self.settings.parcel_share:
             image = randomise_parcels(rng, image)
         if scan.tissue is not None and rng.random() < self.settings.tissue_share:
@@ -251,6 +257,13 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         if scan.volume.data.shape[0] == 1:
             x = np.full_like(x, scan.volume.grid.affine[0, 3])
         return SamplingPlane(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
+
+
+def _narrow_view(rng: np.random.Generator, columns: int, pixel_mm: float) -> NDArray[np.bool_]:
+    """Draw which columns of a coronal plane a stack of few slices covers."""
+    width = rng.uniform(*NARROW_MM)
+    x = pixel_mm * (np.arange(columns) - (columns - 1) / 2) - width * rng.uniform(-ASIDE_MM, ASIDE_MM)
+    return np.abs(x) < width / 2
 
 
 def inexact_space(rng: np.random.Generator, scan: LabelledScan) -> StraightSpace:

@@ -20,13 +20,19 @@ import numpy as np
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.evaluation.run import RIGHT_MM, folder_cases, label_and_score
 from sct_deepspine.io.annotations import LabelledScan
-from sct_deepspine.labeling.canal import find_centerline_once
+from sct_deepspine.labeling.canal import coarse_view, find_centerline_once
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.simulation.perturbations import Case
 
 SEEN = 0.15
 """Height of a level's own heat map from which arg-max takes it for a disc."""
+
+
+def once(view, predictor, *, finder=None):
+    """Find the canal by a single look across the volume."""
+    finder = finder or predictor
+    return find_centerline_once(coarse_view(view, finder), finder)
 
 
 def main() -> None:
@@ -43,7 +49,8 @@ def main() -> None:
         "the whole method": {},
         "native plane instead of the straightened": {"straight": "off"},
         "one stage: the coarse network alone": {"weights": replace(model, refine=None)},
-        "the canal looked for once": {"find_canal": lambda *view: find_centerline_once(*view)[0]},
+        "the canal looked for once": {"find_canal": once},
+        "no network of its own for the canal": {"weights": replace(model, canal=None)},
         "arg-max of each level instead of the sequence": {"assign": assign_by_maximum, "weights": plain},
         "no spacing prior": {"assign": assign_without_spacing, "weights": plain},
     }

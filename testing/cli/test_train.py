@@ -206,7 +206,6 @@ def test_the_network_that_finds_the_canal_joins_the_others_and_is_used(scans, fi
     assert run(*plain, *short, "-ofolder", tmp_path / "canal", *joined) == 0
     assert "To use it" in capsys.readouterr().out
     model = LabelingModel.load(tmp_path / "canal" / "weights.safetensors", device="cpu")
-    assert model.canal_finder is model.canal
     assert (model.canal.pixel_mm, model.locate.pixel_mm) == (4.0, 2.0)
     assert model.canal.runtime.config.stacks == 1
 

@@ -50,7 +50,7 @@ from sct_deepspine.training.roles import ROLES
 
 HERE = Path(__file__).parent
 FRONT = "cervical_23", "spider034"
-TARGETS = {"locate": "any_disc", "refine": "any_disc", "midline": "canal"}
+TARGETS = {"canal": "canal", "locate": "any_disc", "refine": "any_disc"}
 """What is drawn of the training planes of each network."""
 
 KNOWN = {"any_disc": "any_known", "canal": "canal_known"}
@@ -170,7 +170,7 @@ def draw_frames(path):
 
 
 def draw_planes(path, scans):
-    """Draw training planes of the networks with their targets: discs, and the canal in coronal planes."""
+    """Draw training planes of the networks with their targets: the canal, or discs."""
     figure = new_figure(14, 12)
     rows = figure.subplots(len(TARGETS), 8)
     for row, (name, target) in zip(rows, TARGETS.items(), strict=True):

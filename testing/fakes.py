@@ -93,27 +93,6 @@ class PaintReader:
         return self.codec.maps(*self.codec.encode(points, cells_of_map), canal)
 
 
-@dataclass(frozen=True, eq=False)
-class TubeReader:
-    """Stands in for the network of coronal planes: the canal is where a plane is brightest."""
-
-    pixel_mm: float = 2.0
-    codec: DiscCodec = COARSE
-
-    def predict(self, planes: Sequence[np.ndarray]) -> list[DiscMaps]:
-        """Predict the maps of planes; only the canal's is not empty."""
-        return [self._read(plane) for plane in planes]
-
-    def _read(self, plane: np.ndarray) -> DiscMaps:
-        stride = self.codec.stride
-        padded = np.pad(plane - plane.min(), [(0, -n % stride) for n in plane.shape])
-        rows, columns = (n // stride for n in padded.shape)
-        cells = padded.reshape(rows, stride, columns, stride).mean(axis=(1, 3))
-        empty = np.zeros_like(cells)
-        canal = cells / max(float(cells.max()), 1e-6)
-        return DiscMaps(empty, np.zeros((self.codec.levels, *cells.shape), np.float32), canal)
-
-
 class SctLikeImage:
     """Has what SCT promises of its ``Image``, and nothing else."""
 

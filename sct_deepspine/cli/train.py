@@ -86,7 +86,7 @@ def get_parser() -> Arguments:
     )
     add(
         "-role",
-        choices=("canal", "midline", "locate", "refine", "segment", "calibrate"),
+        choices=("canal", "locate", "refine", "segment", "calibrate"),
         help="Which network to train, or calibrate: correct the confidences of -weights. Default: locate",
     )
     add(

@@ -47,8 +47,6 @@ POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
 
 ANTERIOR = np.array([0.0, 1.0, 0.0])
 SUPERIOR = np.array([0.0, 0.0, 1.0])
-CORONAL_AXES = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-"""Axes of a coronal :class:`SamplingPlane`; its columns are anterior, left and superior."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +267,7 @@ def coronal_plane(sagittal: SamplingPlane, line_world: ArrayLike, width_mm: floa
     x = points[:, 0].mean() - sagittal.pixel_mm * (np.arange(count) - (count - 1) / 2)
     along_rows = forwards[:, None] * anterior + height[:, None] * superior
     world = along_rows[:, None] + x[None, :, None] * right
-    return SamplingPlane(world, sagittal.pixel_mm, sagittal.axes @ CORONAL_AXES)
+    return SamplingPlane(world, sagittal.pixel_mm, np.stack([anterior, -right, superior], axis=1))
 
 
 def sagittal_planes(view: DeobliquedVolume, pixel_mm: float, *, step_mm: float) -> list[SamplingPlane]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,23 +13,15 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
     SLAB_MM,
     SamplingPlane,
-    coronal_plane,
     midsagittal_plane,
     normalise,
     sagittal_planes,
     sample,
 )
 from sct_deepspine.geometry.volume import DeobliquedVolume
-from sct_deepspine.labeling.heatmaps import DiscCodec, DiscPredictor
+from sct_deepspine.labeling.heatmaps import DiscPredictor
 
-__all__ = [
-    "centre_line",
-    "coarse_view",
-    "extend_centerline",
-    "find_centerline",
-    "find_centerline_once",
-    "trace_canal",
-]
+__all__ = ["coarse_view", "extend_centerline", "find_centerline", "find_centerline_once"]
 
 PLANE_STEP_MM, PLANE_SLAB_MM = 8.0, 6.0
 """Distance of the planes laid across the volume, and the thickness averaged about each."""
@@ -43,8 +34,6 @@ SHARPNESS, SIDE_SHARPNESS = 2, 4
 
 ABOUT_CANAL_MM = 60.0
 """How much is seen in front of the canal and behind it once it is found."""
-
-CORONAL_WIDTH_MM = 96.0
 
 SEEN = 0.3
 """The canal map counts from here on."""
@@ -128,45 +117,13 @@ def _follow_canal(
 ) -> Centerline:
     images = [normalise(*sample(view.volume, plane, slab_mm=slab_mm)) for plane in planes]
     canal = np.stack([maps.canal for maps in predictor.predict(images)])
-    points = trace_canal(canal, planes, predictor.codec, sharpness)
+    points = _trace(canal, planes, predictor, sharpness)
     if len(points) < 2 or np.ptp(view.heights_mm(points)) < SHORTEST_MM:
         raise NoDiscsError("no spine was found in the image; is it a sagittal view of a spine?")
     try:
         return Centerline.from_points(points, smoothing_mm=CENTERLINE_SMOOTHING_MM)
     except GeometryError as error:
         raise NoDiscsError(f"no spine was found in the image ({error})") from error
-
-
-def centre_line(line: Centerline, view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
-    """Move a line sideways to the middle of the canal, as a coronal plane along it shows that.
-
-    Parameters
-    ----------
-    line
-        Runs in the canal, as far from its middle as it may.
-    view
-        The volume, coarse.
-    predictor
-        The network of coronal planes.
-
-    Returns
-    -------
-    Centerline
-        As long as before; moved by what is seen at each height, at its ends by what is seen next to them.
-        The line itself if no canal is seen.
-    """
-    sagittal = midsagittal_plane(view, line, predictor.pixel_mm)
-    plane = coronal_plane(sagittal, line.samples_world, CORONAL_WIDTH_MM)
-    image = normalise(*sample(view.volume, plane, slab_mm=SLAB_MM))
-    middle = trace_canal(predictor.predict([image])[0].canal[None], [plane], predictor.codec)
-    if not len(middle):
-        return line
-    own, seen = line.samples_world @ sagittal.axes, middle @ sagittal.axes
-    own_order, seen_order = np.argsort(own[:, 2]), np.argsort(seen[:, 2])
-    x, _, z = seen[seen_order].T
-    aside = x - np.interp(z, own[own_order, 2], own[own_order, 0])
-    moved = line.samples_world + np.interp(own[:, 2], z, aside)[:, None] * sagittal.axes[:, 0]
-    return Centerline.from_points(moved, smoothing_mm=CENTERLINE_SMOOTHING_MM)
 
 
 def extend_centerline(
@@ -211,13 +168,10 @@ def _slab_mm(planes: list[SamplingPlane]) -> float:
     return min(PLANE_SLAB_MM, float(step))
 
 
-def trace_canal(
-    canal: NDArray[np.float32], planes: Sequence[SamplingPlane], codec: DiscCodec, sharpness: int = 1
+def _trace(
+    canal: NDArray[np.float32], planes: list[SamplingPlane], predictor: DiscPredictor, sharpness: int
 ) -> FloatArray:
-    """Turn canal maps, ``(planes, rows, columns)``, into ``(N, 3)`` world points, one a row.
-
-    Across the planes they lie at their mean, weighted by the maps to the power of ``sharpness``.
-    """
+    """Turn canal maps, ``(planes, rows, columns)``, into ``(N, 3)`` world points, one a row."""
     best = canal.max(axis=0)
     columns = _best_path(np.log(best + 0.02))
     rows = np.arange(len(columns))
@@ -229,7 +183,7 @@ def trace_canal(
     inside = (window >= 0) & (window < best.shape[1])
     weight = np.where(inside, best[rows[:, None], np.clip(window, 0, best.shape[1] - 1)], 0) ** 2
     centre = (weight * window).sum(axis=1) / weight.sum(axis=1)
-    pixels = codec.pixel_from_cell(np.stack([rows, centre], axis=1))
+    pixels = predictor.codec.pixel_from_cell(np.stack([rows, centre], axis=1))
     points = np.stack([plane.world_from_pixel(pixels) for plane in planes])
     across = canal[:, rows, columns] ** sharpness
     return (across[..., None] * points).sum(axis=0) / across.sum(axis=0)[:, None]

@@ -16,7 +16,7 @@ from sct_deepspine.models.weights import TrainedNetwork, Weights, load_weights
 
 __all__ = ["LabelingModel"]
 
-NETWORKS = "canal", "midline", "locate", "refine"
+NETWORKS = "canal", "locate", "refine"
 """Of a weights file, those that the labelling uses."""
 
 
@@ -34,9 +34,6 @@ class LabelingModel:
     canal
         Predicts maps on very coarse planes all across the volume: about where the canal is. None if there is
         no such network; ``locate`` then finds it, which takes longer.
-    midline
-        Predicts maps on coronal planes along the canal: where its middle is. None if there is no such
-        network; the line then stays where it was found.
     parameters
         Constants of the level assignment.
     calibration
@@ -50,7 +47,6 @@ class LabelingModel:
     locate: DiscPredictor
     refine: DiscPredictor | None = None
     canal: DiscPredictor | None = None
-    midline: DiscPredictor | None = None
     parameters: DecodingParameters = field(default_factory=DecodingParameters)
     calibration: Calibration = field(default_factory=Calibration)
     minimum_score: float = 0.0

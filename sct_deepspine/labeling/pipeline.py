@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,7 +31,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.labeling.calibration import view_kind
-from sct_deepspine.labeling.canal import centre_line, coarse_view, extend_centerline, find_centerline
+from sct_deepspine.labeling.canal import coarse_view, extend_centerline, find_centerline
 from sct_deepspine.labeling.checks import (
     check_anchor_places,
     check_line,
@@ -51,7 +52,6 @@ __all__ = [
     "assignment_score",
     "coarse_view",
     "find_candidates",
-    "follow_canal",
     "label_discs",
     "predict_midsagittal",
     "seems_upside_down",
@@ -146,10 +146,8 @@ def label_discs(
     volume = read_scan(image)
     view = DeobliquedVolume.of(volume)
     coarse = coarse_view(view, model.locate)
-    if given:
-        canal = extend_centerline(given, coarse, model.locate, finder=model.canal)
-    else:
-        canal = follow_canal(coarse, model, find_canal=find_canal)
+    follow = partial(extend_centerline, given) if given else find_canal
+    canal = follow(coarse, model.locate, finder=model.canal)
     prediction = predict_midsagittal(coarse, canal, model.locate)
     check_line(given, prediction)
     check_anchor_places(known, view.volume, canal)
@@ -182,19 +180,6 @@ def label_discs(
         canal=canal,
         prediction=prediction if return_maps else None,
     )
-
-
-def follow_canal(
-    coarse: DeobliquedVolume,
-    model: LabelingModel,
-    *,
-    find_canal: Callable[..., Centerline] = find_centerline,
-) -> Centerline:
-    """Find the canal in sagittal planes, and its middle in a coronal one if a network is there for that."""
-    line = find_canal(coarse, model.locate, finder=model.canal)
-    if model.midline is None or coarse.volume.data.shape[0] == 1:
-        return line
-    return centre_line(line, coarse, model.midline)
 
 
 def straighten(

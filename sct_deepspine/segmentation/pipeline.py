@@ -20,9 +20,10 @@ from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import normalise, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.io.images import ImageLike
+from sct_deepspine.labeling.canal import coarse_view, find_centerline
 from sct_deepspine.labeling.checks import read_scan
 from sct_deepspine.labeling.model import LabelingModel
-from sct_deepspine.labeling.pipeline import coarse_view, follow_canal, label_discs, straighten
+from sct_deepspine.labeling.pipeline import label_discs, straighten
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.models.weights import Weights
 from sct_deepspine.segmentation.corridor import Corridor, corridor_along, with_neighbours
@@ -92,7 +93,7 @@ def segment_spine(
     if labels is None or labels.canal is None:
         own = labeling if isinstance(labeling, LabelingModel) else LabelingModel.load(labeling, device=device)
         labels = labels or label_discs(volume, weights=own)
-    canal = labels.canal or follow_canal(coarse_view(view, own.locate), own)
+    canal = labels.canal or find_centerline(coarse_view(view, own.locate), own.locate, finder=own.canal)
     space = straighten(view, canal)
     corridor = corridor_along(space, view.volume.grid, pixel_mm=model.predictor.pixel_mm)
     tissues = predict_tissues(view, corridor, model.predictor)

@@ -17,7 +17,6 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
     ANTERIOR_MM,
-    CORONAL_AXES,
     POSTERIOR_MM,
     SamplingPlane,
     normalise,
@@ -48,13 +47,6 @@ CANAL_SIGMA_MM = 5.0
 CENTERLINE_ERROR_MM = 1.2, 2.0, 0.0
 """Spread of the errors of a centreline that a network finds: right, anterior, superior."""
 
-LARGEST_BEND_MM, AWAY_ACROSS_MM = 15.0, 4.0
-"""In coronal planes, how far a spine is bent sideways at most, and the spread of the planes' middles."""
-
-NARROW_SHARE, NARROW_MM, ASIDE_MM = 0.6, (14.0, 60.0), 0.4
-"""Share of coronal planes that show a few sagittal slices only, their width, and how far aside they lie at
-most as a share of it: a spine need not run in the middle of its slices."""
-
 AWAY_MM = 80.0
 """A plane away from the spine begins up to this far from the tips."""
 
@@ -82,8 +74,6 @@ class PlaneSettings:
     straight
         Whether planes are laid in the straightened space, along a centreline as inexact as one that
         a network finds, or in the native one.
-    coronal
-        Whether planes are coronal, bent forwards and backwards to follow such a centreline.
     turn_degrees
         Largest in-plane rotation.
     tissue_share
@@ -102,7 +92,6 @@ class PlaneSettings:
     away_share: float = 0.06
     empty_share: float = 0.04
     straight: bool = False
-    coronal: bool = False
     turn_degrees: float = 22.0
     tissue_share: float = 0.5
     parcel_share: float = 0.4
@@ -146,14 +135,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.codec, self.settings = codec, settings
         self.length, self.seed, self.start, self.batch = length, seed, start, batch
-        axes = (0, 2) if settings.coronal else (1, 2)
-        self.scans = [prepare_scan(scan.deobliqued(), settings.pixel_mm, axes=axes) for scan in scans]
-        if settings.coronal:
-            # Where there is no mask, the tips tell where the canal's middle is, as seen from the front.
-            self.scans = [
-                replace(scan, centerline_world=canal_points(scan)) if scan.discs else scan
-                for scan in self.scans
-            ]
+        self.scans = [prepare_scan(scan.deobliqued(), settings.pixel_mm) for scan in scans]
         self.weights = sampling_shares(
             scans, phantom_share=settings.phantom_share, composite_share=settings.composite_share
         )
@@ -173,14 +155,11 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         tall = np.random.default_rng((self.seed, number, 1)).random() < self.settings.tall_share
         shape = (self.settings.tall_rows if tall else self.settings.shape[0], self.settings.shape[1])
         scan = self.scans[rng.choice(len(self.scans), p=self.tall_weights if tall else self.weights)]
-        lay = self._lay_native
-        if scan.discs and (self.settings.straight or self.settings.coronal):
-            lay = self._lay_straightened if self.settings.straight else self._lay_coronal
+        straight = self.settings.straight and bool(scan.discs)
+        lay = self._lay_straightened if straight else self._lay_native
         plane, scale = lay(rng, scan, shape)
         slab_mm = rng.uniform(1, 7)
         image, inside = sample(scan.volume, plane, slab_mm=slab_mm, oversample=1)
-        if self.settings.coronal and rng.random() < NARROW_SHARE:
-            inside &= _narrow_view(rng, shape[1], self.settings.pixel_mm)
         if rng.random() < self.settings.parcel_share:
             image = randomise_parcels(rng, image)
         if scan.tissue is not None and rng.random() < self.settings.tissue_share:
@@ -209,24 +188,6 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         straight[..., 2] = grid[..., 1] + middle
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
         return SamplingPlane(points, settings.pixel_mm), scale
-
-    def _lay_coronal(
-        self, rng: np.random.Generator, scan: LabelledScan, shape: tuple[int, int]
-    ) -> tuple[SamplingPlane, float]:
-        """Lay a coronal plane along an inexact centreline of a spine that is bent sideways."""
-        settings = self.settings
-        grid, scale = random_grid(rng, shape, settings.pixel_mm, turn_degrees=settings.turn_degrees)
-        line = inexact_space(rng, scan).centerline.samples_world
-        line = line[np.argsort(line[:, 2])]
-        middle = rng.uniform(line[0, 2] - 20, line[-1, 2] + 20)
-        z = grid[..., 1] + middle
-        length = rng.uniform(100, 400)
-        bend = rng.uniform(0, LARGEST_BEND_MM) * np.sin(2 * np.pi * (z / length + rng.random()))
-        x = np.interp(middle, line[:, 2], line[:, 0]) + rng.normal(0, AWAY_ACROSS_MM)
-        sideways = x + rng.choice((-1, 1)) * grid[..., 0] + bend
-        forwards = np.interp(z, line[:, 2], line[:, 1]) + rng.normal(0, 2)
-        points = np.stack([sideways, forwards, z], axis=-1)
-        return SamplingPlane(points, settings.pixel_mm, CORONAL_AXES), scale
 
     def _lay_native(
         self, rng: np.random.Generator, scan: LabelledScan, shape: tuple[int, int]
@@ -259,13 +220,6 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         return SamplingPlane(np.stack([x, y, z], axis=-1), settings.pixel_mm), scale
 
 
-def _narrow_view(rng: np.random.Generator, columns: int, pixel_mm: float) -> NDArray[np.bool_]:
-    """Draw which columns of a coronal plane a stack of few slices covers."""
-    width = rng.uniform(*NARROW_MM)
-    x = pixel_mm * (np.arange(columns) - (columns - 1) / 2) - width * rng.uniform(-ASIDE_MM, ASIDE_MM)
-    return np.abs(x) < width / 2
-
-
 def inexact_space(rng: np.random.Generator, scan: LabelledScan) -> StraightSpace:
     """Return the space that a centreline as inexact as a network's straightens."""
     line = canal_points(scan)
@@ -295,10 +249,10 @@ def sampling_shares(
     return weights / weights.sum()
 
 
-def prepare_scan(scan: LabelledScan, pixel_mm: float, *, axes: tuple[int, int] = (1, 2)) -> LabelledScan:
+def prepare_scan(scan: LabelledScan, pixel_mm: float) -> LabelledScan:
     """Scale grey values to 0…1 and blur to the plane's pixel, so that one sample is a pixel's mean."""
     data = unit_range(scan.volume.data)
-    for axis in axes:
+    for axis in (1, 2):
         sigma_mm = 0.29 * pixel_mm  # the spread of a box one pixel wide
         data = gaussian_filter1d(data, sigma_mm / scan.volume.grid.spacing_mm[axis], axis=axis)
     return replace(scan, volume=Volume(data, scan.volume.grid))

@@ -15,7 +15,7 @@ from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes
 from sct_deepspine.training.loop import Batch, Evaluation, Loss
 from sct_deepspine.training.loss import disc_map_loss, tissue_loss
 from sct_deepspine.training.sheets import RandomSheets, SheetSettings
-from sct_deepspine.training.validation import MidlineValidation, Validation
+from sct_deepspine.training.validation import Validation
 from sct_deepspine.training.validation_masks import MaskValidation
 
 __all__ = ["ROLES", "DiscTask", "Task", "TissueTask", "task_from_dict"]
@@ -100,10 +100,9 @@ class DiscTask:
             scans, self.codec, self.planes, start=start, length=length, seed=seed, batch=batch
         )
 
-    def evaluation(self, scans: Sequence[LabelledScan]) -> Evaluation:
+    def evaluation(self, scans: Sequence[LabelledScan]) -> Validation:
         """Return what judges the network on held-out scans."""
-        judge = MidlineValidation if self.planes.coronal else Validation
-        return judge(scans, self.codec, self.planes)
+        return Validation(scans, self.codec, self.planes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task in JSON's types."""
@@ -166,10 +165,6 @@ ROLES: dict[str, Task] = {
         PlaneSettings(shape=(96, 64), pixel_mm=4.0, lateral_share=0.5, tall_rows=192, tall_share=0.35),
         DiscCodec(stride=2, first_value=1, levels=26),
     ),
-    "midline": DiscTask(
-        PlaneSettings(shape=(160, 64), pixel_mm=2.0, coronal=True, turn_degrees=12.0),
-        DiscCodec(stride=2, first_value=1, levels=26),
-    ),
     "locate": DiscTask(
         PlaneSettings(tall_share=0.35), DiscCodec(stride=2, first_value=1, levels=26), stacks=2
     ),
@@ -179,9 +174,9 @@ ROLES: dict[str, Task] = {
     ),
     "segment": TissueTask(),
 }
-"""``canal``: very coarse planes all across the volume, of which the canal's map is used, and ``midline``:
-coronal planes along it, likewise; ``locate``: coarse planes of the whole view; ``refine``: fine planes of the
-straightened spine; ``segment``: sheets of the straightened spine, tissue by tissue."""
+"""``canal``: very coarse planes all across the volume, of which the canal's map is used; ``locate``: coarse
+planes of the whole view; ``refine``: fine planes of the straightened spine; ``segment``: sheets of the
+straightened spine, tissue by tissue."""
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:

@@ -15,7 +15,6 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
     SLAB_MM,
     SamplingPlane,
-    coronal_plane,
     midsagittal_plane,
     normalise,
     sample,
@@ -25,7 +24,6 @@ from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.io.annotations import LabelledScan, canal_points
 from sct_deepspine.io.files import written_whole
-from sct_deepspine.labeling.canal import CORONAL_WIDTH_MM, trace_canal
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, DiscPredictor
 from sct_deepspine.models.backends.torch import TorchRuntime
 from sct_deepspine.models.networks import Network
@@ -35,7 +33,7 @@ from sct_deepspine.training.dataset import PlaneSettings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MidlineValidation", "Validation", "write_convergence", "write_picture"]
+__all__ = ["Validation", "write_convergence", "write_picture"]
 
 NEAR_MM = 6.0
 BEYOND_MM = 30.0
@@ -126,78 +124,6 @@ class Validation:
             axes.set_ylim(view.image.shape[0] - 0.5, -0.5)
 
         write_picture(len(self.views), draw, step, folder)
-
-
-class MidlineValidation:
-    """Score a network of coronal planes on held-out scans, one plane a scan.
-
-    Calling it returns ``mean_mm``, how far from the canal's middle its line runs on average, ``seen``, the
-    share of the labelled span along which it sees one, and ``score``, what a run is judged by.
-
-    Parameters
-    ----------
-    scans
-        Held-out scans.
-    codec, settings
-        As in training.
-    """
-
-    def __init__(self, scans: Sequence[LabelledScan], codec: DiscCodec, settings: PlaneSettings) -> None:
-        self.codec, self.settings = codec, settings
-        several = [scan.deobliqued() for scan in scans if scan.volume.data.shape[0] > 1]
-        self.views = [_lay_coronal_view(scan, settings) for scan in several]
-
-    def __call__(self, network: Network, step: int, folder: Path) -> dict[str, float]:
-        """Score a network and write ``validation_STEP.png`` into the folder."""
-        predictor = Predictor(TorchRuntime(network), self.codec, self.settings.pixel_mm)
-        return self.score(predictor, step, folder)
-
-    def score(self, predictor: DiscPredictor, step: int, folder: Path) -> dict[str, float]:
-        """Score a predictor and write ``validation_STEP.png`` into the folder."""
-        maps = [predictor.predict([view.image])[0].canal for view in self.views]
-        errors: list[FloatArray] = []
-        seen: list[float] = []
-        for view, canal in zip(self.views, maps, strict=True):
-            found = trace_canal(canal[None], [view.plane], self.codec).reshape(-1, 3)
-            low, high = view.span_z_mm
-            found = found[(found[:, 2] > low) & (found[:, 2] < high)]
-            true = np.interp(found[:, 2], view.line[:, 2], view.line[:, 0])
-            errors.append(np.abs(found[:, 0] - true))
-            seen.append(float(np.ptp(found[:, 2])) / (high - low) if len(found) else 0.0)
-        every = np.concatenate([np.empty(0), *errors])
-        mean = float(every.mean()) if len(every) else CORONAL_WIDTH_MM / 2
-        share = float(np.mean(seen)) if seen else 0.0
-        self._write_picture(maps, step, folder)
-        return {"score": share - mean / 10, "mean_mm": mean, "seen": share}
-
-    def _write_picture(self, maps: Sequence[NDArray[np.float32]], step: int, folder: Path) -> None:
-        def draw(axes: Axes, index: int) -> None:
-            stride = self.codec.stride
-            axes.imshow(self.views[index].image, cmap="gray", vmin=-2, vmax=3)
-            shown = np.kron(maps[index], np.ones((stride, stride)))
-            axes.imshow(np.ma.masked_less(shown, 0.05), cmap="hot", alpha=0.5, vmin=0, vmax=1)
-
-        write_picture(len(self.views), draw, step, folder)
-
-
-@dataclass(frozen=True)
-class _CoronalView:
-    """One scan's coronal plane along its canal, and the points of that, z ascending."""
-
-    plane: SamplingPlane
-    image: NDArray[np.float32]
-    line: FloatArray
-    span_z_mm: tuple[float, float]
-
-
-def _lay_coronal_view(scan: LabelledScan, settings: PlaneSettings) -> _CoronalView:
-    points = canal_points(scan)
-    line = Centerline.from_points(points)
-    sagittal = midsagittal_plane(DeobliquedVolume.of(scan.volume), line, settings.pixel_mm)
-    plane = coronal_plane(sagittal, line.samples_world, CORONAL_WIDTH_MM)
-    heights = [tip[2] for tip in scan.levels.values()]
-    image = normalise(*sample(scan.volume, plane, slab_mm=SLAB_MM))
-    return _CoronalView(plane, image, points, (min(heights), max(heights)))
 
 
 def write_picture(count: int, draw: Callable[[Axes, int], None], step: int, folder: Path) -> None:

@@ -113,11 +113,10 @@ def stages(image, model):
     """Run the stages of ``label_discs`` one by one; yields the name of each and its seconds."""
     from sct_deepspine.geometry.volume import DeobliquedVolume
     from sct_deepspine.io.images import read_volume
+    from sct_deepspine.labeling.canal import coarse_view, find_centerline
     from sct_deepspine.labeling.pipeline import (
         assign_checked_levels,
-        coarse_view,
         find_candidates,
-        follow_canal,
         predict_midsagittal,
         straighten,
     )
@@ -134,7 +133,7 @@ def stages(image, model):
     view = DeobliquedVolume.of(volume)
     coarse = coarse_view(view, model.locate)
     yield "average blocks", lap()
-    canal = follow_canal(coarse, model)
+    canal = find_centerline(coarse, model.locate, finder=model.canal)
     yield "find the canal", lap()
     prediction = predict_midsagittal(coarse, canal, model.locate)
     candidates = find_candidates(prediction, canal, volume)

@@ -3,9 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakes import PaintReader, TubeReader, paint_truth
-from nibabel.affines import from_matvec
-from nibabel.eulerangles import euler2mat
+from fakes import PaintReader, paint_truth
 
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
@@ -13,7 +11,7 @@ from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import WIDEST_MM, midsagittal_plane, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling import canal
-from sct_deepspine.labeling.canal import centre_line, extend_centerline, find_centerline
+from sct_deepspine.labeling.canal import extend_centerline, find_centerline
 
 
 def view_of(volume):
@@ -215,47 +213,3 @@ def test_the_first_pixel_begins_at_the_images_upper_posterior_face():
     plane = midsagittal_plane(view, Centerline.from_points(canal_line()), 2.0)
     np.testing.assert_allclose(plane.points_world[0, 0, 1:], [-80 + 1, 100 - 1])
     assert plane.shape == (100, 80)
-
-
-# Its middle
-
-
-def off_middle(line, aside_mm):
-    """A line that leaves the canal's middle sideways, by as much at one end as at the other."""
-    return Centerline.from_points(line + np.linspace(-aside_mm, aside_mm, len(line))[:, None] * [1, 0, 0])
-
-
-@pytest.mark.parametrize("turn_degrees", [0.0, 10.0])
-@pytest.mark.parametrize("slope", [0.0, 0.2])
-def test_a_line_is_moved_to_the_middle_of_the_canal(slope, turn_degrees, show):
-    line = canal_line(slope)
-    view = view_of(show(upright((50, 80, 100), (2.0, 2.0, 2.0), turn_degrees), line))
-    given = off_middle(line, 9.0)
-    assert distance_mm(given, line).max() > 7
-    found = centre_line(given, view, TubeReader())
-    assert distance_mm(found, line).max() < 1.0
-    assert found.length_mm == pytest.approx(given.length_mm, rel=0.05)
-
-
-def test_a_line_in_oblique_slices_is_moved_along_them(show):
-    line = canal_line(0.0)
-    turn = from_matvec(euler2mat(z=np.radians(15.0)), [3, -20, 15])
-    volume = show(upright((50, 80, 100), (2.0, 2.0, 2.0)), line).transformed(turn)
-    given = off_middle(line, 6.0).transformed(turn)
-    found = centre_line(given, view_of(volume), TubeReader())
-    assert distance_mm(found.transformed(np.linalg.inv(turn)), line).max() < 1.0
-
-
-def test_beyond_what_is_seen_a_line_is_moved_as_next_to_it(show):
-    line = canal_line(0.0)
-    volume = show(upright((50, 80, 100), (2.0, 2.0, 2.0)), line)
-    volume = without(volume, 30, 200)
-    given = Centerline.from_points(np.add(line, (6.0, 0, 0)))
-    found = centre_line(given, view_of(volume), TubeReader())
-    assert distance_mm(found, line).max() < 1.2
-
-
-def test_where_no_canal_is_seen_a_line_stays(show):
-    volume = show(upright((50, 80, 100), (2.0, 2.0, 2.0)), canal_line(0.0))
-    given = Centerline.from_points(np.add(canal_line(0.0), (6.0, 0, 0)))
-    assert centre_line(given, view_of(without(volume, -200, 200)), TubeReader()) is given

@@ -13,7 +13,6 @@ from sct_deepspine.training.roles import ROLES
 CODEC = DiscCodec(stride=2)
 PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
 FINE_PLANES = PlaneSettings(shape=(96, 64), pixel_mm=2.0)
-CORONAL = PlaneSettings(shape=(96, 64), pixel_mm=2.0, coronal=True, turn_degrees=10.0)
 STRAIGHT = PlaneSettings(shape=(96, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0)
 VERTEBRA, DISC, CANAL, CORD = 1, 2, 3, 4
 
@@ -71,10 +70,6 @@ class Recorded(RandomPlanes):
 
     def _lay_straightened(self, rng, scan, shape):
         self.laid = super()._lay_straightened(rng, scan, shape)
-        return self.laid
-
-    def _lay_coronal(self, rng, scan, shape):
-        self.laid = super()._lay_coronal(rng, scan, shape)
         return self.laid
 
 
@@ -137,34 +132,6 @@ def test_what_is_not_labelled_is_masked_and_what_is_outside_is_known_to_be_empty
         assert not known[unlabelled & (covered == 1)].any()
         masked += (~known).sum()
     assert masked > 0
-
-
-def test_coronal_planes_are_bent_along_the_canal_and_tell_its_middle(phantom):
-    settings = replace(CORONAL, empty_share=0.0)
-    planes = Recorded([phantom], CODEC, settings, length=30, seed=4)
-    line = phantom.centerline_world
-    seen, flips = 0, set()
-    for item in planes:
-        plane, _ = planes.laid
-        np.testing.assert_array_equal(plane.axes[:, 0], [0, 1, 0])
-        columns = plane.points_world[:, -1, 0] - plane.points_world[:, 0, 0]
-        flips.add(float(np.sign(columns.mean())))
-        points = plane.points_world.reshape(48, 2, 32, 2, 3).mean(axis=(1, 3))
-        canal, known = item["canal"].numpy(), item["canal_known"].numpy() > 0
-        for row in np.nonzero((canal.max(axis=1) > 0.8) & known.all(axis=1))[0]:
-            column = canal[row].argmax()
-            x, y, z = points[row, column]
-            assert abs(x - np.interp(z, line[:, 2], line[:, 0])) < 5.0
-            assert abs(y - np.interp(z, line[:, 2], line[:, 1])) < 8.0
-            seen += 1
-    assert seen > 50
-    assert flips == {1.0, -1.0}
-
-
-def test_coronal_planes_learn_the_middle_from_tips_where_there_is_no_mask(phantom):
-    scan = replace(phantom, centerline_world=None)
-    items = list(planes_of(scan, replace(CORONAL, empty_share=0.0), length=10))
-    assert max(float(item["canal"].max()) for item in items) > 0.8
 
 
 def test_without_a_canal_its_map_is_unknown_inside_the_image(phantom):

@@ -1,13 +1,11 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from fakes import PaintReader, TubeReader
+from fakes import PaintReader
 
 from sct_deepspine.labeling.heatmaps import DiscCodec
 from sct_deepspine.training.dataset import PlaneSettings
-from sct_deepspine.training.validation import MidlineValidation, Validation, write_convergence
+from sct_deepspine.training.validation import Validation, write_convergence
 
 CODEC = DiscCodec(stride=2)
 PLANES = PlaneSettings(shape=(64, 32), pixel_mm=4.0)
@@ -31,23 +29,6 @@ def test_a_network_that_predicts_nothing_misses_everything(phantom, tmp_path):
     figures = Validation([phantom], CODEC, PLANES).score(blank, 1, tmp_path)
     assert (figures["missed"], figures["right"]) == (1, 0)
     assert figures["score"] < -1
-
-
-def test_a_network_of_coronal_planes_is_judged_by_how_far_off_the_middle_its_line_is(
-    phantom, painted, tmp_path
-):
-    settings = PlaneSettings(shape=(96, 32), coronal=True)
-    scan = replace(phantom, volume=painted, landmarks={})
-    figures = MidlineValidation([scan], CODEC, settings).score(TubeReader(), 7, tmp_path)
-    assert figures["mean_mm"] < 0.8
-    assert figures["seen"] > 0.9
-    assert figures["score"] == pytest.approx(figures["seen"] - figures["mean_mm"] / 10)
-    assert [path.name for path in tmp_path.iterdir()] == ["validation_000007.png"]
-    aside = replace(scan, centerline_world=np.add(scan.centerline_world, (6.0, 0, 0)))
-    assert MidlineValidation([aside], CODEC, settings).score(TubeReader(), 8, tmp_path)["mean_mm"] > 5
-    blind = replace(TubeReader().predict([np.eye(96)])[0], canal=np.zeros((48, 24), np.float32))
-    blank = SimpleNamespace(pixel_mm=2.0, predict=lambda planes: [blind])
-    assert MidlineValidation([scan], CODEC, settings).score(blank, 9, tmp_path)["seen"] == 0
 
 
 def test_pictures_become_a_film(tmp_path):

@@ -66,34 +66,38 @@ def find_centerline(
     predictor
         The coarse network.
     finder
-        A network of still coarser planes, for the first pass; the coarse one by default.
+        A network of still coarser planes, for the first pass across several slices. Where it sees no canal,
+        and by default, the coarse one looks.
 
     Raises
     ------
     NoDiscsError
         If no canal of at least 40 mm is seen.
     """
-    line = find_centerline_once(coarse_view(view, finder) if finder else view, finder or predictor)
-    single = view.volume.data.shape[0] == 1
-    if single and not finder:
-        return line
-    middle = _about(line, midsagittal_plane(view, line, predictor.pixel_mm))
-    right = middle.axes[:, 0]
-    steps = (0.0,) if single else SIDE_STEPS_MM
-    beside = [replace(middle, points_world=middle.points_world + x * right) for x in steps]
+    if view.volume.data.shape[0] == 1:
+        return find_centerline_once(view, predictor)
+    if finder:
+        try:
+            return _follow_again(find_centerline_once(coarse_view(view, finder), finder), view, predictor)
+        except NoDiscsError:
+            pass
+    line = find_centerline_once(view, predictor)
     try:
-        return _follow_canal(view, beside, predictor, SLAB_MM, SIDE_SHARPNESS)
+        return _follow_again(line, view, predictor)
     except NoDiscsError:
         return line
 
 
-def _about(line: Centerline, plane: SamplingPlane) -> SamplingPlane:
-    """Keep the columns of a native plane that lie about a line."""
+def _follow_again(line: Centerline, view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
+    """Follow the canal map in three planes along a line, which show what is about it."""
+    plane = midsagittal_plane(view, line, predictor.pixel_mm)
     columns = plane.pixel_from_world(line.samples_world)[:, 1]
     margin = ABOUT_CANAL_MM / plane.pixel_mm
     first = int(np.clip(columns.min() - margin, 0, plane.shape[1] - 1))
     last = int(np.clip(columns.max() + margin + 1, first + 1, plane.shape[1]))
-    return replace(plane, points_world=plane.points_world[:, first:last])
+    points, right = plane.points_world[:, first:last], plane.axes[:, 0]
+    planes = [replace(plane, points_world=points + x * right) for x in SIDE_STEPS_MM]
+    return _follow_canal(view, planes, predictor, SLAB_MM, SIDE_SHARPNESS)
 
 
 def find_centerline_once(view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:

@@ -213,3 +213,34 @@ def test_the_first_pixel_begins_at_the_images_upper_posterior_face():
     plane = midsagittal_plane(view, Centerline.from_points(canal_line()), 2.0)
     np.testing.assert_allclose(plane.points_world[0, 0, 1:], [-80 + 1, 100 - 1])
     assert plane.shape == (100, 80)
+
+
+class Counted(PaintReader):
+    """A network that keeps the shapes of the planes it is shown."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        object.__setattr__(self, "shapes", [])
+
+    def predict(self, planes):
+        self.shapes.extend(plane.shape for plane in planes)
+        return super().predict(planes)
+
+
+def test_very_coarse_planes_are_laid_across_the_volume_and_three_about_the_canal(show):
+    line = canal_line(0.1)
+    coarse, finder = Counted(2.0), Counted(4.0)
+    found = find_centerline(view_of(show(upright((25, 160, 100)), line)), coarse, finder=finder)
+    assert distance_mm(found, line).max() < 1.0
+    assert set(finder.shapes) == {(50, 80)}
+    assert len(coarse.shapes) == 3
+    rows, columns = coarse.shapes[0]
+    assert rows == 100
+    assert columns < 160 / 2 + 2 * 60 / 2 - 40  # the canal's reach and what is about it
+
+
+def test_a_single_slice_is_looked_at_once_by_the_coarse_network(show):
+    line = canal_line(slope=0.0)
+    coarse, finder = Counted(2.0), Counted(4.0)
+    find_centerline(view_of(show(upright((1, 80, 100)), line)), coarse, finder=finder)
+    assert (len(coarse.shapes), len(finder.shapes)) == (1, 0)

@@ -73,15 +73,16 @@ def test_the_fine_look_brings_them_nearer(phantom, painted):
     assert errors_mm(label_discs(painted, weights=model), phantom).max() < 0.5
 
 
-def test_the_canal_is_found_by_a_network_of_its_own_if_there_is_one(phantom, painted):
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_network_of_its_own_may_find_the_canal_and_the_coarse_one_looks_where_it_does_not(
+    sees, phantom, painted
+):
+    finder = PaintReader(4.0) if sees else PaintReader(4.0, edit=corrupt(canal=never))
+    model = fake_model(refine=PaintReader(1.0, FINE), canal=finder)
+    assert errors_mm(label_discs(painted, weights=model), phantom).max() < 0.5
     blind = PaintReader(edit=corrupt(canal=never))
     with pytest.raises(NoDiscsError, match="no spine was found"):
-        label_discs(painted, weights=fake_model(blind))
-    model = fake_model(blind, PaintReader(1.0, FINE), canal=PaintReader(4.0))
-    assert errors_mm(label_discs(painted, weights=model), phantom).max() < 0.8
-    # A mask that ends early is continued by it, too.
-    line = Centerline.from_points(phantom.centerline_world[: len(phantom.centerline_world) // 2])
-    assert errors_mm(label_discs(painted, centerline=line, weights=model), phantom).max() < 0.8
+        label_discs(painted, weights=replace(model, locate=blind))
 
 
 @pytest.mark.parametrize(("first", "last", "seed"), [(3, 25, 2), (17, 25, 3), (8, 20, 4)])

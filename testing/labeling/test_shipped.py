@@ -14,7 +14,7 @@ from sct_deepspine.simulation.phantom import make_phantom
 def test_they_are_small_whole_and_hold_both_networks():
     assert sum(path.stat().st_size for path in SHIPPED.parent.iterdir()) < 10e6
     weights = load_weights()
-    assert set(weights.networks) == {"locate", "refine"}
+    assert set(weights.networks) == {"canal", "locate", "refine"}
     assert weights.card["licence"]
     assert weights.card["training_data"]
 

@@ -110,7 +110,7 @@ def scoliotic(scan: LabelledScan) -> Iterator[Case]:
     Discs leave the view where the slices do not reach far enough; a view of fewer than four is left out.
     """
     ras = scan.volume.as_ras()
-    if ras.data.shape[0] == 1:
+    if ras.data.shape[0] == 1 or len(scan.discs) < CROPS[0]:
         return
     grey, grid = _unit_range(ras.data), ras.grid
     low, high = (extreme(point[2] for point in scan.discs.values()) for extreme in (min, max))

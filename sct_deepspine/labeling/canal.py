@@ -30,8 +30,8 @@ SIDE_STEPS_MM = -6.0, 0.0, 6.0
 """Once the canal is found, it is looked at in its own sampling and in one on either side."""
 
 SHARPNESS, SIDE_SHARPNESS = 2, 10
-"""Powers of the canal map that weigh planes across the whole volume, and the three about the canal. The second
-was chosen on ``val``: from 8 to 14 tips are known best across the plane, with 4 by a tenth less well."""
+"""Powers of the canal map that weigh planes across the whole volume, and the three about the canal. The
+second was chosen on ``val``: with 8 to 14 the canal's middle is told best, with 4 a tenth less well."""
 
 ABOUT_CANAL_MM = 60.0
 """How much is seen in front of the canal and behind it once it is found."""

@@ -81,14 +81,19 @@ class Volume:
             float32 means, placed at the blocks' centres. Voxels that fill no block are left out.
         """
         factor = np.clip(np.round(np.array(block_mm) / self.grid.spacing_mm), 1, self.grid.shape).astype(int)
-        shape = np.array(self.grid.shape) // factor
-        total = np.zeros(shape, dtype=np.float32)
-        for i, j, k in np.ndindex(*factor):
-            (a, b, c), (f, g, h) = shape, factor
-            total += self.data[i : i + a * f : f, j : j + b * g : g, k : k + c * h : h]
+        total = self.data[tuple(slice(n // f * f) for n, f in zip(self.grid.shape, factor, strict=True))]
+        # The axis whose neighbours lie farthest apart in memory goes first: there the parts are whole slabs.
+        for axis in np.argsort(np.abs(total.strides))[::-1]:
+            if factor[axis] > 1:
+                parts = np.moveaxis(total, axis, 0)
+                sums = parts[:: factor[axis]].astype(np.float32)
+                for number in range(1, factor[axis]):
+                    sums += parts[number :: factor[axis]]
+                total = np.moveaxis(sums, 0, axis)
+        means = np.ascontiguousarray(total, dtype=np.float32) / factor.prod()
         affine = self.grid.affine @ np.diag([*factor, 1.0])
         affine[:3, 3] = self.grid.world_from_voxel((factor - 1) / 2)[0]
-        return Volume(total / factor.prod(), Grid(total.shape, affine), self.source)
+        return Volume(means, Grid(means.shape, affine), self.source)
 
 
 @dataclass(frozen=True)

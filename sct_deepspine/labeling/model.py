@@ -16,8 +16,8 @@ from sct_deepspine.models.weights import TrainedNetwork, Weights, load_weights
 
 __all__ = ["LabelingModel"]
 
-NETWORKS = "canal", "locate", "refine"
-"""Of a weights file, those that the labelling uses."""
+OPTIONAL_NETWORKS = "canal", "refine"
+"""What a weights file may hold for the labelling beside ``locate``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,14 @@ class LabelingModel:
         try:
             # Cards of format 1 keep what is the labelling's at their top, and call the score otherwise.
             card = given.card.get("labeling", given.card)
-            networks = {"locate": given.networks["locate"], **given.networks}
+            others = {
+                name: _disc_predictor(given.networks[name])
+                for name in OPTIONAL_NETWORKS
+                if name in given.networks
+            }
             return cls(
-                **{name: _disc_predictor(networks[name]) for name in NETWORKS if name in networks},
+                locate=_disc_predictor(given.networks["locate"]),
+                **others,
                 parameters=DecodingParameters(**card.get("decoding", {})),
                 calibration=Calibration.from_card(card.get("calibration", {})),
                 minimum_score=float(card.get("minimum_score", card.get("least_score", 0.0))),

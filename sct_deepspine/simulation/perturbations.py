@@ -120,12 +120,11 @@ def scoliotic(scan: LabelledScan) -> Iterator[Case]:
         bend = np.sin(np.pi * part) ** 2 if shape == "C" else np.sin(2 * np.pi * part)
         return SCOLIOSIS_MM[shape] * bend
 
-    heights = grid.world_from_voxel(np.outer(np.arange(grid.shape[2]), (0, 0, 1)))[:, 2]
     for shape in SCOLIOSIS_MM:
-        voxels = aside_mm(shape, heights) / grid.spacing_mm[0]
+        voxels = aside_mm(shape, _slice_heights(grid)) / grid.spacing_mm[0]
         data = np.stack([shift(grey[:, :, k], (v, 0), order=1) for k, v in enumerate(voxels)], axis=2)
         moved = {v: np.add(p, (aside_mm(shape, p[2:])[0], 0, 0)) for v, p in scan.discs.items()}
-        truth = {v: p for v, p in moved.items() if grid.contains_voxel(grid.voxel_from_world(p))[0]}
+        truth = {value: point for value, point in moved.items() if _shows(grid, point)}
         if len(truth) >= CROPS[0]:
             yield Case(f"scoliosis, {shape}-shaped", Volume(data, grid), truth, scan.span_z_mm)
 
@@ -201,12 +200,17 @@ def _turned(name: str, scan: LabelledScan, grid: Grid, grey: NDArray[np.float32]
     """Turn the subject and leave the slices where they are: black comes into view, discs may leave it."""
     back = np.linalg.inv(grid.affine) @ np.linalg.inv(turn) @ grid.affine
     data = affine_transform(grey, back[:3, :3], back[:3, 3], order=1)
-    truth = {
-        value: point
-        for value, point in scan.discs.items()
-        if grid.contains_voxel(grid.voxel_from_world(apply_affine(turn, point)))[0]
-    }
+    truth = {value: point for value, point in scan.discs.items() if _shows(grid, apply_affine(turn, point))}
     return Case(name, Volume(data, grid), truth, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64))
+
+
+def _shows(grid: Grid, point: FloatArray) -> bool:
+    return bool(grid.contains_voxel(grid.voxel_from_world(point))[0])
+
+
+def _slice_heights(grid: Grid) -> FloatArray:
+    """World z of the axial slices of a grid that lies along the world's axes."""
+    return grid.world_from_voxel(np.outer(np.arange(grid.shape[2]), (0, 0, 1)))[:, 2]
 
 
 def _bias(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating]:
@@ -251,7 +255,7 @@ def _crop(name: str, scan: LabelledScan, ras: Volume, kept: list[int], *, anchor
     if name.endswith("with landmark"):
         above = np.inf if kept[0] <= TOP_ANCHOR else above
         below = -np.inf if kept[-1] == BOTTOM_ANCHOR else below
-    heights = ras.grid.world_from_voxel(np.outer(np.arange(ras.grid.shape[2]), (0, 0, 1)))[:, 2]
+    heights = _slice_heights(ras.grid)
     inside = np.nonzero((heights > below) & (heights < above))[0]
     first, last = int(inside[0]), int(inside[-1])
     affine = np.array(ras.grid.affine)

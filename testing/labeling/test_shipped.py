@@ -11,7 +11,7 @@ from sct_deepspine.models.weights import SHIPPED, load_weights
 from sct_deepspine.simulation.phantom import make_phantom
 
 
-def test_they_are_small_whole_and_hold_both_networks():
+def test_they_are_small_whole_and_hold_all_networks():
     assert sum(path.stat().st_size for path in SHIPPED.parent.iterdir()) < 10e6
     weights = load_weights()
     assert set(weights.networks) == {"canal", "locate", "refine"}

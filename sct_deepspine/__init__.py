@@ -17,8 +17,10 @@ if TYPE_CHECKING:
         DeviceError,
         GeometryError,
         ImageError,
+        LabelsError,
         NoDiscsError,
         OutputError,
+        RequestError,
         SctError,
         UncertainError,
         WeightsError,
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from sct_deepspine.labels import Disc, DiscLabels
     from sct_deepspine.segmentation.masks import SpineMasks
     from sct_deepspine.segmentation.pipeline import segment_spine
+    from sct_deepspine.workflow.request import ScanRequest
+    from sct_deepspine.workflow.result import ScanResult
+    from sct_deepspine.workflow.scan import process_scan
 
 __all__ = [
     "AnchorError",
@@ -37,8 +42,12 @@ __all__ = [
     "DiscLabels",
     "GeometryError",
     "ImageError",
+    "LabelsError",
     "NoDiscsError",
     "OutputError",
+    "RequestError",
+    "ScanRequest",
+    "ScanResult",
     "SctError",
     "SpineMasks",
     "UncertainError",
@@ -46,6 +55,7 @@ __all__ = [
     "__version__",
     "disc_name",
     "label_discs",
+    "process_scan",
     "segment_spine",
 ]
 
@@ -55,6 +65,9 @@ _HOMES = {
     "DiscLabels": "labels",
     "SpineMasks": "segmentation.masks",
     "disc_name": "anatomy",
+    "ScanRequest": "workflow.request",
+    "ScanResult": "workflow.result",
+    "process_scan": "workflow.scan",
     "segment_spine": "segmentation.pipeline",
 }
 

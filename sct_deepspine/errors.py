@@ -7,8 +7,10 @@ __all__ = [
     "DeviceError",
     "GeometryError",
     "ImageError",
+    "LabelsError",
     "NoDiscsError",
     "OutputError",
+    "RequestError",
     "SctError",
     "UncertainError",
     "WeightsError",
@@ -33,6 +35,14 @@ class GeometryError(DeepSpineError, ValueError):
 
 class AnchorError(DeepSpineError, ValueError):
     """The disc given as an anchor does not exist or does not fit the image."""
+
+
+class LabelsError(AnchorError):
+    """Labels that a person made can't be read, contradict themselves, or don't belong to the image."""
+
+
+class RequestError(DeepSpineError, ValueError):
+    """Two things were asked for that exclude each other."""
 
 
 class NoDiscsError(DeepSpineError, LookupError):

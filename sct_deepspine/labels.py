@@ -120,7 +120,7 @@ class DiscLabels:
         """Which discs were placed between their neighbours, ``(K,)``."""
         return np.array([disc.interpolated for disc in self.discs], dtype=bool)
 
-    def of(self, source: Any) -> DiscLabels:
+    def with_source(self, source: Any) -> DiscLabels:
         """Return the same labels as those of another image on the same grid, such as a file's path."""
         return replace(self, source=source)
 

@@ -144,9 +144,9 @@ def test_whatever_came_in_the_saved_file_holds_the_labels(kind, suffix, file, tm
 
 
 def test_the_same_labels_can_be_those_of_a_file(file):
-    labels = three_labels().of(file)
+    labels = three_labels().with_source(file)
     assert labels.source == file
-    assert labels.discs == labels.of(None).discs
+    assert labels.discs == labels.with_source(None).discs
     assert labels.as_dict()["image"] == str(file)
 
 

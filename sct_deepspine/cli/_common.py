@@ -11,12 +11,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.io.files import plain_line
 
-__all__ = ["FAILURE", "Arguments", "about", "add_networks", "interruption_code", "requests_to_stop", "run"]
+__all__ = [
+    "FAILURE",
+    "Arguments",
+    "about",
+    "add_networks",
+    "existing_folder",
+    "interruption_code",
+    "requests_to_stop",
+    "run",
+]
 
 USAGE_ERROR, FAILURE = 2, 1
 INTERRUPTED, TERMINATED = 130, 143
@@ -162,6 +172,13 @@ def about(option: str, given: object, errors: type[DeepSpineError] = DeepSpineEr
     except errors as error:
         named = option if str(given) in str(error) else f"{option} {given}"
         raise type(error)(f"{named}: {error}") from error
+
+
+def existing_folder(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:

@@ -109,9 +109,10 @@ def main(
 def _batch(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from sct_deepspine.batch import BatchOptions, read_batch_corrections, run_batch, write_overview
-    from sct_deepspine.errors import ImageError
+    from sct_deepspine.batch import BatchOptions, run_batch, write_overview
+    from sct_deepspine.errors import LabelsError
     from sct_deepspine.io.bids import find_scans
+    from sct_deepspine.io.disc_labels import read_page_corrections
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.segmentation.model import SegmentationModel
 
@@ -124,14 +125,14 @@ def _batch(arguments: argparse.Namespace) -> int:
         arguments.i, include=arguments.include, exclude=arguments.exclude, contrasts=arguments.contrast
     )
     weights = str(Path(arguments.weights).resolve()) if arguments.weights else None
-    corrections = read_batch_corrections(arguments.corrections) if arguments.corrections else {}
+    corrections = read_page_corrections(arguments.corrections) if arguments.corrections else {}
     results = Path(arguments.o).resolve()
     options = BatchOptions(
         results, weights, arguments.device, bool(arguments.upper), corrections, bool(arguments.masks)
     )
-    unknown = sorted(corrections.keys() - {str(scan.folder / scan.stem) for scan in scans})
+    unknown = sorted(corrections.keys() - {scan.name for scan in scans})
     if unknown:
-        raise ImageError(f"{arguments.corrections} corrects {unknown[0]}, which is not among the scans")
+        raise LabelsError(f"{arguments.corrections} corrects {unknown[0]}, which is not among the scans")
     rows: list[Row] = []
     bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)
     with bar, requests_to_stop() as signals:
@@ -146,7 +147,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         ):
             rows.append(row)
             bar.update()
-    written = write_overview(rows, options)
+    written = write_overview(options.derivatives)
     for row in rows:
         if row.error:
             print(plain_line(f"FAILED {row.scan}: {row.error}"), file=sys.stderr)

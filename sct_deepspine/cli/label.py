@@ -12,13 +12,11 @@ from sct_deepspine.cli._common import Arguments, about, add_networks, run
 
 if TYPE_CHECKING:
     from sct_deepspine.cli._products import Products
-    from sct_deepspine.geometry.volume import Volume
     from sct_deepspine.io.annotations import LabelledScan
-    from sct_deepspine.labeling.corrections import LabelledPoint
     from sct_deepspine.labeling.model import LabelingModel
-    from sct_deepspine.labels import DiscLabels
-    from sct_deepspine.segmentation.masks import SpineMasks
     from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.workflow.request import ScanRequest
+    from sct_deepspine.workflow.result import ScanResult
 
 __all__ = ["get_parser", "main"]
 
@@ -224,89 +222,66 @@ def _label(arguments: argparse.Namespace) -> int:
     from sct_deepspine.cli._products import Products
 
     products = Products(arguments, Path(arguments.i))
-    labels = _label_file(arguments, products)
-    masks = _masks(arguments, products, labels) if products.needs_masks else None
-    products.write(labels, masks)
+    result = _process(arguments, products)
+    products.write(result)
     if arguments.v:
-        products.report(labels, masks)
+        products.report(result)
     if arguments.register:
-        products.register(labels)
+        products.register(result)
     return 0
 
 
-def _masks(arguments: argparse.Namespace, products: Products, labels: DiscLabels) -> SpineMasks:
-    from sct_deepspine.segmentation.model import SegmentationModel
-    from sct_deepspine.segmentation.pipeline import segment_spine
-
-    model = arguments.mask_model or SegmentationModel.load(device=arguments.device)
-    return segment_spine(products.volume, labels=labels, weights=model).of(labels)
-
-
-def _label_file(arguments: argparse.Namespace, products: Products) -> DiscLabels:
+def _process(arguments: argparse.Namespace, products: Products) -> ScanResult:
     from sct_deepspine.errors import AnchorError
-    from sct_deepspine.labeling.checks import given_centerline
-    from sct_deepspine.labeling.corrections import read_labelled_points
+    from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.labeling.model import LabelingModel
-    from sct_deepspine.labeling.pipeline import label_discs
+    from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.workflow.scan import process_scan
 
-    volume = products.volume
+    with about("-i", arguments.i):
+        volume = read_scan(arguments.i)
+    request = _request(arguments, products)
+    model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
+    mask_model = None
+    if products.needs_masks:
+        mask_model = arguments.mask_model or SegmentationModel.load(device=arguments.device)
+    option, given = _option_of_levels(arguments)
+    with about(option, given, AnchorError):
+        result = process_scan(volume, request, model=model, mask_model=mask_model)
+    return result.with_source(arguments.i)
+
+
+def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
+    """Return what the options ask for."""
+    from sct_deepspine.io.disc_labels import read_disc_labels
+    from sct_deepspine.labeling.checks import given_centerline
+    from sct_deepspine.workflow.request import ScanRequest
+
     with about("-s", arguments.s):
         cord_line = given_centerline(arguments.s, None)
-    options: dict[str, Any] = {
-        "centerline": cord_line,
-        "weights": arguments.model or LabelingModel.load(arguments.weights, device=arguments.device),
-        "straight": _straight(arguments),
-        "return_maps": products.needs_maps,
-        "min_confidence": arguments.min_confidence,
-    }
+    edits = None
     if arguments.initlabel is not None:
         with about("-initlabel", arguments.initlabel):
-            points = read_labelled_points(arguments.initlabel)
-        with about("-initlabel", arguments.initlabel, AnchorError):
-            labels = _corrected(points, volume, options)
-    elif arguments.initdisc is not None:
-        labels = _anchored(arguments, volume, options)
-    else:
-        labels = label_discs(volume, **options)
-    labels = labels.of(arguments.i)
-    return labels.with_upper_discs() if arguments.upper else labels
-
-
-def _corrected(points: list[LabelledPoint], volume: Volume, options: dict[str, Any]) -> DiscLabels:
-    """Label with what a person says: an edited copy of the automatic labels, or labels of another scan."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from sct_deepspine.anatomy import DISC_VALUES
-    from sct_deepspine.labeling.corrections import compare_labels, labels_in_view
-    from sct_deepspine.labeling.pipeline import label_discs
-
-    automatic = label_discs(volume, **options | {"min_confidence": 0.0})
-    whole = automatic.with_upper_discs()
-    corrections = compare_labels(points, whole, float(np.linalg.norm(volume.grid.spacing_mm)))
-    if corrections is not None:
-        told = {value for value, _ in points}
-        edited = corrections.apply(whole)
-        return edited.without({1, 2} - told)
-    anchors, notes = labels_in_view(points, volume.grid)
-    labels = label_discs(volume, anchor=anchors, **options)
-    tips = {value: point for value, point in anchors.items() if value in DISC_VALUES}
-    return replace(labels.with_tips(tips), warnings=(*labels.warnings, *notes))
-
-
-def _anchored(arguments: argparse.Namespace, volume: Volume, options: dict[str, Any]) -> DiscLabels:
-    """Label with the disc of -initdisc or -initz."""
-    from sct_deepspine.errors import AnchorError
-    from sct_deepspine.labeling.anchors import anchor_at_slice
-    from sct_deepspine.labeling.pipeline import label_discs
-
-    value, slice_index = arguments.initdisc
-    option, given = (
-        ("-initz", arguments.initz) if arguments.initz else ("-initdisc", f"{value},{slice_index}")
+            edits = read_disc_labels(arguments.initlabel)
+    return ScanRequest(
+        anchor_slice=arguments.initdisc,
+        edits=edits,
+        cord=arguments.s,
+        centerline=cord_line,
+        straight=_straight(arguments),
+        upper=bool(arguments.upper),
+        masks=products.needs_masks,
+        maps=products.needs_maps,
+        min_confidence=arguments.min_confidence,
     )
-    with about(option, given, AnchorError):
-        return label_discs(volume, anchor=anchor_at_slice(value, slice_index, volume), **options)
+
+
+def _option_of_levels(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Return the option that tells the levels, and what was given with it."""
+    for option in ("initlabel", "initz"):
+        if getattr(arguments, option) is not None:
+            return f"-{option}", getattr(arguments, option)
+    return "-initdisc", ",".join(map(str, arguments.initdisc or ()))
 
 
 def _straight(arguments: argparse.Namespace) -> Any:
@@ -341,12 +316,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     make_folder(folder)
     with written_whole(image) as partial:
         nib.save(nib.Nifti1Image(phantom.volume.data, phantom.volume.grid.affine), partial)
-    labels = _label_file(arguments, products)
-    masks = _masks(arguments, products, labels) if products.needs_masks else None
-    products.write(labels, masks)
+    result = _process(arguments, products)
+    products.write(result)
     if arguments.v:
-        products.report(labels, masks)
-    found = {disc.value: disc.point_world for disc in labels.discs}
+        products.report(result)
+    found = {disc.value: disc.point_world for disc in result.labels.discs}
     errors = [float(np.linalg.norm(found[v] - tip)) for v, tip in phantom.discs.items() if v in found]
     print(
         f"\nTruth of the phantom: {len(phantom.discs)} discs, {len(errors)} found, "

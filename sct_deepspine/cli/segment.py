@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 from sct_deepspine.cli._common import Arguments, about, add_networks, run
 
 if TYPE_CHECKING:
-    from sct_deepspine.geometry.volume import Volume
     from sct_deepspine.labeling.model import LabelingModel
-    from sct_deepspine.labels import DiscLabels
     from sct_deepspine.segmentation.model import SegmentationModel
 
 __all__ = ["get_parser", "main"]
@@ -87,55 +85,40 @@ def main(
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from sct_deepspine._version import __version__
+    from sct_deepspine.errors import AnchorError, NoDiscsError
     from sct_deepspine.io.bids import image_stem
-    from sct_deepspine.io.images import read_volume
+    from sct_deepspine.io.disc_labels import read_disc_labels
+    from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.labeling.model import LabelingModel
-    from sct_deepspine.labeling.pipeline import label_discs
-    from sct_deepspine.reporting.results import write_results
     from sct_deepspine.reporting.tables import mask_table
     from sct_deepspine.segmentation.model import SegmentationModel
-    from sct_deepspine.segmentation.pipeline import segment_spine
+    from sct_deepspine.workflow.names import mask_names
+    from sct_deepspine.workflow.request import ScanRequest
+    from sct_deepspine.workflow.result import Outputs, save_result
+    from sct_deepspine.workflow.scan import process_scan
 
     image, folder = Path(arguments.i), Path(arguments.ofolder or ".")
-    stem = image_stem(image)
     model = arguments.model or SegmentationModel.load(arguments.weights, device=arguments.device)
     labeling = arguments.labeling or LabelingModel.load(arguments.weights_discs, device=arguments.device)
     with about("-i", image):
-        volume = read_volume(image)
-    if arguments.ldisc:
-        with about("-ldisc", arguments.ldisc):
-            labels = _given_labels(arguments.ldisc, volume)
-    else:
-        labels = label_discs(volume, weights=labeling)
-    masks = segment_spine(volume, labels=labels, weights=model, labeling=labeling)
-    masks = masks.of(labels.of(arguments.i))
-    written = write_results(
-        masks.labels,
-        folder / f"{stem}_spine.json",
-        masks.writers(folder, stem),
+        volume = read_scan(image)
+    with about("-ldisc", arguments.ldisc, AnchorError):
+        labels = read_disc_labels(arguments.ldisc) if arguments.ldisc else None
+        request = ScanRequest(labels=labels, masks=True)
+        result = process_scan(volume, request, model=labeling, mask_model=model).with_source(arguments.i)
+    if result.masks is None:
+        raise NoDiscsError(result.notes[-1])
+    saved = save_result(
+        result,
+        mask_names(folder, image_stem(image)),
+        Outputs(labels=False),
         overwrite=bool(arguments.overwrite),
+        inputs=[Path(given) for given in (image, arguments.ldisc) if given],
         command=shlex.join(arguments.words),
-        GeneratedBy=[{"Name": PROGRAM, "Version": __version__}],
-        masks=masks.as_dict(),
     )
     if arguments.v:
-        print(mask_table(masks))
-        for sentence in masks.warnings:
+        print(mask_table(result.masks))
+        for sentence in result.notes:
             print(f"WARNING: {sentence}")
-        print("\nWritten:", *(f"  {path}" for path in written), sep="\n")
+        print("\nWritten:", *(f"  {path}" for path in saved.written), sep="\n")
     return 0
-
-
-def _given_labels(source: str, volume: Volume) -> DiscLabels:
-    """Read the discs that a person checked."""
-    from dataclasses import replace
-
-    from sct_deepspine.anatomy import DISC_VALUES
-    from sct_deepspine.labeling.corrections import labels_in_view, read_labelled_points
-    from sct_deepspine.labels import DiscLabels
-
-    points, notes = labels_in_view(read_labelled_points(source), volume.grid)
-    told = DiscLabels((), volume.grid, 1.0, warnings=notes).with_tips(points)
-    landmarks = tuple(disc for disc in told.discs if disc.value not in DISC_VALUES)
-    return replace(told.without(disc.value for disc in landmarks), landmarks=landmarks)

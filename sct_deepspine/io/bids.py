@@ -44,6 +44,11 @@ class ScanFile:
         return image_stem(self.path)
 
     @property
+    def name(self) -> str:
+        """What it is called in tables and on the page: folder and stem, with slashes on every system."""
+        return (self.folder / self.stem).as_posix()
+
+    @property
     def subject(self) -> str:
         """BIDS subject, or the stem where there is none."""
         found = re.match(r"sub-[A-Za-z0-9]+", self.path.name)

@@ -1,4 +1,4 @@
-"""What a person says of the discs: labels of another scan, or the automatic labels edited by hand.
+"""How the automatic labels were edited by hand.
 
 What was edited is told by comparison with the automatic labels: a label that lies where a disc was put
 automatically, or next to it, is that disc, whatever its value; a label that lies elsewhere is a disc that
@@ -7,34 +7,21 @@ was moved there, or added. What a person set stays, what they removed stays away
 
 from __future__ import annotations
 
-import csv
-import json
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import center_of_mass, find_objects, label
 from scipy.spatial.distance import cdist
 
 from sct_deepspine.anatomy import DISC_VALUES, FIRST_VALUE, LAST_VALUE, disc_name
 from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.grid import FloatArray, Grid
-from sct_deepspine.io.images import ImageLike, read_volume
+from sct_deepspine.io.disc_labels import LabelledPoint
 from sct_deepspine.labels import DiscLabels
 
-__all__ = ["Corrections", "LabelledPoint", "compare_labels", "labels_in_view", "read_labelled_points"]
+__all__ = ["Corrections", "compare_labels"]
 
-LabelledPoint = tuple[int, FloatArray]
-
-NOT_LEVELS = (49, 50, 60)
-"""SCT's values of the pontomedullary groove and junction and of the conus: no levels, passed over."""
-
-MOST_LABELS = 40
-"""A file with more labels than this is no file of disc labels."""
-
-LEAST_COPIED = 3
-COPIED_SHARE = 0.5
+MIN_COPIED, COPIED_SHARE = 3, 0.5
 """A file is an edited copy if so many of its labels, and this share, are automatic ones."""
 
 MOVED_MM = 2.0
@@ -74,109 +61,15 @@ class Corrections:
         return replace(edited, level_confidence=confidence, warnings=(*labels.warnings, *notes))
 
 
-def read_labelled_points(source: ImageLike) -> list[LabelledPoint]:
-    """Read labels: a label image, or the CSV or 3D Slicer markups that this package writes.
-
-    Returns
-    -------
-    list
-        Value and ``(3,)`` world point of each connected group of voxels, or of each line.
-
-    Raises
-    ------
-    ImageError
-        If it can't be read.
-    AnchorError
-        If it holds no label, too many, or one that is no level.
-    """
-    name = os.fspath(source).lower() if isinstance(source, (str, os.PathLike)) else ""
-    if name.endswith(".csv"):
-        points = _read_table(Path(source))
-    elif name.endswith(".mrk.json"):
-        points = _read_markups(Path(source))
-    else:
-        points = _read_image(source)
-    points = [(value, point) for value, point in points if value not in NOT_LEVELS]
-    if not points:
-        raise AnchorError("the labels hold no disc")
-    strange = sorted({value for value, _ in points if not FIRST_VALUE <= value <= LAST_VALUE})
-    if strange:
-        raise AnchorError(f"the labels hold the value {strange[0]}; discs are {FIRST_VALUE} to {LAST_VALUE}")
-    return points
-
-
-def _read_image(source: ImageLike) -> list[LabelledPoint]:
-    volume = read_volume(source)
-    labels = np.round(volume.data).astype(np.int64)
-    values = np.unique(labels[labels > 0])
-    if len(values) > MOST_LABELS:
-        raise AnchorError(f"the labels hold {len(values)} values; is it an image of disc labels?")
-    points: list[LabelledPoint] = []
-    # Each value is looked for where it is; their ranks are small numbers, whatever they are.
-    ranks = np.where(labels > 0, np.searchsorted(values, labels) + 1, 0)
-    for value, box in zip(values, find_objects(ranks), strict=True):
-        groups, count = label(labels[box] == value, structure=np.ones((3, 3, 3)))
-        if len(points) + count > MOST_LABELS:
-            raise AnchorError(f"there are more than {MOST_LABELS} labels; is it an image of disc labels?")
-        centres = np.array(center_of_mass(groups > 0, groups, range(1, count + 1)))
-        centres += [part.start for part in box]
-        points += [(int(value), point) for point in volume.grid.world_from_voxel(centres)]
-    return points
-
-
-def _read_table(path: Path) -> list[LabelledPoint]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return [(int(row["value"]), np.array([float(row[f"{axis}_mm"]) for axis in "xyz"])) for row in rows]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise AnchorError(f"{path} is no table of discs with value, x_mm, y_mm and z_mm ({error})") from error
-
-
-def _read_markups(path: Path) -> list[LabelledPoint]:
-    names = {disc_name(value): value for value in range(FIRST_VALUE, LAST_VALUE + 1)}
-    try:
-        (markups,) = json.loads(path.read_text(encoding="utf-8"))["markups"]
-        flip = {"LPS": (-1, -1, 1), "RAS": (1, 1, 1)}[markups["coordinateSystem"]]
-        return [
-            (names[point["label"]], np.array(point["position"], dtype=np.float64) * flip)
-            for point in markups["controlPoints"]
-        ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise AnchorError(
-            f"{path} is no 3D Slicer point list whose labels are names of discs ({error})"
-        ) from error
-
-
-def labels_in_view(points: list[LabelledPoint], grid: Grid) -> tuple[dict[int, FloatArray], tuple[str, ...]]:
-    """Take labels of another scan as anchors: those that lie in an image, and a note about the others.
-
-    Raises
-    ------
-    AnchorError
-        If none lies in the image, or one value is at two places.
-    """
-    inside = grid.contains_voxel(grid.voxel_from_world(np.array([point for _, point in points])))
-    anchors: dict[int, FloatArray] = {}
-    for (value, point), is_inside in zip(points, inside, strict=True):
-        if is_inside and value in anchors:
-            raise AnchorError(f"the labels have {value} at two places; which one is it?")
-        if is_inside:
-            anchors[value] = point
-    if not anchors:
-        raise AnchorError("none of the labels lies in the image; do the two scans belong together?")
-    skipped = sorted({value for value, _ in points} - anchors.keys())
-    names = ", ".join(disc_name(value) for value in skipped)
-    return anchors, ((f"out of view and passed over: {names}",) if skipped else ())
-
-
-def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm: float) -> Corrections | None:
+def compare_labels(
+    points: Sequence[LabelledPoint], automatic: DiscLabels, voxel_mm: float
+) -> Corrections | None:
     """Tell how labels were edited, or None if they are no edited copy of the automatic ones.
 
     Parameters
     ----------
     points
-        From :func:`read_labelled_points`.
+        What the file holds; see :func:`sct_deepspine.io.disc_labels.read_disc_labels`.
     automatic
         The labels that are written if nobody corrects them.
     voxel_mm
@@ -198,7 +91,7 @@ def compare_labels(points: list[LabelledPoint], automatic: DiscLabels, voxel_mm:
             is_copied[k] &= _is_where_written(points[k][1], automatic.points_world[n], automatic.grid)
     source = np.where(is_copied, nearest, -1)
     copied = {int(n): value for n, (value, _) in zip(source, points, strict=True) if n >= 0}
-    if len(copied) < max(LEAST_COPIED, COPIED_SHARE * len(points)):
+    if len(copied) < max(MIN_COPIED, COPIED_SHARE * len(points)):
         return None
     before = automatic.values.tolist()
     shifts = {value - before[n] for n, value in copied.items()} - {0}

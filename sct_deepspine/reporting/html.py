@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Entry:
     structures
         What the masks hold, if there are any: ``kind``, ``name``, ``unsure``, ``measured``, and the outlines
         ``sagittal`` and ``coronal`` as SVG paths in the pixels of the pictures.
+    image
+        The image file that the scan was: ``sha256``, ``shape`` and ``affine``; empty if it is no file.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Entry:
     coronal_width: int = 0
     coronal_places: tuple[tuple[float, ...], ...] = ()
     structures: tuple[dict[str, Any], ...] = ()
+    image: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the entry as JSON text."""
@@ -98,7 +101,14 @@ class Entry:
         return cls(**values | lists)
 
 
-def make_entry(labels: DiscLabels, volume: Volume, name: str, *, masks: SpineMasks | None = None) -> Entry:
+def make_entry(
+    labels: DiscLabels,
+    volume: Volume,
+    name: str,
+    *,
+    masks: SpineMasks | None = None,
+    image: dict[str, Any] | None = None,
+) -> Entry:
     """Make an entry of a scan's labels.
 
     Parameters
@@ -111,6 +121,8 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str, *, masks: SpineMas
         What it is called.
     masks
         Its masks, to be shown as outlines.
+    image
+        Which file it was; see :meth:`sct_deepspine.io.identity.ImageIdentity.as_dict`.
 
     Raises
     ------
@@ -143,6 +155,7 @@ def make_entry(labels: DiscLabels, volume: Volume, name: str, *, masks: SpineMas
         column_step=_rounded(plane.pixel_mm * plane.axes[:, 1:2].T, 5)[0],
         pixel_mm=round(plane.pixel_mm, 4),
         structures=outlined_structures(masks, **planes) if masks is not None else (),
+        image=image or {},
         **coronal,
     )
 

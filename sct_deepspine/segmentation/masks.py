@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,7 +112,7 @@ class SpineMasks:
     weights: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
-    def of(self, labels: DiscLabels) -> SpineMasks:
+    def with_labels(self, labels: DiscLabels) -> SpineMasks:
         """Return the same masks with other labels of the same discs, such as those of a file."""
         return replace(self, labels=labels)
 
@@ -156,18 +155,36 @@ class SpineMasks:
     def _voxel_mm3(self) -> float:
         return float(abs(np.linalg.det(self.grid.affine[:3, :3])))
 
-    def writers(self, folder: Path, stem: str) -> dict[Path, Callable[[Path], None]]:
-        """Return what writes each mask file: ``STEM_spine``, ``_seg``, ``_canal``, ``_seg_labeled``."""
-        files = {
+    @property
+    def parts(self) -> dict[str, NDArray[np.uint8]]:
+        """The masks by the ending of their files: ``spine``, ``seg``, ``canal``, ``seg_labeled``."""
+        return {
             "spine": self.spine,
             "seg": self.cord,
             "canal": self.canal,
             "seg_labeled": self.cord_levels,
         }
-        return {folder / f"{stem}_{name}.nii.gz": partial(self._save, data) for name, data in files.items()}
 
-    def _save(self, data: NDArray[np.uint8], path: Path) -> None:
-        save_like(self.labels.source, data, self.grid, path)
+    def save(self, path: str | os.PathLike[str], *, part: str = "spine") -> None:
+        """Write one of the masks as NIfTI, on the image's grid, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            ``.nii`` or ``.nii.gz``.
+        part
+            Which one; see :attr:`parts`.
+
+        Raises
+        ------
+        OutputError
+            If it can't be written there.
+        ValueError
+            If there is no such part.
+        """
+        if part not in self.parts:
+            raise ValueError(f"expected a part of {', '.join(self.parts)}, got {part!r}")
+        save_like(self.labels.source, self.parts[part], self.grid, path)
 
     def to_image(self, data: NDArray[np.uint8] | None = None) -> Any:
         """Return the whole mask, or one of the others, as an image of the kind that came in."""

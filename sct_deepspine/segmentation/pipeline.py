@@ -103,7 +103,7 @@ def segment_spine(
         spine=spine,
         cord_levels=read_cord_levels(spine == CORD_VALUE, labels, corridor, volume.grid),
         grid=volume.grid,
-        labels=labels.of(image),
+        labels=labels.with_source(image),
         measured=model.measured,
         weights=model.identity,
         warnings=labels.warnings,

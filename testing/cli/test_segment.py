@@ -88,7 +88,9 @@ def test_discs_that_a_person_checked_tell_the_levels(segment, tmp_path, painted_
     assert {part["confidence"] for part in facts["masks"]["structures"]} == {1.0}
 
 
-def test_the_labelling_command_writes_the_masks_too(capsys, tmp_path, monkeypatch, painted_file):
+def test_the_labelling_command_writes_the_masks_too(
+    capsys, tmp_path, monkeypatch, painted_file, painted, phantom
+):
     monkeypatch.chdir(tmp_path)
     words = ["-i", str(painted_file), "-masks", "1"]
     code = label_command.main(words, model=fake_model(), mask_model=fake_mask_model(Everything()))
@@ -99,9 +101,14 @@ def test_the_labelling_command_writes_the_masks_too(capsys, tmp_path, monkeypatc
     assert facts["masks"]["cord_mm3"] > 0
     assert "t2_seg.nii.gz" in capsys.readouterr().out.split("Next")[1]  # the registration takes our cord
 
-    # Without masks the next run takes its own files away again.
+    # The next run says nothing about masks: they are still true and stay, and so does what is known of them.
     assert label_command.main(words[:2], model=fake_model()) == 0
+    assert json.loads((tmp_path / "t2_discs.json").read_text())["masks"] == facts["masks"]
+    # Other levels make them false.
+    place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
+    assert label_command.main([*words[:2], "-initdisc", f"8,{place}"], model=fake_model()) == 0
     assert not (tmp_path / "t2_seg.nii.gz").exists()
+    assert "Removed" in capsys.readouterr().out
 
 
 def test_the_given_cord_mask_is_never_overwritten(capsys, tmp_path, monkeypatch, painted_file, phantom):

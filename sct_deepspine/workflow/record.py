@@ -1,7 +1,8 @@
-"""The files of one labelled scan: written together, replaced together, and never over somebody else's.
+"""The files of one scan: written together, replaced together, and never over somebody else's.
 
-The JSON sidecar of the labels records the SHA-256 of every file of the run. A later run so knows which files
-are its own to replace or remove, and which were made or edited by a person.
+The JSON sidecar records the SHA-256 of every file of a scan. A later run so knows which files are its own to
+replace, and which were made or edited by a person. What an earlier run wrote and a later one does not is
+kept while it is true, that is while the discs are the same; what new discs make false is removed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,42 @@ from sct_deepspine.errors import OutputError
 from sct_deepspine.io.files import make_folder, naming, written_together
 from sct_deepspine.labels import DiscLabels
 
-__all__ = ["Writer", "edited_files", "read_sidecar", "remove_results", "write_results"]
+__all__ = [
+    "Saved",
+    "Writer",
+    "edited_files",
+    "read_sidecar",
+    "recorded_files",
+    "remove_results",
+    "write_results",
+]
 
 PROGRAM = "sct_deepspine"
 
 Writer = Callable[[Path], None]
 """Writes one file at a path."""
+
+OF_FILES = "masks"
+"""Entry of a sidecar that describes files, and is kept with them."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What became of the files of a scan.
+
+    Parameters
+    ----------
+    written
+        The files of this run, the label image first and the sidecar second where there is one.
+    kept
+        Files of an earlier run that are still true.
+    removed
+        Files of an earlier run that no longer were.
+    """
+
+    written: tuple[Path, ...]
+    kept: tuple[Path, ...] = ()
+    removed: tuple[Path, ...] = ()
 
 
 def read_sidecar(sidecar: Path) -> dict[str, Any] | None:
@@ -39,9 +71,11 @@ def read_sidecar(sidecar: Path) -> dict[str, Any] | None:
     return content if any(str(name).startswith(PROGRAM) for name in names) else None
 
 
-def _recorded(sidecar: Path) -> dict[Path, str]:
+def recorded_files(sidecar: Path) -> dict[Path, str]:
     """Return the files that a sidecar records, with their SHA-256."""
     files = (read_sidecar(sidecar) or {}).get("files", {})
+    if not isinstance(files, dict):
+        return {}
     return {sidecar.parent / name: str(digest) for name, digest in files.items()}
 
 
@@ -49,9 +83,9 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def edited_files(sidecar: Path, paths: Mapping[Path, Any] | list[Path]) -> list[Path]:
+def edited_files(sidecar: Path, paths: Iterable[Path]) -> list[Path]:
     """Return those of some files that exist and are not as the run of a sidecar left them."""
-    recorded = _recorded(sidecar)
+    recorded = recorded_files(sidecar)
     return [
         path
         for path in paths
@@ -61,7 +95,7 @@ def edited_files(sidecar: Path, paths: Mapping[Path, Any] | list[Path]) -> list[
 
 def remove_results(sidecar: Path) -> None:
     """Remove the files of an earlier run, except those that were edited since."""
-    recorded = list(_recorded(sidecar))
+    recorded = list(recorded_files(sidecar))
     kept = edited_files(sidecar, recorded)
     for path in recorded:
         if path not in kept:
@@ -76,9 +110,10 @@ def write_results(
     writers: Mapping[Path, Writer],
     *,
     overwrite: bool = False,
+    inputs: Iterable[Path] = (),
     **entries: Any,
-) -> list[Path]:
-    """Write all files of a run, the sidecar last, and remove those of the earlier run that it replaces.
+) -> Saved:
+    """Write all files of a run, the sidecar last, and remove those of earlier runs that they make false.
 
     Parameters
     ----------
@@ -90,13 +125,10 @@ def write_results(
         Path of each other file, and what writes it.
     overwrite
         Whether to replace files that the earlier run did not write, or that were edited since.
+    inputs
+        Files that this run was given: never removed.
     entries
         Further entries of the sidecar.
-
-    Returns
-    -------
-    list
-        Paths of the files, the sidecar second.
 
     Raises
     ------
@@ -111,22 +143,42 @@ def write_results(
             f"{foreign[0]} was not written by this command, or was edited since; "
             "write elsewhere with -o or -ofolder, or replace it with -overwrite 1"
         )
-    stale = [path for path in _recorded(sidecar) if path not in writers and path.is_file()]
-    stale = [path for path in stale if path not in edited_files(sidecar, [path])]
+    earlier = read_sidecar(sidecar) or {}
+    content = labels.as_dict() | {"GeneratedBy": [{"Name": PROGRAM, "Version": __version__}]} | entries
+    others = _unedited_others(sidecar, writers)
+    given = {path.resolve() for path in inputs}
+    true = _same_discs(earlier, content)
+    kept = {path: digest for path, digest in others.items() if true or path.resolve() in given}
+    removed = [path for path in others if path not in kept]
+    if true and kept and OF_FILES in earlier and OF_FILES not in content:
+        content[OF_FILES] = earlier[OF_FILES]
     for folder in {path.parent for path in (sidecar, *writers)}:
         make_folder(folder)
     # The labels come last but for the sidecar: without its record they would pass for a person's.
     order = [*writers][::-1]
-    with written_together([*order, sidecar], removed=stale) as (*partials, partial_sidecar):
-        digests = {}
+    with written_together([*order, sidecar], removed=removed) as (*partials, partial_sidecar):
+        digests = {os.path.relpath(path, sidecar.parent): digest for path, digest in kept.items()}
         for path, partial in zip(order, partials, strict=True):
             write = writers[path]
             with naming(path):
                 write(partial)
                 digests[os.path.relpath(path, sidecar.parent)] = _sha256(partial)
-        maker = [{"Name": PROGRAM, "Version": __version__}]
-        text = labels.to_json(**{"GeneratedBy": maker, **entries, "files": digests})
         with naming(sidecar):
+            text = json.dumps(content | {"files": digests}, indent=2, ensure_ascii=False) + "\n"
             partial_sidecar.write_text(text, encoding="utf-8", errors="backslashreplace")
-    first, *others = writers
-    return [first, sidecar, *others]
+    first, *rest = writers
+    return Saved((first, sidecar, *rest), tuple(kept), tuple(removed))
+
+
+def _unedited_others(sidecar: Path, writers: Mapping[Path, Writer]) -> dict[Path, str]:
+    """Return the files that an earlier run recorded, that this one does not write, and nobody edited."""
+    recorded = recorded_files(sidecar)
+    others = [path for path in recorded if path not in writers and path.is_file()]
+    edited = edited_files(sidecar, others)
+    return {path: recorded[path] for path in others if path not in edited}
+
+
+def _same_discs(earlier: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Tell whether an earlier run found the same discs in the same image."""
+    images = [record.get("source") for record in (earlier, content)]
+    return earlier.get("discs") == content["discs"] and (None in images or images[0] == images[1])

@@ -1,0 +1,349 @@
+"""One scan of a cohort: labelled once, whatever happened before, and never at the cost of a person's work.
+
+A scan is finished when its JSON sidecar bears the fingerprint of its image, the weights and the options;
+the sidecar is written last. What is finished is skipped, what is half-written is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sct_deepspine._version import __version__
+from sct_deepspine.errors import (
+    DeepSpineError,
+    GeometryError,
+    ImageError,
+    LabelsError,
+    NoDiscsError,
+    OutputError,
+    UncertainError,
+)
+from sct_deepspine.io.bids import ScanFile, given_labels
+from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
+from sct_deepspine.io.identity import ImageIdentity, file_sha256
+from sct_deepspine.workflow.names import ResultNames, bids_names
+from sct_deepspine.workflow.overview import Row, forget_entry, keep_entry, keep_row, shows_failure
+from sct_deepspine.workflow.record import Writer, edited_files, read_sidecar, remove_results
+
+if TYPE_CHECKING:
+    from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.workflow.result import ScanResult
+
+__all__ = ["BatchOptions", "failed_row", "label_scan"]
+
+DERIVATIVES = Path("derivatives") / "sct_deepspine"
+MANUAL = Path("derivatives") / "labels"
+"""Where datasets of the Spinal Cord Toolbox keep labels that a person has checked."""
+
+DONE, SKIPPED, CORRECTED, FAILED = "done", "skipped", "corrected", "failed"
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """What is asked for, the same for every scan.
+
+    Parameters
+    ----------
+    results
+        Folder of results; ``derivatives/sct_deepspine`` is made in it.
+    weights, device
+        As in ``label_discs``.
+    upper
+        Whether to write C1/C2 and the top of C1, too.
+    corrections
+        Scan's name → the discs that a person says it has; see
+        :func:`sct_deepspine.io.disc_labels.read_page_corrections`.
+    masks
+        Whether to segment cord, canal, vertebrae and discs, too.
+    weights_masks
+        Weights file of the masks.
+    csv, slicer
+        Whether to write each scan's discs as a table, and as a point list of 3D Slicer, too.
+    min_confidence
+        Refuse levels less certain than this.
+    """
+
+    results: Path
+    weights: str | None = None
+    device: str | None = None
+    upper: bool = False
+    corrections: Mapping[str, GivenLabels | Mapping[int, Any]] = field(default_factory=dict)
+    masks: bool = False
+    weights_masks: str | None = None
+    csv: bool = False
+    slicer: bool = False
+    min_confidence: float = 0.0
+
+    @property
+    def derivatives(self) -> Path:
+        """Folder that all files go to."""
+        return Path(self.results) / DERIVATIVES
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Labels that a person made of a scan, and where they stand.
+
+    Parameters
+    ----------
+    labels
+        The discs.
+    place
+        The file; None for corrections of the page.
+    is_own
+        Whether the file is the one in the folder of results, which stays as it is.
+    """
+
+    labels: GivenLabels
+    place: Path | None = None
+    is_own: bool = False
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of values and places, as exactly as the sidecar holds them."""
+        points = [(value, np.round(point, 4).tolist()) for value, point in self.labels.points]
+        return hashlib.sha256(json.dumps(sorted(points)).encode()).hexdigest()
+
+
+def label_scan(
+    scan: ScanFile,
+    options: BatchOptions,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+) -> Row:
+    """Label one scan and write its files, unless that has been done; never raises.
+
+    Labels that were edited by hand since an earlier run wrote them are kept as they are, and labels that the
+    dataset has in ``derivatives/labels`` are taken as they are. Masks and the picture follow them.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    options
+        What is asked for.
+    model
+        A loaded model; by default the one that the options name, read once a process.
+    mask_model
+        The same of the masks, used if they are asked for.
+    """
+    name = scan.name
+    started = time.perf_counter()
+    try:
+        model = model or _model(options.weights, options.device)
+        mask_model = (
+            (mask_model or _mask_model(options.weights_masks, options.device)) if options.masks else None
+        )
+        names = bids_names(options.derivatives / scan.folder, scan.stem)
+        given = _given(scan, names, options)
+        prints = _fingerprints(scan, options, model, mask_model, given)
+        finished = _finished(names, prints)
+        if finished is not None and not shows_failure(options.derivatives, name):
+            return _row(name, CORRECTED if given else SKIPPED, finished, 0.0)
+        sidecar = _label(scan, options, names, prints, model, mask_model, given)
+        row = _row(name, CORRECTED if given else DONE, sidecar, time.perf_counter() - started)
+        keep_row(options.derivatives, row)
+        return row
+    except DeepSpineError as error:
+        if _is_about_image(error, scan):
+            with suppress(OSError):
+                _remove_found(bids_names(options.derivatives / scan.folder, scan.stem).sidecar)
+        return failed_row(name, options, str(error), started)
+    except OSError as error:  # a name that is too long, a folder that is gone
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return failed_row(name, options, reason, started)
+    except Exception as error:  # one scan never stops the rest, whatever it is
+        text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        return failed_row(name, options, text, started)
+
+
+@lru_cache(maxsize=1)
+def _model(weights: str | None, device: str | None) -> LabelingModel:
+    """Load the model of a process that labels one scan after the other."""
+    from sct_deepspine.labeling.model import LabelingModel
+
+    return LabelingModel.load(weights, device=device)
+
+
+@lru_cache(maxsize=1)
+def _mask_model(weights: str | None, device: str | None) -> SegmentationModel:
+    """Load the model of the masks, likewise."""
+    from sct_deepspine.segmentation.model import SegmentationModel
+
+    return SegmentationModel.load(weights, device=device)
+
+
+def failed_row(name: str, options: BatchOptions, error: str, started: float) -> Row:
+    """Return the row of a scan that failed, and show the failure on the page."""
+    from sct_deepspine.reporting.html import failed_entry
+
+    row = Row(name, FAILED, seconds=round(time.perf_counter() - started, 2), error=error)
+    with suppress(DeepSpineError, OSError):
+        keep_entry(options.derivatives, failed_entry(name, error))
+        keep_row(options.derivatives, row)
+    return row
+
+
+def _given(scan: ScanFile, names: ResultNames, options: BatchOptions) -> _Given | None:
+    """Return the labels that a person made: corrections, our own that were edited, or the dataset's."""
+    if scan.name in options.corrections:
+        return _Given(read_disc_labels(options.corrections[scan.name]))
+    earlier = read_sidecar(names.sidecar) or {}
+    if names.labels.is_file():
+        if edited_files(names.sidecar, [names.labels]):
+            labels = read_disc_labels(names.labels)
+            return _Given(_made_on(labels, earlier), names.labels, is_own=True)
+        if earlier.get("Corrected") and "Labels" not in earlier:
+            return _Given(_recorded_labels(earlier, names), names.labels, is_own=True)
+    place = given_labels(scan)
+    return _Given(read_disc_labels(place), place) if place else None
+
+
+def _recorded_labels(earlier: Mapping[str, Any], names: ResultNames) -> GivenLabels:
+    """Return the discs of a corrected scan as its sidecar holds them: exactly as they were set."""
+    try:
+        points = {int(disc["value"]): disc["world_mm"] for disc in [*earlier["discs"], *earlier["landmarks"]]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabelsError(f"{names.sidecar} no longer holds the discs that were set ({error})") from error
+    return _made_on(read_disc_labels(points), earlier)
+
+
+def _made_on(labels: GivenLabels, earlier: Mapping[str, Any]) -> GivenLabels:
+    """Add which image an earlier run was about, so that its labels are not taken for another one's."""
+    with suppress(KeyError, TypeError, ValueError, GeometryError):  # sidecars before 0.9.0 do not say
+        made_on = ImageIdentity.from_dict(earlier["source"])
+        return GivenLabels(labels.points, labels.grid, made_on, labels.complete, labels.absent)
+    return labels
+
+
+def _is_about_image(error: DeepSpineError, scan: ScanFile) -> bool:
+    """Tell whether an error says that an image, which is there, has no such labels as were found before."""
+    about = NoDiscsError, UncertainError, GeometryError, ImageError
+    return isinstance(error, about) and scan.path.is_file()
+
+
+def _remove_found(sidecar: Path) -> None:
+    """Remove what an earlier run found, which is no longer true; what a person set is."""
+    if not (read_sidecar(sidecar) or {}).get("Corrected"):
+        remove_results(sidecar)
+
+
+def _fingerprints(
+    scan: ScanFile,
+    options: BatchOptions,
+    model: LabelingModel,
+    mask_model: SegmentationModel | None,
+    given: _Given | None,
+) -> dict[str, str]:
+    """Return the SHA-256 of all that the labels depend on, and if they are asked for, the masks."""
+    on: list[Any] = [file_sha256(scan.path), model.identity["sha256"], options.device, options.upper]
+    on += [options.min_confidence, __version__, given.digest if given else None]
+    prints = {"Fingerprint": _digest(on)}
+    if mask_model is not None:
+        prints["MasksFingerprint"] = _digest([*on, mask_model.identity["sha256"]])
+    return prints
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _finished(names: ResultNames, prints: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the sidecar of a scan for which all this was done before, else None."""
+    sidecar = read_sidecar(names.sidecar)
+    same = sidecar is not None and all(sidecar.get(name) == value for name, value in prints.items())
+    return sidecar if same and names.labels.is_file() else None
+
+
+def _label(
+    scan: ScanFile,
+    options: BatchOptions,
+    names: ResultNames,
+    prints: Mapping[str, str],
+    model: LabelingModel,
+    mask_model: SegmentationModel | None,
+    given: _Given | None,
+) -> dict[str, Any]:
+    """Label a scan; write its files and its entry on the page, and return what the sidecar holds."""
+    from sct_deepspine.workflow.request import ScanRequest
+    from sct_deepspine.workflow.result import Outputs, save_result
+    from sct_deepspine.workflow.scan import process_scan
+
+    request = ScanRequest(
+        labels=given.labels if given else None,
+        upper=options.upper and given is None,
+        masks=options.masks,
+        maps=True,
+        min_confidence=options.min_confidence,
+    )
+    result = process_scan(str(scan.path), request, model=model, mask_model=mask_model)
+    record: dict[str, Any] = dict(prints)
+    writers: dict[Path, Writer] = {}
+    if given is not None:
+        if names.sidecar.exists() and read_sidecar(names.sidecar) is None:
+            raise OutputError(f"{names.sidecar} is not this command's; move it away")
+        record["Corrected"] = True
+        if given.is_own:
+            writers[names.labels] = partial(copyfile, names.labels)  # stays as the person left it
+        elif given.place is not None:
+            record["Labels"] = str(given.place)
+        else:
+            _write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem)
+    saved = save_result(
+        result,
+        names,
+        Outputs(csv=options.csv, slicer=options.slicer),
+        keep_edited=given is not None,
+        writers=writers,
+        **record,
+    )
+    sidecar = read_sidecar(saved.written[1]) or {}
+    if result.labels.prediction is not None:
+        keep_entry(options.derivatives, _entry(result, scan, sidecar))
+    else:
+        forget_entry(options.derivatives, scan.name)
+    return sidecar
+
+
+def _entry(result: ScanResult, scan: ScanFile, sidecar: Mapping[str, Any]) -> Any:
+    from sct_deepspine.reporting.html import make_entry
+
+    return make_entry(
+        result.labels, result.volume, scan.name, masks=result.masks, image=sidecar.get("source")
+    )
+
+
+def _write_checked_copy(result: ScanResult, folder: Path, stem: str) -> None:
+    """Write corrected labels to where datasets of the Spinal Cord Toolbox keep them."""
+    from sct_deepspine.workflow.result import save_result
+
+    names = bids_names(folder, stem)
+    labels_only = type(result)(result.volume, result.labels, None, result.request)
+    save_result(labels_only, names, overwrite=True, Corrected=True)
+
+
+def _row(name: str, status: str, sidecar: Mapping[str, Any], seconds: float) -> Row:
+    discs = sidecar["discs"]
+    return Row(
+        scan=name,
+        status=status,
+        discs=len(discs),
+        first=discs[0]["name"],
+        last=discs[-1]["name"],
+        level_confidence=sidecar["level_confidence"],
+        least_confidence=min(disc["confidence"] for disc in discs),
+        warnings="; ".join(sidecar["warnings"]),
+        seconds=round(seconds, 2),
+    )

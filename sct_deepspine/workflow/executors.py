@@ -1,0 +1,204 @@
+"""Label the scans of a cohort in this process, in several, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import takewhile
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+from sct_deepspine._version import __version__
+from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.io.bids import ScanFile
+from sct_deepspine.io.files import make_folder, write_text
+from sct_deepspine.workflow.cohort import BatchOptions, failed_row, label_scan
+from sct_deepspine.workflow.overview import Row
+
+if TYPE_CHECKING:
+    from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.segmentation.model import SegmentationModel
+
+__all__ = ["run_batch"]
+
+PARENT_CHECK_S = 2.0
+"""Seconds between a worker's looks at whether its parent still runs."""
+
+ATTEMPTS = 2
+"""Times a scan may take its worker process down with it before it counts as failed."""
+
+DESCRIPTION = {
+    "Name": "Intervertebral disc labels",
+    "BIDSVersion": "1.9.0",
+    "DatasetType": "derivative",
+    "GeneratedBy": [{"Name": "sct_deepspine", "Version": __version__}],
+}
+
+
+def run_batch(
+    scans: Sequence[ScanFile],
+    options: BatchOptions,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+    label: Callable[..., Row] = label_scan,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Row]:
+    """Label scans, in this process, in several, or on a Dask cluster; yields rows as they come.
+
+    Parameters
+    ----------
+    scans
+        The scans.
+    options
+        What is asked for.
+    jobs
+        Processes.
+    scheduler
+        Address of a Dask scheduler, whose workers are then used instead.
+    model, mask_model
+        Loaded models, for labelling in this process; others load their own.
+    label
+        What is done with each scan.
+    stop
+        Is asked before each scan whether to end here. What is under way is finished.
+
+    Raises
+    ------
+    OutputError
+        If the folder of results can't be made.
+    DeepSpineError
+        If there is no Dask, or no scheduler at that address.
+    """
+    make_folder(options.derivatives)
+    write_text(options.derivatives / "dataset_description.json", json.dumps(DESCRIPTION, indent=2) + "\n")
+    if scheduler is not None:
+        return _on_dask(scans, options, scheduler, label, stop)
+    if jobs == 1:
+        wanted = takewhile(lambda _: not stop(), scans)
+        return (label(scan, options, model, mask_model) for scan in wanted)
+    return _in_processes(scans, options, jobs, label, stop)
+
+
+def _in_processes(
+    scans: Sequence[ScanFile],
+    options: BatchOptions,
+    jobs: int,
+    label: Callable[..., Row],
+    stop: Callable[[], bool],
+) -> Iterator[Row]:
+    """Label in worker processes; one that dies takes its scan with it, not the others.
+
+    A dead worker breaks its pool. The scans that were under way are then tried one at a time, each in a
+    process of its own, which tells the one that kills from those that were only beside it.
+    """
+    waiting, attempts = list(scans), dict.fromkeys(scans, 0)
+    while waiting and not stop():
+        careful = any(attempts[scan] for scan in waiting)
+        workers = 1 if careful else jobs
+        left: list[ScanFile] = []
+        with _pool(workers, jobs) as pool:
+            running: dict[Future[Row], ScanFile] = {}
+            try:
+                broken = False
+                while (waiting and not broken and not stop()) or running:
+                    while waiting and not broken and not stop() and len(running) < workers:
+                        scan = waiting.pop(0)
+                        running[pool.submit(label, scan, options)] = scan
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        scan = running.pop(future)
+                        try:
+                            yield future.result()
+                        except BrokenProcessPool:
+                            broken = True
+                            attempts[scan] += 1
+                            left.append(scan)
+            except BrokenProcessPool:
+                left.insert(0, scan)  # submitted to a pool that had just broken
+            except BaseException:
+                _stop(pool)
+                raise
+        for scan in [scan for scan in left if attempts[scan] >= ATTEMPTS]:
+            left.remove(scan)
+            name = scan.name
+            yield failed_row(name, options, "the worker process died at this scan", time.perf_counter())
+        waiting = left + waiting
+
+
+def _pool(workers: int, jobs: int) -> ProcessPoolExecutor:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (threads,))
+
+
+def _start_worker(threads: int) -> None:
+    """Keep a worker to its share of the cores; it is ended by its parent, not by the terminal.
+
+    It ends by an exception, so that what it has half-written is removed.
+    """
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow_parent(parent: int) -> None:
+    """End this process when its parent has ended, however that came about."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End a pool at once: what is half-written is done again by the next run."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
+def _on_dask(
+    scans: Sequence[ScanFile],
+    options: BatchOptions,
+    scheduler: str,
+    label: Callable[..., Row],
+    stop: Callable[[], bool],
+) -> Iterator[Row]:
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise DeepSpineError(
+            "-scheduler needs Dask, which is not installed: pip install 'sct_deepspine[batch]'"
+        ) from error
+    try:
+        client = Client(scheduler, timeout=20, set_as_default=False)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DeepSpineError(f"no Dask scheduler answers at {scheduler} ({reason})") from error
+    with client:
+        # A scan whose worker is lost is given to another one by Dask itself.
+        futures = {
+            client.submit(label, scan, options, pure=False, key=f"{scan.path}"): scan for scan in scans
+        }
+        for future in as_completed(list(futures), loop=client.loop):
+            if stop():
+                return
+            scan = futures.pop(future)
+            if future.status == "finished":
+                yield future.result()
+            else:
+                name = scan.name
+                reason = " ".join(str(future.exception()).split())[:200]
+                yield failed_row(
+                    name, options, f"the worker was lost at this scan ({reason})", time.perf_counter()
+                )

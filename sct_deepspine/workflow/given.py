@@ -1,0 +1,202 @@
+"""What becomes of labels that a person made.
+
+Three meanings, one rule for values (see :mod:`sct_deepspine.io.disc_labels`):
+
+- *checked* labels are all the discs of this scan: taken as they are, or refused;
+- *edits* are the automatic labels, changed by hand: what changed is found by comparison;
+- *anchors* are labels of any scan of the session: those in view tell the levels, the other discs follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from sct_deepspine.anatomy import DISC_VALUES, LAST_VALUE, disc_name
+from sct_deepspine.errors import LabelsError
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, unique_points
+from sct_deepspine.io.identity import grid_difference
+from sct_deepspine.labeling.corrections import Corrections, compare_labels
+from sct_deepspine.labels import Disc, DiscLabels
+
+__all__ = [
+    "WRITTEN_VALUES",
+    "anchors_in_view",
+    "checked_labels",
+    "compared_edits",
+    "split_landmarks",
+]
+
+WRITTEN_VALUES = range(1, DISC_VALUES.stop)
+"""The top of C1 (1) to L5/S1 (25): what can stand in a label image. S1/S2 (26) is a landmark."""
+
+MAX_CANAL_DISTANCE_MM = 40.0
+"""The posterior tip of a disc is no farther from the canal than this, mm; tips lie 6 to 15 mm before it."""
+
+BEYOND_CANAL_MM, CANAL_STEP_MM = 60.0, 1.0
+"""The canal is followed straight on beyond its ends by this much, in steps of this length, mm."""
+
+
+def split_landmarks(
+    points: Sequence[LabelledPoint],
+) -> tuple[list[LabelledPoint], dict[int, FloatArray]]:
+    """Part the points that can be written from landmarks (S1/S2)."""
+    discs = [(value, point) for value, point in points if value in WRITTEN_VALUES]
+    return discs, unique_points((value, point) for value, point in points if value == LAST_VALUE)
+
+
+def anchors_in_view(
+    points: Sequence[LabelledPoint], grid: Grid
+) -> tuple[dict[int, FloatArray], tuple[str, ...]]:
+    """Take labels of another scan as anchors: those that lie in an image, and a note about the others.
+
+    Raises
+    ------
+    LabelsError
+        If none lies in the image, or one value is at two places.
+    """
+    inside = grid.contains_voxel(grid.voxel_from_world(np.array([point for _, point in points])))
+    anchors = unique_points(pair for pair, is_inside in zip(points, inside, strict=True) if is_inside)
+    if not anchors:
+        raise LabelsError("none of the labels lies in the image; do the two scans belong together?")
+    skipped = sorted({value for value, _ in points} - anchors.keys())
+    names = ", ".join(disc_name(value) for value in skipped)
+    return anchors, ((f"out of view and passed over: {names}",) if skipped else ())
+
+
+def compared_edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | None:
+    """Tell how the automatic labels were edited, or None if these are no edited copy of them.
+
+    Parameters
+    ----------
+    given
+        What the file holds.
+    automatic
+        The labels with C1/C2 and the top of C1, as they are written if nobody corrects them.
+
+    Raises
+    ------
+    AnchorError
+        If what was edited can be understood in more than one way.
+    LabelsError
+        If they are an edited copy, but the image lay elsewhere in the world when it was made.
+    """
+    points, _ = split_landmarks(given.points)
+    voxel_mm = float(np.linalg.norm(automatic.grid.spacing_mm))
+    corrections = compare_labels(points, automatic, voxel_mm) if points else None
+    if corrections is None and given.grid is not None and given.grid.shape == automatic.grid.shape:
+        _refuse_if_moved(points, given.grid, automatic, voxel_mm)
+    return corrections
+
+
+def _refuse_if_moved(
+    points: Sequence[LabelledPoint], grid: Grid, automatic: DiscLabels, voxel_mm: float
+) -> None:
+    """Refuse labels that match the automatic ones voxel by voxel, but not in the world."""
+    difference = grid_difference(grid, automatic.grid)
+    if not difference or not points:
+        return
+    voxels = grid.voxel_from_world(np.array([point for _, point in points]))
+    moved = automatic.grid.world_from_voxel(voxels)
+    carried = [(value, point) for (value, _), point in zip(points, moved, strict=True)]
+    if compare_labels(carried, automatic, voxel_mm) is not None:
+        raise LabelsError(
+            f"the labels were made on this image when its header was another one ({difference}); "
+            "label the image again and repeat the edits, or restore the header"
+        )
+
+
+def checked_labels(
+    given: GivenLabels, volume: Volume, canal: Centerline | None, *, base: DiscLabels | None = None
+) -> DiscLabels:
+    """Take labels that a person checked as all the discs of a scan.
+
+    Parameters
+    ----------
+    given
+        What the person made.
+    volume
+        The scan.
+    canal
+        The canal that was found in it, if one was.
+    base
+        What the networks found, of which the canal and the maps are kept.
+
+    Raises
+    ------
+    LabelsError
+        If they were made on another version of the image, lie outside it or far from the spine, are out of
+        order, or hold no disc.
+    """
+    if given.made_on is not None:
+        difference = grid_difference(given.made_on.grid, volume.grid)
+        if difference:
+            raise LabelsError(
+                f"the labels were made on another version of the image ({difference}); "
+                "correct this one, or restore the other"
+            )
+    if not given.points:
+        raise LabelsError("every disc was removed; nothing is left to write")
+    points, notes = _placed(given, volume.grid)
+    _check_places(points, volume, canal)
+    discs, landmarks = split_landmarks(list(points.items()))
+    if not discs:
+        raise LabelsError("the labels hold no disc from the top of C1 (1) to L5/S1 (25)")
+    empty = DiscLabels((), volume.grid, 1.0)
+    told = replace(
+        base or empty, discs=(), landmarks=(), level_confidence=1.0, warnings=notes, view="corrected"
+    )
+    told = told.with_tips(dict(discs))
+    marks = tuple(Disc(value, point, 1.0) for value, point in landmarks.items())
+    return replace(told, landmarks=marks)
+
+
+def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tuple[str, ...]]:
+    """Return the points by value; those of another grid that are out of view are passed over."""
+    if given.grid is not None and grid_difference(given.grid, grid):
+        return anchors_in_view(given.points, grid)
+    points = unique_points(given.points)
+    places = grid.voxel_from_world(np.array(list(points.values())))
+    outside = [n for n, inside in zip(points.items(), grid.contains_voxel(places), strict=True) if not inside]
+    if outside:
+        value, point = outside[0]
+        raise LabelsError(
+            f"{value} ({disc_name(value)}) at ({_place(point)}) mm lies outside the image; "
+            "were the labels made on another scan?"
+        )
+    return points, ()
+
+
+def _check_places(points: dict[int, FloatArray], volume: Volume, canal: Centerline | None) -> None:
+    """Refuse points that lie far from the canal, or out of order along it."""
+    values = sorted(points)
+    places = np.array([points[value] for value in values])
+    if canal is None:
+        depth = -places[:, 2]
+    else:
+        arc = np.arange(-BEYOND_CANAL_MM, canal.length_mm + BEYOND_CANAL_MM, CANAL_STEP_MM)
+        distance = np.linalg.norm(places[:, None] - canal.points_world(arc), axis=2)
+        nearest = distance.argmin(axis=1)
+        far = distance.min(axis=1) > MAX_CANAL_DISTANCE_MM
+        if far.any():
+            first = int(far.argmax())
+            raise LabelsError(
+                f"{values[first]} ({disc_name(values[first])}) at ({_place(places[first])}) mm lies "
+                f"{distance[first].min():.0f} mm from the spine that was found; was the image moved since?"
+            )
+        depth = -arc[nearest]
+    for (upper, above), (lower, below) in pairwise(zip(values, depth, strict=True)):
+        if below < above:
+            raise LabelsError(
+                f"{lower} ({disc_name(lower)}) lies above {upper} ({disc_name(upper)}); values grow downwards"
+            )
+
+
+def _place(point: FloatArray) -> str:
+    return ", ".join(f"{c:.0f}" for c in point)

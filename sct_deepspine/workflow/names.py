@@ -1,0 +1,108 @@
+"""Names of the files of one scan: beside the image as SCT has them, or as BIDS derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sct_deepspine.io.bids import DERIVATIVE, image_stem
+
+__all__ = ["ResultNames", "bids_names", "mask_names", "sct_names"]
+
+MASK_FILES = "spine", "seg", "canal", "seg_labeled"
+"""Endings of the mask files; see :meth:`sct_deepspine.segmentation.masks.SpineMasks.files`."""
+
+
+@dataclass(frozen=True)
+class ResultNames:
+    """Where each file of a scan goes.
+
+    Parameters
+    ----------
+    labels
+        The label image.
+    sidecar
+        The JSON file that records the others.
+    template
+        The labels that the template has.
+    csv, markups
+        The discs as a table, and as a point list of 3D Slicer.
+    heatmaps, heatmap_volumes, attention
+        What the network predicted; which volume of the heat maps is which value.
+    preview
+        The picture.
+    masks
+        Ending of a mask file → its path.
+    """
+
+    labels: Path
+    sidecar: Path
+    template: Path
+    csv: Path
+    markups: Path
+    heatmaps: Path
+    heatmap_volumes: Path
+    attention: Path
+    preview: Path
+    masks: Mapping[str, Path]
+
+
+def sct_names(labels: Path) -> ResultNames:
+    """Name the files after a label image, such as ``t2_discs.nii.gz``.
+
+    Examples
+    --------
+    >>> names = sct_names(Path("t2_discs.nii.gz"))
+    >>> names.sidecar.name, names.masks["seg"].name
+    ('t2_discs.json', 't2_seg.nii.gz')
+    """
+    base = image_stem(labels)
+    stem = base.removesuffix("_discs")
+    return ResultNames(
+        labels=labels,
+        sidecar=labels.with_name(f"{base}.json"),
+        template=labels.with_name(f"{base}_template.nii.gz"),
+        csv=labels.with_name(f"{base}.csv"),
+        markups=labels.with_name(f"{base}.mrk.json"),
+        heatmaps=labels.with_name(f"{stem}_heatmaps.nii.gz"),
+        heatmap_volumes=labels.with_name(f"{stem}_heatmaps.json"),
+        attention=labels.with_name(f"{stem}_attention.nii.gz"),
+        preview=labels.with_name(f"{base}.png"),
+        masks=_masks(labels.parent, stem),
+    )
+
+
+def mask_names(folder: Path, stem: str) -> ResultNames:
+    """Name the files of a scan of which masks are wanted, not labels: their record is ``STEM_spine.json``."""
+    names = sct_names(folder / f"{stem}_discs.nii.gz")
+    return ResultNames(**vars(names) | {"sidecar": folder / f"{stem}_spine.json"})
+
+
+def bids_names(folder: Path, stem: str) -> ResultNames:
+    """Name the files as derivatives, in BIDS's order of entities: ``label`` before ``desc``.
+
+    Examples
+    --------
+    >>> names = bids_names(Path("anat"), "sub-01_T2w")
+    >>> names.labels.name, names.template.name
+    ('sub-01_T2w_label-discs_dlabel.nii.gz', 'sub-01_T2w_label-discs_desc-template_dlabel.nii.gz')
+    """
+    entity, suffix = DERIVATIVE.rsplit("_", 1)
+    base = folder / f"{stem}_{DERIVATIVE}"
+    return ResultNames(
+        labels=base.with_name(f"{base.name}.nii.gz"),
+        sidecar=base.with_name(f"{base.name}.json"),
+        template=folder / f"{stem}_{entity}_desc-template_{suffix}.nii.gz",
+        csv=base.with_name(f"{base.name}.csv"),
+        markups=base.with_name(f"{base.name}.mrk.json"),
+        heatmaps=folder / f"{stem}_heatmaps.nii.gz",
+        heatmap_volumes=folder / f"{stem}_heatmaps.json",
+        attention=folder / f"{stem}_attention.nii.gz",
+        preview=base.with_name(f"{base.name}.png"),
+        masks=_masks(folder, stem),
+    )
+
+
+def _masks(folder: Path, stem: str) -> dict[str, Path]:
+    return {name: folder / f"{stem}_{name}.nii.gz" for name in MASK_FILES}

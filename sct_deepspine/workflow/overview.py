@@ -1,0 +1,150 @@
+"""What is known of a cohort's scans so far: one row and one entry of the page for each, and what they make.
+
+Rows and entries lie in a file each, so that several jobs can write to one folder of results. The tables and
+the page are made of all that is there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sct_deepspine.io.files import make_folder, plain_cell, write_text
+
+if TYPE_CHECKING:
+    from sct_deepspine.reporting.html import Entry
+
+__all__ = [
+    "Row",
+    "forget_entry",
+    "keep_entry",
+    "keep_row",
+    "read_rows",
+    "shows_failure",
+    "write_overview",
+]
+
+ENTRIES = Path("sourcedata") / "pictures"
+"""Where the entries of the page are kept."""
+
+ROWS = Path("sourcedata") / "rows"
+"""Where the rows of the summary are kept."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scan in the summary table."""
+
+    scan: str
+    status: str
+    discs: int = 0
+    first: str = ""
+    last: str = ""
+    level_confidence: float = 0.0
+    least_confidence: float = 0.0
+    warnings: str = ""
+    seconds: float = 0.0
+    error: str = ""
+
+
+def keep_row(derivatives: Path, row: Row) -> None:
+    """Keep the row of a scan that was worked on."""
+    _keep(derivatives / ROWS / f"{row.scan}.json", json.dumps(asdict(row), ensure_ascii=False))
+
+
+def keep_entry(derivatives: Path, entry: Entry) -> None:
+    """Keep a scan's entry of the page."""
+    _keep(derivatives / ENTRIES / f"{entry.name}.json", entry.to_json())
+
+
+def forget_entry(derivatives: Path, name: str) -> None:
+    """Remove a scan's entry of the page."""
+    (derivatives / ENTRIES / f"{name}.json").unlink(missing_ok=True)
+
+
+def _keep(path: Path, text: str) -> None:
+    make_folder(path.parent)
+    write_text(path, text)
+
+
+def shows_failure(derivatives: Path, name: str) -> bool:
+    """Tell whether the page says that a scan failed, in a run after the one that finished it."""
+    with suppress(OSError, ValueError, AttributeError):
+        text = (derivatives / ENTRIES / f"{name}.json").read_text(encoding="utf-8")
+        return bool(json.loads(text).get("error"))
+    return False
+
+
+def read_rows(derivatives: Path) -> list[Row]:
+    """Return the rows of all scans that were worked on, by name."""
+    rows = []
+    for path in sorted((derivatives / ROWS).rglob("*.json")):
+        with suppress(OSError, ValueError, TypeError):  # what is broken is made anew by the next run
+            rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
+    return sorted(rows, key=lambda row: row.scan)
+
+
+def write_overview(derivatives: Path, rows: Sequence[Row] = ()) -> list[Path]:
+    """Write ``summary.csv`` and ``index.html`` of all scans in a folder; returns their paths.
+
+    Several jobs may do so at once. Each looks again after writing: if another one has added a scan
+    meanwhile, it writes anew, so that whoever is last has seen all.
+
+    Parameters
+    ----------
+    derivatives
+        The folder.
+    rows
+        Rows that are not kept there yet.
+    """
+    while True:
+        before = _listing(derivatives)
+        written = _write(derivatives, rows)
+        if _listing(derivatives) == before:
+            return written
+
+
+def _listing(derivatives: Path) -> list[tuple[str, int]]:
+    found = []
+    for folder in (ROWS, ENTRIES):
+        for path in sorted((derivatives / folder).rglob("*.json")):
+            with suppress(OSError):
+                found.append((str(path), path.stat().st_mtime_ns))
+    return found
+
+
+def _write(derivatives: Path, rows: Sequence[Row]) -> list[Path]:
+    from sct_deepspine.reporting.html import write_page
+
+    known = {row.scan: row for row in rows} | {row.scan: row for row in read_rows(derivatives)}
+    ordered = [known[name] for name in sorted(known)]
+    summary, page = derivatives / "summary.csv", derivatives / "index.html"
+    write_text(summary, _table([asdict(row) for row in ordered], [column.name for column in fields(Row)]))
+    write_page(page, _entries(derivatives, known), title=f"Disc labels of {len(known)} scans")
+    return [summary, page]
+
+
+def _entries(derivatives: Path, names: Mapping[str, Row]) -> list[Entry]:
+    from sct_deepspine.reporting.html import Entry
+
+    entries = []
+    for name in names:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # an entry that is broken is made anew
+            text = (derivatives / ENTRIES / f"{name}.json").read_text(encoding="utf-8")
+            entries.append(Entry.from_json(text))
+    return entries
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Return a CSV table; texts in quotes, since else a carriage return in a name would end the line."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writeheader()
+    writer.writerows({name: plain_cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()

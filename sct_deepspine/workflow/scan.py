@@ -1,0 +1,163 @@
+"""process_scan(): one scan, one request, one result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sct_deepspine.anatomy import LANDMARK_VALUES
+from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
+from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
+from sct_deepspine.io.images import ImageLike
+from sct_deepspine.labeling.anchors import anchor_at_slice
+from sct_deepspine.labeling.canal import coarse_view, find_centerline
+from sct_deepspine.labeling.checks import given_centerline, read_scan
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import label_discs
+from sct_deepspine.labels import DiscLabels
+from sct_deepspine.segmentation.masks import SpineMasks
+from sct_deepspine.segmentation.model import SegmentationModel
+from sct_deepspine.segmentation.pipeline import segment_spine
+from sct_deepspine.workflow.given import (
+    WRITTEN_VALUES,
+    anchors_in_view,
+    checked_labels,
+    compared_edits,
+)
+from sct_deepspine.workflow.request import ScanRequest
+from sct_deepspine.workflow.result import ScanResult
+
+__all__ = ["process_scan"]
+
+UPPER_VALUES = frozenset(LANDMARK_VALUES[:2])
+"""The top of C1 and C1/C2: written on request, or where a person set them."""
+
+
+def process_scan(
+    image: ImageLike,
+    request: ScanRequest | None = None,
+    *,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+) -> ScanResult:
+    """Label one scan, and segment it, as it is asked for.
+
+    Parameters
+    ----------
+    image
+        Path, nibabel image, SCT ``Image``, ``Volume`` or ``(array, affine)``; see
+        :func:`sct_deepspine.label_discs`.
+    request
+        What is asked for; by default its labels.
+    model, mask_model
+        Loaded models instead of the shipped ones, which are read anew at each call.
+
+    Returns
+    -------
+    ScanResult
+        Labels, masks if they were asked for, and notes.
+
+    Raises
+    ------
+    DeepSpineError
+        One of its kinds, as :func:`sct_deepspine.label_discs` and :func:`sct_deepspine.segment_spine` raise
+        them, and ``LabelsError`` for labels of a person that can't be used.
+
+    Examples
+    --------
+    The whole correction loop, with ``result.labels`` as the automatic ones::
+
+        result = process_scan("t2.nii.gz")
+        result.save(".")                           # t2_discs.nii.gz, edited in any viewer
+        result = process_scan("t2.nii.gz", ScanRequest(edits="t2_discs-edited.nii.gz"))
+    """
+    request = request or ScanRequest()
+    model = model or LabelingModel.load()
+    volume = read_scan(image)
+    labels = _labels(volume, request, model)
+    if request.upper:
+        labels = labels.with_upper_discs()
+    labels = labels.with_source(image)
+    masks, notes = _masks(volume, labels, request, model, mask_model)
+    labels = replace(labels, warnings=(*labels.warnings, *notes))
+    return ScanResult(volume, labels, masks if masks is None else masks.with_labels(labels), request)
+
+
+def _labels(volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
+    """Return the labels that the request's way of telling the levels leads to."""
+    options: dict[str, Any] = {
+        "centerline": request.centerline or given_centerline(request.cord, None),
+        "weights": model,
+        "straight": request.straight,
+        "return_maps": request.maps,
+        "min_confidence": request.min_confidence,
+    }
+    if request.labels is not None:
+        return _checked(read_disc_labels(request.labels), volume, request, model)
+    if request.edits is not None:
+        return _edited(read_disc_labels(request.edits), volume, options, request, model)
+    if request.anchor_slice is not None:
+        value, slice_index = request.anchor_slice
+        return label_discs(volume, anchor=anchor_at_slice(value, slice_index, volume), **options)
+    return label_discs(volume, anchor=request.anchors, **options)
+
+
+def _checked(given: GivenLabels, volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
+    """Take labels as they are, with what the networks see of the image, if they see a spine."""
+    base: DiscLabels | None = None
+    canal: Centerline | None = None
+    try:
+        if request.maps:
+            base = label_discs(volume, weights=model, return_maps=True)
+            canal = base.canal
+        else:
+            view = coarse_view(DeobliquedVolume.of(volume), model.locate)
+            canal = find_centerline(view, model.locate, finder=model.canal)
+            base = DiscLabels((), volume.grid, 1.0, weights=model.identity, canal=canal)
+    except NoDiscsError:
+        pass  # a person may see what the networks don't
+    return checked_labels(given, volume, canal, base=base)
+
+
+def _edited(
+    given: GivenLabels,
+    volume: Volume,
+    options: dict[str, Any],
+    request: ScanRequest,
+    model: LabelingModel,
+) -> DiscLabels:
+    """Label with what a person says: an edited copy of the automatic labels, or labels of another scan."""
+    if given.complete:
+        return _checked(given, volume, request, model)
+    automatic = label_discs(volume, **options | {"min_confidence": 0.0})
+    whole = automatic.with_upper_discs()
+    corrections = compared_edits(given, whole)
+    if corrections is not None:
+        told = {value for value, _ in given.points}
+        return corrections.apply(whole).without(UPPER_VALUES - told)
+    anchors, notes = anchors_in_view(given.points, volume.grid)
+    labels = label_discs(volume, anchor=anchors, **options)
+    tips = {value: point for value, point in anchors.items() if value in WRITTEN_VALUES}
+    labels = labels.with_tips(tips)
+    kept = tuple(mark for mark in labels.landmarks if mark.value not in tips)
+    return replace(labels, landmarks=kept, warnings=(*labels.warnings, *notes))
+
+
+def _masks(
+    volume: Volume,
+    labels: DiscLabels,
+    request: ScanRequest,
+    model: LabelingModel,
+    mask_model: SegmentationModel | None,
+) -> tuple[SpineMasks | None, tuple[str, ...]]:
+    """Segment the scan if that is asked for, and say why it could not be where a person set the labels."""
+    if not request.masks:
+        return None, ()
+    try:
+        return segment_spine(volume, labels=labels, weights=mask_model, labeling=model), ()
+    except NoDiscsError as error:
+        if labels.view != "corrected":
+            raise
+        return None, (f"no masks: {error}",)

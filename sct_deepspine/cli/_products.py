@@ -109,7 +109,7 @@ class Products:
     def inputs(self) -> list[Path]:
         """The files that were given."""
         asked = self.arguments
-        return [Path(given) for given in (self.image, asked.s, asked.initlabel) if given]
+        return [Path(given) for given in (self.image, asked.s, asked.initlabel, asked.ldisc) if given]
 
     def write(self, result: ScanResult) -> None:
         """Write everything that is asked for."""
@@ -247,7 +247,7 @@ class Products:
 
 def _naming_option(error: OutputError, asked: argparse.Namespace) -> OutputError:
     """Say which option gave an input that would be written over."""
-    for option in ("s", "initlabel"):
+    for option in ("s", "initlabel", "ldisc"):
         given = getattr(asked, option)
         if given and f"{Path(given).name} is an input" in str(error):
             return OutputError(str(error).replace("is an input", f"is an input (-{option})"))

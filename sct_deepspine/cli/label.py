@@ -95,6 +95,11 @@ def _add_correction(parser: Arguments) -> None:
         "over), or the labels that this command wrote, corrected by hand: rename one and the others follow, "
         "move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer markups",
     )
+    anchor.add_argument(
+        "-ldisc",
+        metavar="FILE",
+        help="All discs of this image as a person checked them: taken as they are",
+    )
 
 
 def _add_outputs(parser: Arguments) -> None:
@@ -259,13 +264,15 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
 
     with about("-s", arguments.s):
         cord_line = given_centerline(arguments.s, None)
-    edits = None
-    if arguments.initlabel is not None:
-        with about("-initlabel", arguments.initlabel):
-            edits = read_disc_labels(arguments.initlabel)
+    given: dict[str, Any] = {}
+    for option, meaning in (("initlabel", "edits"), ("ldisc", "labels")):
+        path = getattr(arguments, option)
+        if path is not None:
+            with about(f"-{option}", path):
+                given[meaning] = read_disc_labels(path)
     return ScanRequest(
         anchor_slice=arguments.initdisc,
-        edits=edits,
+        **given,
         cord=arguments.s,
         centerline=cord_line,
         straight=_straight(arguments),
@@ -278,7 +285,7 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
 
 def _option_of_levels(arguments: argparse.Namespace) -> tuple[str, str]:
     """Return the option that tells the levels, and what was given with it."""
-    for option in ("initlabel", "initz"):
+    for option in ("initlabel", "ldisc", "initz"):
         if getattr(arguments, option) is not None:
             return f"-{option}", getattr(arguments, option)
     return "-initdisc", ",".join(map(str, arguments.initdisc or ()))

@@ -42,12 +42,15 @@ class Disc:
         Probability that a disc is here and bears this value.
     interpolated
         True if the disc was not seen but placed between (or beyond) its neighbours.
+    from_session
+        True if it was not seen in this image but placed where other images of the session show it.
     """
 
     value: int
     point_world: FloatArray
     confidence: float
     interpolated: bool = False
+    from_session: bool = False
 
     @property
     def name(self) -> str:
@@ -240,6 +243,7 @@ class DiscLabels:
                 "voxel": [round(float(c), 4) for c in voxel],
                 "confidence": round(disc.confidence, 4),
                 "interpolated": disc.interpolated,
+                **({"from_session": True} if disc.from_session else {}),
             }
             for disc, voxel in zip(discs, self.grid.voxel_from_world(points), strict=True)
         ]

@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,15 @@ from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.files import written_whole
 
-__all__ = ["ImageLike", "image_like", "is_sct_image", "read_mask", "read_volume", "save_like"]
+__all__ = [
+    "ImageLike",
+    "image_like",
+    "is_sct_image",
+    "read_mask",
+    "read_one_volume",
+    "read_volume",
+    "save_like",
+]
 
 ImageLike = Any
 """A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
@@ -84,6 +93,22 @@ def _body_sized(grid: Grid) -> Grid:
         met = " × ".join(f"{length:.4g}" for length in lengths)
         raise ImageError(f"the image is {met} mm large; are the voxel sizes in the header right (mm)?")
     return grid
+
+
+def read_one_volume(image: ImageLike) -> Volume:
+    """Read one 3-D volume; of a 4-D image (diffusion, functional, multi-echo) the mean of its volumes.
+
+    Raises
+    ------
+    ImageError, GeometryError
+        As :func:`read_volume`.
+    """
+    if isinstance(image, Volume):
+        return image
+    data, affine = _array_and_affine(image)
+    if data.ndim == 4 and data.shape[3] > 1 and data.dtype.kind in "biuf":
+        return replace(read_volume((np.nanmean(data, axis=3, dtype=np.float32), affine)), source=image)
+    return read_volume(image)
 
 
 def read_mask(image: ImageLike) -> Volume:

@@ -33,6 +33,9 @@ __all__ = [
 SUREST = 0.95
 """Leaving out a stronger candidate costs no more than leaving out one of this score."""
 
+MIN_LEVEL_MM = 15.0
+"""Height of the shortest level, mm: an unseen stretch holds no more levels than its length over this."""
+
 _SHIFTS = (-1, 1, -2, 2)
 _NOTHING = -1e300  # log of no weight at all, but finite, so that differences with it are numbers
 
@@ -91,6 +94,9 @@ class Candidates:
         Columns are values ``first_value`` to ``first_value + L - 1``.
     first_value
         Disc value of the first column.
+    unseen_mm
+        ``(K,)`` how much of the spine above each candidate is in no view, mm, never decreasing; None if all
+        of it is. Levels there are stepped over at no cost.
 
     Raises
     ------
@@ -102,6 +108,7 @@ class Candidates:
     score: FloatArray
     level: FloatArray
     first_value: int = 3
+    unseen_mm: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for name in ("points", "score", "level"):
@@ -312,7 +319,8 @@ def _step_scores(candidates: Candidates, prior: SpacingPrior, parameters: Decodi
     distance = np.linalg.norm(candidates.points[lower] - candidates.points[upper], axis=1)
     values = candidates.first_value + np.arange(candidates.level.shape[1])
     depth = prior.depth_mm(values)
-    steps = np.arange(1, parameters.max_step + 1)
+    hidden = _hidden_levels(candidates)[lower] - _hidden_levels(candidates)[upper]
+    steps = np.arange(1, parameters.max_step + int(hidden.max(initial=0)) + 1)
     # The last levels have nothing below; what stands there is never reached and has only to be a number.
     below = np.minimum(np.arange(len(values)) + steps[:, None], len(values) - 1)
     expected = np.log(np.maximum(depth[below] - depth, 1.0))[:, None, :] + np.log(prior.body_factors)[:, None]
@@ -321,8 +329,16 @@ def _step_scores(candidates: Candidates, prior: SpacingPrior, parameters: Decodi
     np.square(scores, out=scores)
     scores *= -0.5
     np.maximum(scores, -parameters.spacing_cap, out=scores)
-    scores -= (parameters.skip_cost * (steps - 1))[:, None, None]
+    skipped = np.maximum(steps - 1 - hidden[:, None], 0)
+    scores -= (parameters.skip_cost * skipped)[:, :, None, None]
     return scores
+
+
+def _hidden_levels(candidates: Candidates) -> NDArray[np.int_]:
+    """Return how many levels the unseen spine above each candidate may hold, ``(K,)``, rounded up."""
+    if candidates.unseen_mm is None:
+        return np.zeros(len(candidates.score), dtype=int)
+    return np.ceil(candidates.unseen_mm / MIN_LEVEL_MM).astype(int)
 
 
 def _best(lattice: _Lattice) -> tuple[float, NDArray[np.int_], NDArray[np.int_], int]:

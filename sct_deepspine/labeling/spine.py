@@ -1,0 +1,244 @@
+"""The merged spine of a session: its levels, and what each image shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES, disc_name
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.spacing import fill_skipped
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling.calibration import view_kind
+from sct_deepspine.labeling.chain import Chain
+from sct_deepspine.labeling.grouping import Group
+from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labels import Disc, DiscLabels
+
+if TYPE_CHECKING:
+    from sct_deepspine.labeling.session import SeriesReading
+
+__all__ = ["SessionDisc", "Spine", "assign_spine", "discs_in_view"]
+
+LANDMARK_SEEN = 0.5
+"""A landmark is seen if the probability that it is there exceeds this."""
+
+LINK_POWER = 1.0
+"""Natural-log odds of a link between two series per unit of its support."""
+
+
+@dataclass(frozen=True, eq=False)
+class SessionDisc:
+    """One disc of the merged spine.
+
+    Parameters
+    ----------
+    value
+        SCT's disc value.
+    points_world
+        Index of each image that shows it → ``(3,)`` world posterior tip there.
+    confidence
+        Probability that it bears its level.
+    """
+
+    value: int
+    points_world: Mapping[int, FloatArray]
+    confidence: float
+
+    @property
+    def name(self) -> str:
+        """Anatomical name."""
+        return disc_name(self.value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the disc in JSON's types."""
+        return {
+            "value": self.value,
+            "name": self.name,
+            "confidence": round(self.confidence, 4),
+            "world_mm": {str(n): np.round(point, 4).tolist() for n, point in self.points_world.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Spine:
+    """The merged spine of images that belong together.
+
+    Parameters
+    ----------
+    discs
+        Discs and landmarks that some image shows, superior to inferior.
+    filled
+        Value → ``(3,)`` point in the frame of the group, of every disc between the ends, seen or not.
+    level_confidence
+        Probability that no disc bears a wrong level.
+    view
+        Kind of the view that all images make together.
+    shift_mm, support
+        As in :class:`sct_deepspine.labeling.grouping.Group`.
+    levelled_by
+        Images that show a landmark.
+    dropped
+        Images whose places contradict the others'.
+    """
+
+    discs: tuple[SessionDisc, ...]
+    filled: Mapping[int, FloatArray]
+    level_confidence: float
+    view: str
+    shift_mm: Mapping[int, FloatArray]
+    support: Mapping[int, float]
+    levelled_by: frozenset[int] = field(default_factory=frozenset)
+    dropped: frozenset[int] = field(default_factory=frozenset)
+
+
+def assign_spine(
+    chain: Chain,
+    readings: Sequence[SeriesReading],
+    group: Group,
+    anchored: set[int],
+    model: LabelingModel,
+) -> Spine:
+    """Assign levels to a chain, and say how sure they are.
+
+    Parameters
+    ----------
+    chain
+        The candidates of all images.
+    readings
+        The images alone.
+    group
+        Which images belong together, and their shifts.
+    anchored
+        Images whose levels a person told.
+    model
+        The networks' constants and calibration.
+    """
+    clamped = _clamped(chain, readings, group, anchored)
+    assignment = assign_levels(chain.candidates, anchors=clamped, parameters=model.parameters)
+    points = chain.candidates.points[assignment.indices]
+    values, places, _ = fill_skipped(points, assignment.values)
+    discs = tuple(
+        SessionDisc(
+            int(value),
+            {
+                n: point - group.shift_mm[n] + (_own(readings[n], k) - (point - group.shift_mm[n]))
+                for n, k in chain.sources[index].items()
+            },
+            float(probability),
+        )
+        for value, index, point, probability in zip(
+            assignment.values, assignment.indices, points, assignment.probabilities, strict=True
+        )
+    )
+    seen = assignment.values[assignment.probabilities > LANDMARK_SEEN].tolist()
+    kind = view_kind(seen or assignment.values.tolist(), model.landmarks)
+    by = {
+        n for disc in discs if disc.value in LANDMARK_VALUES and disc.value in seen for n in disc.points_world
+    }
+    confidence = _confidence(assignment, kind, discs, readings, group, anchored, model)
+    return Spine(
+        discs=discs,
+        filled=dict(zip(values.tolist(), places, strict=True)),
+        level_confidence=confidence,
+        view=kind,
+        shift_mm=group.shift_mm,
+        support=group.support,
+        levelled_by=frozenset(by or anchored & set(group.members)),
+        dropped=chain.dropped,
+    )
+
+
+def _own(reading: SeriesReading, index: int) -> FloatArray:
+    assert reading.candidates is not None
+    point: FloatArray = reading.candidates.points[index]
+    return point
+
+
+def _clamped(
+    chain: Chain, readings: Sequence[SeriesReading], group: Group, anchored: set[int]
+) -> dict[int, int]:
+    """Clamp the uppermost disc of each image whose levels a person told; the others follow."""
+    out: dict[int, int] = {}
+    for n in anchored & set(group.members):
+        labels = readings[n].labels
+        if labels is None:
+            continue
+        for disc in labels.discs:
+            for node, own in enumerate(chain.sources):
+                if n in own and np.linalg.norm(_own(readings[n], own[n]) - disc.point_world) < 1.0:
+                    out[node] = disc.value
+    return out
+
+
+def _confidence(
+    assignment: LevelAssignment,
+    kind: str,
+    discs: Sequence[SessionDisc],
+    readings: Sequence[SeriesReading],
+    group: Group,
+    anchored: set[int],
+    model: LabelingModel,
+) -> float:
+    """Return how sure the levels are: what all images say together, at least as sure as one of them alone."""
+    together = model.calibration.of_scan(assignment.level_confidence, kind)
+    alone = [
+        labels.level_confidence
+        for n in group.members
+        if (labels := readings[n].labels) is not None and _agrees(labels, n, discs)
+    ]
+    best = max(alone, default=0.0)
+    if anchored & set(group.members):
+        return max(best, together)
+    return max(best, min(together, 1 - 0.5 * (1 - best)))
+
+
+def _agrees(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> bool:
+    own = dict(zip(labels.values.tolist(), labels.points_world, strict=True))
+    pairs = [
+        value == disc.value
+        for disc in discs
+        for value, point in own.items()
+        if n in disc.points_world and np.linalg.norm(disc.points_world[n] - point) < 1.0
+    ]
+    return bool(pairs) and all(pairs)
+
+
+def discs_in_view(
+    spine: Spine, n: int, volume: Volume, alone: DiscLabels | None, model: LabelingModel
+) -> DiscLabels:
+    """Return what an image shows of the merged spine: its own tips, and the others' where it sees none."""
+    grid = volume.grid
+    own = {disc.value: disc for disc in spine.discs if n in disc.points_world}
+    confidence = {disc.value: disc.confidence for disc in spine.discs}
+    least = min(confidence.values())
+    found: list[Disc] = []
+    for value, place in sorted(spine.filled.items()):
+        point = own[value].points_world[n] if value in own else place - spine.shift_mm[n]
+        if not grid.contains_voxel(grid.voxel_from_world(point))[0]:
+            continue
+        found.append(
+            Disc(
+                value,
+                point,
+                confidence.get(value, least / 2),
+                interpolated=value not in confidence,
+                from_session=value not in own,
+            )
+        )
+    link = 1 / (1 + np.exp(-LINK_POWER * spine.support.get(n, np.inf)))
+    sure = spine.level_confidence * float(link)
+    if alone is not None and _agrees(alone, n, spine.discs):
+        sure = max(sure, alone.level_confidence)
+    base = alone or DiscLabels((), grid, 0.0, weights=model.identity)
+    return replace(
+        base,
+        discs=tuple(disc for disc in found if disc.value in DISC_VALUES),
+        landmarks=tuple(d for d in found if d.value in LANDMARK_VALUES and not d.from_session),
+        level_confidence=sure,
+        view=spine.view,
+    )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.labeling.levels import Candidates
@@ -49,10 +50,10 @@ class Member:
     candidates: Candidates
     extent_mm: tuple[float, float]
 
-    def shows(self, z_mm: FloatArray, margin_mm: float = 0.0) -> FloatArray:
+    def shows(self, z_mm: FloatArray, margin_mm: float = 0.0) -> NDArray[np.bool_]:
         """Tell which world heights are in view."""
         low, high = self.extent_mm
-        return (z_mm > low + margin_mm) & (z_mm < high - margin_mm)
+        return np.asarray((z_mm > low + margin_mm) & (z_mm < high - margin_mm))
 
 
 @dataclass(frozen=True, eq=False)

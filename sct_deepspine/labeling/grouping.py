@@ -26,6 +26,10 @@ MAX_GAP_MM, MAX_ASIDE_MM = 150.0, 40.0
 """Series that do not overlap are joined by their places in the scanner over a gap of at most this, mm, if the
 canal of one, followed straight on, meets that of the other within the second."""
 
+PLACES_SUPPORT = 3.0
+"""Log-odds of two series that do not overlap and are joined by their places alone: nothing confirms that the
+person lay still; chosen, not measured."""
+
 NOTED_SHIFT_MM = 4.0
 """A shift larger than this, mm, is reported."""
 
@@ -99,12 +103,23 @@ def group_series(
     used: list[Link] = []
     parts = {number: {number} for number in range(len(volumes))}
     for link in sorted((link for link in links if link.joined), key=_strength, reverse=True):
-        if parts[link.first] is not parts[link.second]:
+        if parts[link.first] is not parts[link.second] and not _is_doubtful(link, parts, links):
             merged = parts[link.first] | parts[link.second]
             parts |= dict.fromkeys(merged, merged)
             used.append(link)
     unique = {id(part): part for part in parts.values()}.values()
     return [_group(sorted(part), used, volumes, canals) for part in unique], links
+
+
+def _is_doubtful(link: Link, parts: dict[int, set[int]], links: Sequence[Link]) -> bool:
+    """Tell whether series would be joined by their places alone, while others of the two sides do not fit."""
+    if link.alignment is not None:
+        return False
+    sides = parts[link.first], parts[link.second]
+    return any(
+        not other.joined and any(other.first in a and other.second in b for a, b in (sides, sides[::-1]))
+        for other in links
+    )
 
 
 def _strength(link: Link) -> float:
@@ -158,7 +173,7 @@ def _group(
             if known not in shifts or new in shifts:
                 continue
             shifts[new] = shifts[known] + _shift(link, canals, forwards=known == link.first)
-            strength = link.alignment.support if link.alignment is not None else np.inf
+            strength = link.alignment.support if link.alignment is not None else PLACES_SUPPORT
             support[new] = min(support[known], strength)
     order = (first, *(n for n in members if n != first))
     return Group(order, shifts, support)

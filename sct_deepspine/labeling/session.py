@@ -235,11 +235,8 @@ def _trust(reading: SeriesReading, is_anchored: bool) -> tuple[bool, float, floa
     """Order series: anchored ones first, then by their own confidence, then by resolution along the spine."""
     if reading.labels is None:
         return is_anchored, 0.0, 0.0
-    return (
-        is_anchored,
-        round(reading.labels.level_confidence, 1),
-        -float(reading.volume.grid.spacing_mm.max()),
-    )
+    coarseness = float(reading.volume.grid.spacing_mm.max())
+    return is_anchored, round(reading.labels.level_confidence, 1), -coarseness
 
 
 def _contradicted(

@@ -125,21 +125,17 @@ def assign_spine(
     discs = tuple(
         SessionDisc(
             int(value),
-            {
-                n: point - group.shift_mm[n] + (_own(readings[n], k) - (point - group.shift_mm[n]))
-                for n, k in chain.sources[index].items()
-            },
+            {n: _own(readings[n], k) for n, k in chain.sources[index].items()},
             float(probability),
         )
-        for value, index, point, probability in zip(
-            assignment.values, assignment.indices, points, assignment.probabilities, strict=True
+        for value, index, probability in zip(
+            assignment.values, assignment.indices, assignment.probabilities, strict=True
         )
     )
     seen = assignment.values[assignment.probabilities > LANDMARK_SEEN].tolist()
     kind = view_kind(seen or assignment.values.tolist(), model.landmarks)
-    by = {
-        n for disc in discs if disc.value in LANDMARK_VALUES and disc.value in seen for n in disc.points_world
-    }
+    marks = [disc for disc in discs if disc.value in LANDMARK_VALUES and disc.value in seen]
+    by = {n for disc in marks for n in disc.points_world}
     confidence = _confidence(assignment, kind, discs, readings, group, anchored, model)
     return Spine(
         discs=discs,

@@ -2,8 +2,8 @@
 
 usage: python testing/benchmarks/bench_sessions.py FOLDER [COMPOSITES [REPEATS]]
 
-FOLDER holds labelled scans. Each scan, and each whole spine composed of them, is cut into overlapping series of
-other contrasts and resolutions. They are labelled alone and together, as they are and with one series moved
+FOLDER holds labelled scans. Each scan, and each whole spine composed of them, is cut into overlapping series
+of other contrasts and resolutions. They are labelled alone and together, as they are and with one series moved
 along the spine. Then series of two subjects are laid over each other, a level on the same level.
 """
 
@@ -120,9 +120,8 @@ def main() -> None:
             name = f"composite {n + 1}"
             made = make_composite(np.random.default_rng((7, n)), scans)
             scans.append(replace(made, name=name, subject=name))
-    print(
-        f"{'series':<26} {'number':>6} {'right':>6} {'right at 0.9':>12} {'wrong over 0.8':>14} {'median mm':>9}"
-    )
+    titles = f"{'right':>6} {'right at 0.9':>12} {'wrong over 0.8':>14} {'median mm':>9}"
+    print(f"{'series':<26} {'number':>6} {titles}")
     times = np.zeros(2)
     for shift in SHIFTS_MM:
         single, joint = [], []

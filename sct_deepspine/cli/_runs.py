@@ -16,7 +16,7 @@ __all__ = ["RUN_OPTIONS", "add_run", "lstm_options", "run_config"]
 
 RUN_OPTIONS = {
     *("optimiser", "schedule", "lr", "batch", "steps", "evaluate_every", "checkpoint_minutes"),
-    *("workers", "seed", "device"),
+    *("workers", "seed", "device", "precision"),
 }
 """What :func:`add_run` adds."""
 
@@ -49,6 +49,13 @@ def add_run(parser: Arguments, *, batch: int, steps: int, evaluate_every: int, w
         help="Minutes between checkpoints. Default: 4",
     )
     add("-device", metavar="D", default="cpu", help="cpu, cuda, cuda:1, … Default: cpu")
+    add(
+        "-precision",
+        choices=("auto", "bfloat16", "single"),
+        default="auto",
+        help="Number format of the networks in training. auto: the faster one on this machine; "
+        "config.json says which. Default: auto",
+    )
 
 
 def lstm_options(arguments: argparse.Namespace) -> dict[str, Any]:

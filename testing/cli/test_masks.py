@@ -17,7 +17,7 @@ from sct_deepspine.models.weights import load_weights
 from sct_deepspine.recipes.folders import find_cases
 from sct_deepspine.recipes.prediction import MaskModel
 
-TINY = ["-width", "4", "-batch", "2", "-steps", "4", "-evaluate-every", "2"]
+TINY = ["-width", "4", "-batch", "2", "-steps", "4", "-evaluate-every", "2", "-precision", "single"]
 WRITTEN = [
     *("best.safetensors", "config.json", "convergence.gif", "convergence.png", "last.safetensors", "log.csv"),
     *("split.json", "validation_000002.png", "validation_000004.png", "weights.json", "weights.masks.onnx"),

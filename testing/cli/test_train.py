@@ -20,7 +20,7 @@ from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.loop import TrainingConfig
 
 TINY = [
-    *("-features", "8", "-depth", "1", "-stacks", "1"),
+    *("-features", "8", "-depth", "1", "-stacks", "1", "-precision", "single"),
     *("-composites", "0", "-batch", "2", "-workers", "0", "-steps", "6", "-evaluate-every", "3"),
 ]
 WRITTEN = [

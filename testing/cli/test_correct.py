@@ -193,6 +193,7 @@ def test_the_page_gathers_scans_and_replaces_those_labelled_again(labelled, no_s
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
 
 
+@pytest.mark.browser
 def test_the_page_works_in_a_browser(labelled, no_sct):
     browser = pytest.importorskip("playwright.sync_api")
     program = shutil.which("chromium")

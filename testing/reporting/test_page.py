@@ -10,6 +10,8 @@ from fakes import fake_mask_model, fake_model
 from sct_deepspine import label_discs, segment_spine
 from sct_deepspine.reporting.html import failed_entry, make_entry, write_page
 
+pytestmark = pytest.mark.browser
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 

@@ -374,6 +374,13 @@ def test_the_library_that_is_missing_is_named(tmp_path, capsys, monkeypatch):
     assert "pip install 'sct_deepspine[masks]'" in one_line(capsys)
 
 
+def test_training_without_torch_says_what_to_install(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    assert train(folder, tmp_path / "run") == 1
+    assert "needs torch, which is not installed: pip install 'sct_deepspine[masks]'" in one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "line",
     [

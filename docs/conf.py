@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 import io
+import re
 import sys
+import urllib.request
 from pathlib import Path
 
 from sct_deepspine import __version__
@@ -12,7 +14,10 @@ from sct_deepspine.cli.masks import SUBCOMMANDS
 project = "sct_deepspine"
 author = "sct_deepspine developers"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "sphinx.ext.napoleon"]
+autodoc_mock_imports = ["torch", "safetensors"]  # the pages are built without them
+nitpicky = True
+nitpick_ignore = [("py:class", "sct_deepspine.models.predictor.CodecT")]  # a type variable
 exclude_patterns = ["_build", "_generated", "*.ipynb"]
 html_theme = "furo"
 html_static_path = ["static"]
@@ -25,6 +30,38 @@ napoleon_use_ivar = True
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 suppress_warnings = ["myst.xref_missing"]  # links to files of the repository, right on its own pages
+
+INVENTORIES = {
+    "python": ("https://docs.python.org/3/", r"(collections|os|pathlib|subprocess|typing)\..*"),
+    "numpy": ("https://numpy.org/doc/stable/", r"numpy\..*"),
+    "nibabel": ("https://nipy.org/nibabel/", r"nibabel\..*"),
+    "torch": ("https://docs.pytorch.org/docs/stable/", r"torch\..*"),
+}
+"""Whose pages are linked to, and how their names begin."""
+
+PUBLIC = {
+    "numpy._typing._array_like.NDArray": "numpy.typing.NDArray",
+    "numpy._typing._array_like.ArrayLike": "numpy.typing.ArrayLike",
+    "numpy.random._generator.Generator": "numpy.random.Generator",
+    "numpy.bool": "numpy.bool_",
+    "Path": "pathlib.Path",
+    "FloatArray": "numpy.typing.NDArray",
+    "NDArray": "numpy.typing.NDArray",
+    "np.int_": "numpy.int_",
+    "np.bool_": "numpy.bool_",
+    "Tensor": "torch.Tensor",
+}
+"""Names by which their own pages call what autodoc calls otherwise."""
+
+
+def _reachable(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}objects.inv", timeout=5):
+        return True
+    return False
+
+
+# A project that can't be reached is not linked to, and that is no warning.
+intersphinx_mapping = {name: (url, None) for name, (url, _) in INVENTORIES.items() if _reachable(url)}
 
 
 def _write_help() -> None:
@@ -42,3 +79,26 @@ def _write_help() -> None:
 
 
 _write_help()
+
+
+def _resolve(app, env, node, text):
+    """Link a name that docstrings use to where it is documented."""
+    target = node["reftarget"] = PUBLIC.get(node["reftarget"], node["reftarget"])
+    short = target.rsplit(".", 1)[-1] if target.startswith(f"{project}.") else target
+    own = [name for name in env.get_domain("py").objects if name.endswith(f".{short}")]
+    if len(own) == 1:
+        place = node["refdoc"], app.builder, node["reftype"], own[0]
+        return env.get_domain("py").resolve_xref(env, *place, node, text)
+    return None
+
+
+def _leave_unlinked(app, env, node, text):
+    """Accept a name of another project that intersphinx does not know, or that there is no network to ask for."""
+    known = any(re.fullmatch(pattern, node["reftarget"]) for _, pattern in INVENTORIES.values())
+    return text if known else None
+
+
+def setup(app):
+    """Let names be resolved before intersphinx is asked, and after it those that it does not know."""
+    app.connect("missing-reference", _resolve, priority=400)
+    app.connect("missing-reference", _leave_unlinked, priority=900)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -42,6 +43,18 @@ def painted_file(painted: Volume, tmp_path: Path) -> Path:
     path.parent.mkdir()
     nib.save(nib.Nifti1Image(painted.data, painted.grid.affine), path)
     return path
+
+
+@pytest.fixture
+def browser():
+    """Chromium: the system's, or else playwright's own."""
+    api = pytest.importorskip("playwright.sync_api")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with api.sync_playwright() as playwright:
+        program = shutil.which("chromium") or playwright.chromium.executable_path
+        if not Path(program).is_file():
+            pytest.skip("chromium is not installed")
+        yield playwright.chromium.launch(executable_path=program, args=flags)
 
 
 @pytest.fixture(scope="session")

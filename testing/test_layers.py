@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py"))
 
 
+@cache
 def imported(path):
     """Return the parts of the package that a file imports, type checking aside."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from sct_deepspine.models.config import NetworkConfig
     from sct_deepspine.training.loop import TrainingConfig
 
-__all__ = ["RUN_OPTIONS", "add_run", "lstm_options", "run_config"]
+__all__ = ["RUN_OPTIONS", "add_run", "lstm_options", "need_torch", "run_config"]
 
 RUN_OPTIONS = {
     *("optimiser", "schedule", "lr", "batch", "steps", "evaluate_every", "checkpoint_minutes"),
-    *("workers", "seed", "device"),
+    *("workers", "seed", "device", "precision"),
 }
 """What :func:`add_run` adds."""
 
@@ -49,6 +49,31 @@ def add_run(parser: Arguments, *, batch: int, steps: int, evaluate_every: int, w
         help="Minutes between checkpoints. Default: 4",
     )
     add("-device", metavar="D", default="cpu", help="cpu, cuda, cuda:1, … Default: cpu")
+    add(
+        "-precision",
+        choices=("auto", "bfloat16", "single"),
+        default="auto",
+        help="Number format of the networks in training. auto: the faster one on this machine; "
+        "config.json says which. Default: auto",
+    )
+
+
+def need_torch(extra: str) -> None:
+    """Refuse to train without torch; the message names the extra that brings it.
+
+    Raises
+    ------
+    DeepSpineError
+        If it is not installed.
+    """
+    from importlib.util import find_spec
+
+    from sct_deepspine.errors import DeepSpineError
+
+    if find_spec("torch") is None or find_spec("safetensors") is None:
+        raise DeepSpineError(
+            f"training needs torch, which is not installed: pip install 'sct_deepspine[{extra}]'"
+        )
 
 
 def lstm_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sct_deepspine.cli._mask_arguments import (
     prepare_parser,
     train_parser,
 )
-from sct_deepspine.cli._runs import lstm_options, run_config
+from sct_deepspine.cli._runs import lstm_options, need_torch, run_config
 
 if TYPE_CHECKING:
     from sct_deepspine.models.config import NetworkConfig
@@ -71,7 +71,7 @@ def _train(arguments: argparse.Namespace, parser: Arguments) -> Callable[[argpar
 
 
 def _run_training(arguments: argparse.Namespace) -> int:
-    _need_torch()
+    need_torch("masks")
     from sct_deepspine.recipes.run import prepare_run, train_masks
 
     folder = Path(arguments.ofolder)
@@ -95,17 +95,6 @@ def _run_training(arguments: argparse.Namespace) -> int:
         )
         print(f"Written: {weights}\nTo score it:\n  {PROGRAM} evaluate -i {arguments.i} -weights {weights}")
     return 0
-
-
-def _need_torch() -> None:
-    from importlib.util import find_spec
-
-    from sct_deepspine.errors import DeepSpineError
-
-    if find_spec("torch") is None or find_spec("safetensors") is None:
-        raise DeepSpineError(
-            "training needs torch, which is not installed: pip install 'sct_deepspine[masks]'"
-        )
 
 
 def _config(arguments: argparse.Namespace, channels: int, in_channels: int) -> TrainingConfig:

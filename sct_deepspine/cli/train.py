@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.cli._common import Arguments, run
-from sct_deepspine.cli._runs import RUN_OPTIONS, add_run, lstm_options, run_config
+from sct_deepspine.cli._runs import RUN_OPTIONS, add_run, lstm_options, need_torch, run_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,18 +213,12 @@ def _own_card(weights: Weights) -> dict[str, Any]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from importlib.util import find_spec
-
-    from sct_deepspine.errors import DeepSpineError
+    need_torch("train")
     from sct_deepspine.io.files import make_folder
     from sct_deepspine.training.loop import train
     from sct_deepspine.training.roles import task_from_dict
     from sct_deepspine.training.validation import write_convergence
 
-    if find_spec("monai") is None:
-        raise DeepSpineError(
-            "training needs MONAI, which is not installed: pip install 'sct_deepspine[train]'"
-        )
     config = _config(arguments)
     task = task_from_dict(config.task)
     folder = Path(arguments.ofolder)

@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from sct_deepspine.errors import GeometryError
+from sct_deepspine.evaluation.resampling import RESAMPLES, subject_intervals
 from sct_deepspine.geometry.grid import FloatArray, as_points
 
 __all__ = ["ScanScore", "Summary", "as_rows", "format_table", "pool", "pool_by", "score_scan"]
@@ -105,7 +106,7 @@ class Summary:
     mean_mm, std_mm, median_mm, max_mm
         Error of the discs with the same value, over discs.
     mean_interval_mm
-        95 % bootstrap interval of ``mean_mm`` over subjects.
+        95 % bootstrap interval of ``mean_mm`` over subjects; NaN if there is one subject only.
     levels_right, complete
         Share of scans; see :class:`ScanScore`.
     levels_right_interval
@@ -254,7 +255,7 @@ def _any_level(
 
 
 def pool(
-    scores: Iterable[ScanScore], *, generator: np.random.Generator | None = None, resamples: int = 2000
+    scores: Iterable[ScanScore], *, generator: np.random.Generator | None = None, resamples: int = RESAMPLES
 ) -> Summary:
     """Pool the scores of scans; intervals come from resampling subjects with replacement.
 
@@ -336,11 +337,16 @@ _COLUMNS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("discs", lambda s: f"{s.discs}"),
     (
         "mean mm [95 %]",
-        lambda s: f"{s.mean_mm:.2f} [{s.mean_interval_mm[0]:.2f}, {s.mean_interval_mm[1]:.2f}]",
+        lambda s: f"{s.mean_mm:.2f}{_interval_text(s.mean_interval_mm, 2)}",
     ),
     ("median", lambda s: f"{s.median_mm:.2f}"),
     ("max", lambda s: f"{s.max_mm:.1f}"),
-    ("levels right % [95 %]", lambda s: f"{_percent(s.levels_right)} {_percents(s.levels_right_interval)}"),
+    (
+        "levels right % [95 %]",
+        lambda s: (
+            _percent(s.levels_right) + _interval_text([100 * end for end in s.levels_right_interval], 1)
+        ),
+    ),
     ("complete %", lambda s: _percent(s.complete)),
     ("wrong %", lambda s: _percent(s.wrong_level)),
     ("off by 1 %", lambda s: _percent(s.off_by_one)),
@@ -397,35 +403,21 @@ def as_rows(scores: Iterable[ScanScore]) -> list[dict[str, str | int | float]]:
 def _intervals(
     scores: Sequence[ScanScore], generator: np.random.Generator, resamples: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the 95 % intervals of the mean error and of the share of scans with the levels right.
-
-    Percentile bootstrap (Efron 1979) over subjects, since scans of one subject go wrong together.
-    """
-    subjects = sorted({score.subject for score in scores})
-    rows = np.array([subjects.index(score.subject) for score in scores])
+    """Return the 95 % intervals of the mean error and of the share of scans with the levels right."""
     # Columns: sum of errors, number of errors, scans right, scans. Their sums make both ratios.
-    parts = np.array(
-        [[sum(s.errors_mm), len(s.errors_mm), s.levels_right, 1] for s in scores], dtype=np.float64
+    parts = [[sum(s.errors_mm), len(s.errors_mm), s.levels_right, 1] for s in scores]
+    low, high = subject_intervals(
+        parts,
+        [score.subject for score in scores],
+        lambda sums: sums[:, [0, 2]] / sums[:, [1, 3]],
+        generator=generator,
+        resamples=resamples,
     )
-    per_subject = np.zeros((len(subjects), 4))
-    np.add.at(per_subject, rows, parts)
-    sums = per_subject[generator.integers(len(subjects), size=(resamples, len(subjects)))].sum(axis=1)
-    with_errors = sums[:, 1] > 0
-    return (
-        _percentiles(sums[with_errors, 0] / sums[with_errors, 1]),
-        _percentiles(sums[:, 2] / sums[:, 3]),
-    )
+    return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
 
 def _total(scores: Sequence[ScanScore], name: str) -> int:
     return sum(getattr(score, name) for score in scores)
-
-
-def _percentiles(samples: FloatArray) -> tuple[float, float]:
-    if not len(samples):
-        return float("nan"), float("nan")
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _or_nan(statistic: Callable[[FloatArray], Any], samples: ArrayLike) -> float:
@@ -438,5 +430,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _percents(shares: tuple[float, float]) -> str:
-    return f"[{_percent(shares[0])}, {_percent(shares[1])}]"
+def _interval_text(ends: Sequence[float], digits: int) -> str:
+    """Return an interval in brackets; nothing if there is none."""
+    return "" if np.isnan(ends[0]) else f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"

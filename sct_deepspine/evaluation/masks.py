@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
-from scipy.stats import bootstrap
 
 from sct_deepspine.anatomy import vertebra_name
 from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.evaluation.resampling import mean_interval
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.straightening import StraightSpace
@@ -258,7 +258,7 @@ def cord_areas(cord: Mask, grid: Grid, scan: LabelledScan) -> dict[int, float]:
 
 
 def mask_report(results: Iterable[MaskResult]) -> str:
-    """Return a table: for each perturbation and structure, means over scans with 95 % bootstrap intervals."""
+    """Return a table: for each perturbation and structure, means over scans, intervals over subjects."""
     scores = [(result.perturbation, score) for result in results for score in result.scores]
     lines = [
         f"{'stress':<24} {'structure':<10} {'scans':>5}  {'Dice (95 % interval)':<22} {'worst':>6} "
@@ -274,20 +274,16 @@ def mask_report(results: Iterable[MaskResult]) -> str:
 
 def _figures(scores: list[MaskScore]) -> str:
     dice = np.array([score.dice for score in scores])
-    low, high = (dice.mean(), dice.mean()) if np.ptp(dice) == 0 else _interval(dice, np.mean)
+    subjects = [score.subject for score in scores]
+    low, high = mean_interval(dice, subjects, generator=np.random.default_rng(0))
     distance = np.array([score.distance_mm for score in scores])
     ratio, level = (np.array([getattr(s, name) for s in scores]) for name in ("volume_ratio", "right_level"))
     known = [
         "" if np.isnan(values).all() else f"{np.nanmean(values):.{digits}f}"
         for values, digits in ((np.where(np.isinf(distance), np.nan, distance), 2), (ratio, 3), (level, 3))
     ]
-    text = f"{dice.mean():.3f} ({low:.3f} to {high:.3f})"
+    text = f"{dice.mean():.3f}" + ("" if np.isnan(low) else f" ({low:.3f} to {high:.3f})")
     return f"{text:<22} {dice.min():6.3f} {known[0]:>8} {known[1]:>7} {known[2]:>6}"
-
-
-def _interval(values: FloatArray, statistic: Callable[..., float]) -> tuple[float, float]:
-    found = bootstrap((values,), statistic, method="percentile", rng=np.random.default_rng(0))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def area_report(results: Iterable[MaskResult]) -> str:

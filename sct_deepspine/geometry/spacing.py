@@ -88,8 +88,12 @@ def fill_skipped(
 
     Returns
     -------
-    values, points, interpolated
-        ``(M,)`` consecutive values, ``(M, 3)`` points, and ``(M,)`` which of them were placed here.
+    values : NDArray[np.int_]
+        ``(M,)`` consecutive values.
+    points : FloatArray
+        ``(M, 3)``, in mm.
+    interpolated : NDArray[np.bool_]
+        ``(M,)``: which of them were placed here.
 
     Raises
     ------

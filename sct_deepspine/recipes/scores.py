@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sct_deepspine.evaluation.resampling import subject_intervals
 from sct_deepspine.recipes.extras import needed
 from sct_deepspine.recipes.folders import Sample
 from sct_deepspine.recipes.task import MaskCodec
@@ -24,7 +25,6 @@ Counts = NDArray[np.float64]
 
 COUNTED = "f1", "sensitivity", "specificity", "accuracy", "precision", "jaccard"
 MEASURES = (*COUNTED, "auc")
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,22 +141,19 @@ def _summary(scores: Sequence[CaseScore], seed: int) -> Summary:
     pooled["auc"] = _auc(
         np.concatenate([s.truth for s in scores]), np.concatenate([s.probability for s in scores])
     )
-    subjects, rows = np.unique([score.subject for score in scores], return_inverse=True)
+    subjects = [score.subject for score in scores]
     each = [score.measures for score in scores]
     table = {name: np.array([row[name] for row in each]) for name in MEASURES}
     means = {name: _mean(column) for name, column in table.items()}
     return Summary(
         value=scores[0].value,
         images=len(scores),
-        subjects=len(subjects),
+        subjects=len(set(subjects)),
         pooled={name: float(value) for name, value in pooled.items()},
         per_image=means,
-        pooled_interval={
-            name: _interval(_per_subject(counts, rows), _measure(name), seed) for name in COUNTED
-        },
+        pooled_interval={name: _interval(counts, _measure(name), subjects, seed) for name in COUNTED},
         per_image_interval={
-            name: _interval(_per_subject(_sum_and_number(column), rows), _ratio, seed)
-            for name, column in table.items()
+            name: _interval(_sum_and_number(column), _ratio, subjects, seed) for name, column in table.items()
         },
     )
 
@@ -172,12 +169,6 @@ def _sum_and_number(column: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.where(defined, column, 0.0), defined.astype(np.float64)], axis=1)
 
 
-def _per_subject(parts: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    total = np.zeros((rows.max() + 1, parts.shape[1]))
-    np.add.at(total, rows, parts)
-    return total
-
-
 def _measure(name: str) -> Callable[[Counts], NDArray[np.float64]]:
     return lambda sums: measures(sums)[name]
 
@@ -188,31 +179,16 @@ def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _interval(
-    parts: NDArray[np.float64], statistic: Callable[[Counts], NDArray[np.float64]], seed: int
+    parts: NDArray[np.float64],
+    statistic: Callable[[Counts], NDArray[np.float64]],
+    subjects: Sequence[str],
+    seed: int,
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval (Efron 1979) of a statistic of sums over subjects."""
-    from scipy.stats import bootstrap
-
-    if len(parts) < 2:
-        return float("nan"), float("nan")
-
-    def resampled(index: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        return statistic(parts[index].sum(axis=-2))
-
+    """Return the interval of a statistic of sums over subjects."""
     generator = np.random.default_rng(seed)
-    found = bootstrap(
-        (np.arange(len(parts)),),
-        resampled,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        vectorized=True,
-        random_state=generator,
-    )
-    samples = found.bootstrap_distribution
-    defined = samples[np.isfinite(samples)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    low, high = np.percentile(defined, [2.5, 97.5])
+    low, high = subject_intervals(
+        parts, subjects, lambda sums: statistic(sums)[:, None], generator=generator
+    )[:, 0]
     return float(low), float(high)
 
 

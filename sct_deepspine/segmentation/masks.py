@@ -129,7 +129,7 @@ class SpineMasks:
 
     @property
     def canal(self) -> NDArray[np.uint8]:
-        """The dural sac with all it holds: cord, fluid and roots, 0 and 1."""
+        """The dural sac with all it holds (cord, fluid and roots), 0 and 1."""
         return ((self.spine == CORD_VALUE) | (self.spine == CANAL_VALUE)).astype(np.uint8)
 
     @property

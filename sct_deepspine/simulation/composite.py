@@ -119,6 +119,7 @@ def compose_scans(
     thoracic: LabelledScan | None = None,
     *,
     name: str = "composite",
+    voxel_mm: tuple[float, float, float] = COMPOSITE_VOXEL_MM,
 ) -> LabelledScan:
     """Make a whole spine of the spines of two or three subjects.
 
@@ -138,6 +139,8 @@ def compose_scans(
         A scan with the discs in between; without it the thoracic is rendered.
     name
         Name of the scan.
+    voxel_mm
+        Size of its voxels.
 
     Returns
     -------
@@ -165,7 +168,7 @@ def compose_scans(
         for value, tip in zip(piece.values, piece.tips_straight, strict=True):
             tips[int(value)][:2] = tip[:2] * piece.scale
     tips_world = body.space.native_from_straight(np.array(list(tips.values())))
-    grid = frame_scan(rng, tips_world, COMPOSITE_VOXEL_MM)
+    grid = frame_scan(rng, tips_world, voxel_mm)
     rendered = render_spine(rng, body, grid, T2W if rng.random() < 0.75 else random_contrast(rng))
     grey, weight = rendered.grey.astype(np.float64), np.zeros(grid.shape)
     down = (body.length_mm - rendered.straight[..., 2]).astype(np.float64)
@@ -216,14 +219,19 @@ def _is_thoracic(scan: LabelledScan) -> bool:
 
 
 def make_composite(
-    rng: np.random.Generator, scans: Sequence[LabelledScan], *, rendered_share: float = 0.35
+    rng: np.random.Generator,
+    scans: Sequence[LabelledScan],
+    *,
+    rendered_share: float = 0.35,
+    voxel_mm: tuple[float, float, float] = COMPOSITE_VOXEL_MM,
 ) -> LabelledScan:
     """Compose scans of a training set for which :func:`can_compose` holds; some with a rendered thoracic."""
     kinds = (_is_cervical, _is_lumbar, _is_thoracic)
     cervicals, lumbars, thoracics = (list(filter(fits, scans)) for fits in kinds)
     cervical, lumbar = cervicals[rng.integers(len(cervicals))], lumbars[rng.integers(len(lumbars))]
     draw = not thoracics or rng.random() < rendered_share
-    return compose_scans(rng, cervical, lumbar, None if draw else thoracics[rng.integers(len(thoracics))])
+    thoracic = None if draw else thoracics[rng.integers(len(thoracics))]
+    return compose_scans(rng, cervical, lumbar, thoracic, voxel_mm=voxel_mm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,6 @@ from sct_deepspine.models.weights import FORMAT, TrainedNetwork, graph_path
 __all__ = ["save_weights"]
 
 OPSET = 17
-TRACED: dict[str, Any] = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
-"""Newer releases of torch have another exporter beside the tracing one, and make it the default."""
 
 
 def save_weights(
@@ -118,6 +116,8 @@ def _graph(network: Network) -> bytes:
     example = torch.zeros(1, config.in_channels, 2 * config.multiple, config.multiple)
     names = OUTPUTS if hasattr(network, "attention") else OUTPUTS[:1]
     free = {0: "planes", 2: "rows", 3: "columns"}
+    # Newer releases of torch have another exporter beside the tracing one, and make it the default.
+    traced: dict[str, Any] = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
     with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():
         target = Path(folder) / "graph.onnx"
         warnings.simplefilter("ignore")  # the tracer warns of the shape checks, which the graph does not need
@@ -129,6 +129,6 @@ def _graph(network: Network) -> bytes:
             output_names=list(names),
             dynamic_axes=dict.fromkeys((INPUT, *names), free),
             opset_version=OPSET,
-            **TRACED,
+            **traced,
         )
         return target.read_bytes()

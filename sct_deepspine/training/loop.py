@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from sct_deepspine.errors import WeightsError
 from sct_deepspine.models.config import NetworkConfig, config_as_dict, config_from_dict
 from sct_deepspine.models.networks import Network, build_network, usable_device
+from sct_deepspine.training.precision import PRECISIONS, TIMED_IMAGES, choose_precision, computing_in
 
 __all__ = ["Batch", "Checkpoint", "Evaluation", "Loss", "TrainingConfig", "TrainingSet", "train"]
 
@@ -83,6 +84,8 @@ class TrainingConfig:
         Of weights and data.
     device
         ``cpu``, ``cuda``, …
+    precision
+        ``bfloat16``, ``single``, or ``auto``: the faster one on this machine.
     sources
         Where data and first weights came from, as the options of the command name them.
     """
@@ -99,6 +102,7 @@ class TrainingConfig:
     workers: int = 1
     seed: int = 0
     device: str = "cpu"
+    precision: str = "auto"
     sources: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -109,6 +113,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.schedule not in ("cosine", "step", "constant"):
             raise ValueError(f"schedule must be cosine, step or constant, got {self.schedule}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be {', '.join(PRECISIONS)}, got {self.precision}")
 
     @classmethod
     def from_json(cls, text: str) -> TrainingConfig:
@@ -257,7 +263,6 @@ def train(
     Checkpoint
         The last state.
     """
-    (folder / "config.json").write_text(config.to_json())
     state = Checkpoint.start(config)
     if initial is not None:
         state.start_from(initial)
@@ -268,12 +273,16 @@ def train(
     else:
         for stale in (folder / "log.csv", *folder.glob("validation_*.png")):
             stale.unlink(missing_ok=True)
+    items = training_set(state.step * config.batch, (config.steps - state.step) * config.batch)
+    config = _settled(config, state, items, _precision_before(folder) if resume else None)
+    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
     schedule = _schedule(state, config)
     saved = time.monotonic()
     losses: list[float] = []
     figures: dict[str, float] = {}
-    with tqdm(total=config.steps, initial=state.step, unit="step", mininterval=5) as bar:
-        for batch in _batches(training_set, config, state.step):
+    bar = tqdm(total=config.steps, initial=state.step, unit="step", mininterval=5, desc=config.precision)
+    with bar:
+        for batch in _batches(items, config):
             losses.append(_step(state, batch, config, loss))
             schedule.step()
             bar.update()
@@ -293,16 +302,38 @@ def train(
     return state
 
 
+def _precision_before(folder: Path) -> str | None:
+    """Return the precision of the run that is to be resumed, if there is one and it says so."""
+    try:
+        precision = json.loads((folder / "config.json").read_text(encoding="utf-8"))["precision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return precision if precision in PRECISIONS and precision != "auto" else None
+
+
+def _settled(
+    config: TrainingConfig, state: Checkpoint, items: Dataset[Batch], before: str | None
+) -> TrainingConfig:
+    """Choose the precision if that is left open: that of the first part of a run, else the faster one."""
+    if config.precision != "auto":
+        return config
+    if before or state.step >= config.steps:
+        return replace(config, precision=before or "single")
+    image = torch.stack([items[index]["image"] for index in range(min(config.batch, TIMED_IMAGES))])
+    image = image.to(config.device, memory_format=torch.channels_last)
+    return replace(config, precision=choose_precision(state.network, image, config.device))
+
+
 def _schedule(state: Checkpoint, config: TrainingConfig) -> LambdaLR:
     for group in state.optimiser.param_groups:
         group["initial_lr"] = config.learning_rate
     return LambdaLR(state.optimiser, lambda step: rate_factor(config, step), last_epoch=state.step - 1)
 
 
-def _batches(training_set: TrainingSet, config: TrainingConfig, step: int) -> DataLoader[Batch]:
+def _batches(items: Dataset[Batch], config: TrainingConfig) -> DataLoader[Batch]:
     workers = config.workers
     return DataLoader(
-        training_set(step * config.batch, (config.steps - step) * config.batch),
+        items,
         batch_size=config.batch,
         num_workers=workers,
         prefetch_factor=8 if workers else None,
@@ -314,7 +345,7 @@ def _step(state: Checkpoint, batch: Batch, config: TrainingConfig, loss: Loss) -
     batch = {name: value.to(config.device) for name, value in batch.items()}
     image = batch["image"].to(memory_format=torch.channels_last)
     state.network.train()
-    with torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16):
+    with computing_in(config.precision, config.device):
         maps = state.network(image)
     value = loss(maps, batch)
     state.optimiser.zero_grad(set_to_none=True)

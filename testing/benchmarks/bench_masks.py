@@ -26,7 +26,6 @@ NETWORKS = {
     "MCGU-Net d = 3": ("mcgunet", {"dense": 3}),
 }
 MEASURES = "f1", "sensitivity", "specificity", "accuracy", "precision", "jaccard", "auc"
-RESAMPLES = 2000
 
 
 def main() -> None:
@@ -142,14 +141,12 @@ def table(rows: list[dict]) -> str:
 
 def interval(values: dict[str, float], subjects: dict[str, str], *, signed: bool = False) -> str:
     """Return the mean over images with its bootstrap interval over subjects."""
-    people = sorted(set(subjects.values()))
-    parts = np.zeros((len(people), 2))
-    for name, value in values.items():
-        parts[people.index(subjects[name])] += value, 1
-    draws = np.random.default_rng(0).integers(len(people), size=(RESAMPLES, len(people)))
-    sums = parts[draws].sum(axis=1)
-    low, high = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
-    mean, form = parts[:, 0].sum() / parts[:, 1].sum(), "+.3f" if signed else ".3f"
+    from sct_deepspine.evaluation.resampling import mean_interval
+
+    names = list(values)
+    each, own = [values[name] for name in names], [subjects[name] for name in names]
+    low, high = mean_interval(each, own, generator=np.random.default_rng(0))
+    mean, form = np.mean(each), "+.3f" if signed else ".3f"
     return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 

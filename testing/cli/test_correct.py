@@ -193,62 +193,52 @@ def test_the_page_gathers_scans_and_replaces_those_labelled_again(labelled, no_s
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
 
 
-def test_the_page_works_in_a_browser(labelled, no_sct):
-    browser = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed")
+@pytest.mark.browser
+def test_the_page_works_in_a_browser(labelled, no_sct, browser):
     image, *_ = labelled
     assert main(["-i", str(image), "-qc", "qc", "-v", "0"], model=MODEL) == 0
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-    with browser.sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=program, args=flags).new_page()
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(Path("qc/index.html").resolve().as_uri())
-        assert page.locator("circle").count() == 8
-        page.keyboard.press("t")
-        assert page.locator("circle").count() == 0
-        page.keyboard.press("f")
-        assert "rated: fail" in page.locator("#facts").inner_text()
-        with page.expect_download() as download:
-            page.keyboard.press("s")
-        download.value.save_as("ratings.csv")
-        assert errors == []
+    page = browser.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(Path("qc/index.html").resolve().as_uri())
+    assert page.locator("circle").count() == 8
+    page.keyboard.press("t")
+    assert page.locator("circle").count() == 0
+    page.keyboard.press("f")
+    assert "rated: fail" in page.locator("#facts").inner_text()
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    download.value.save_as("ratings.csv")
+    assert errors == []
     assert Path("ratings.csv").read_text().splitlines()[1].startswith('"t2",fail,')
 
 
-def test_discs_are_corrected_on_the_page(labelled, no_sct):
-    browser = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed")
+@pytest.mark.browser
+def test_discs_are_corrected_on_the_page(labelled, no_sct, browser):
     image, _, discs = labelled
     assert main(["-i", str(image), "-qc", "qc", "-v", "0"], model=MODEL) == 0
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-    with browser.sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=program, args=flags).new_page()
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(Path("qc/index.html").resolve().as_uri())
-        # Drag C5/C6 (6), remove C6/C7 (7) with its button, add one below the last, renumber all by a key.
-        box = page.locator('circle[data-value="6"]').bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        page.mouse.move(x, y)
-        page.mouse.down()
-        page.mouse.move(x + 20, y, steps=4)
-        page.mouse.up()
-        page.locator('circle[data-value="7"]').click()
-        page.get_by_role("button", name="remove disc").click()
-        low = page.locator('circle[data-value="10"]').bounding_box()
-        page.mouse.dblclick(low["x"], low["y"] + 40)
-        page.keyboard.press("+")
-        with page.expect_download() as download:
-            page.get_by_role("button", name="save corrections").click()
-        download.value.save_as("corrections.json")
-        page.reload()
-        assert page.locator("circle").count() == 8  # corrections outlive a reload
-        assert errors == []
+    page = browser.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(Path("qc/index.html").resolve().as_uri())
+    # Drag C5/C6 (6), remove C6/C7 (7) with its button, add one below the last, renumber all by a key.
+    box = page.locator('circle[data-value="6"]').bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y, steps=4)
+    page.mouse.up()
+    page.locator('circle[data-value="7"]').click()
+    page.get_by_role("button", name="remove disc").click()
+    low = page.locator('circle[data-value="10"]').bounding_box()
+    page.mouse.dblclick(low["x"], low["y"] + 40)
+    page.keyboard.press("+")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="save corrections").click()
+    download.value.save_as("corrections.json")
+    page.reload()
+    assert page.locator("circle").count() == 8  # corrections outlive a reload
+    assert errors == []
     (told,) = json.loads(Path("corrections.json").read_text())["scans"].values()
     found = {disc["value"]: np.array(disc["world_mm"]) for disc in told}
     assert list(found) == [4, 5, 6, 7, 9, 10, 11, 12]

@@ -182,7 +182,7 @@ def test_a_bids_dataset_with_label_images_can_be_evaluated(tmp_path, phantom, pa
 def test_whole_spines_are_composed_of_a_cervical_and_a_lumbar_scan(tmp_path, capsys):
     model = fake_model()
     for name, first, last in (("cervical", 3, 10), ("lumbar", 18, 25)):
-        scan = make_phantom(np.random.default_rng(first), first=first, last=last, voxel_mm=(5.0, 2.5, 2.5))
+        scan = make_phantom(np.random.default_rng(first), first=first, last=last, voxel_mm=(6.0, 3.0, 3.0))
         write_scan(replace(scan, name=name), scan.volume, tmp_path, subject=name)
     assert main(["-i", str(tmp_path), "-composites", "1", "-v", "0"], model=model) == 0
     printed = capsys.readouterr().out

@@ -17,7 +17,7 @@ from sct_deepspine.models.weights import load_weights
 from sct_deepspine.recipes.folders import find_cases
 from sct_deepspine.recipes.prediction import MaskModel
 
-TINY = ["-width", "4", "-batch", "2", "-steps", "4", "-evaluate-every", "2"]
+TINY = ["-width", "4", "-batch", "2", "-steps", "4", "-evaluate-every", "2", "-precision", "single"]
 WRITTEN = [
     *("best.safetensors", "config.json", "convergence.gif", "convergence.png", "last.safetensors", "log.csv"),
     *("split.json", "validation_000002.png", "validation_000004.png", "weights.json", "weights.masks.onnx"),
@@ -372,6 +372,13 @@ def test_the_library_that_is_missing_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "skimage", None)
     assert run("prepare", "lung", write_lung(tmp_path / "download"), "-ofolder", tmp_path / "out") == 1
     assert "pip install 'sct_deepspine[masks]'" in one_line(capsys)
+
+
+def test_training_without_torch_says_what_to_install(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    assert train(folder, tmp_path / "run") == 1
+    assert "needs torch, which is not installed: pip install 'sct_deepspine[masks]'" in one_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.loop import TrainingConfig
 
 TINY = [
-    *("-features", "8", "-depth", "1", "-stacks", "1"),
+    *("-features", "8", "-depth", "1", "-stacks", "1", "-precision", "single"),
     *("-composites", "0", "-batch", "2", "-workers", "0", "-steps", "6", "-evaluate-every", "3"),
 ]
 WRITTEN = [
@@ -243,6 +244,13 @@ def one_line(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ERROR: ")
     return line
+
+
+def test_the_library_that_is_missing_is_named(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert run(*words(scans), "-ofolder", tmp_path / "run") == 1
+    assert "pip install 'sct_deepspine[train]'" in one_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_scans_is_refused(tmp_path, capsys):

@@ -138,7 +138,7 @@ def test_intervals_hold_the_mean_resample_people_and_repeat(mixed):
     # One resample in 3125 draws only the person whose two scans are wrong, one in three nobody wrong.
     assert summary.levels_right_interval[1] == 1
     assert summary == pool(mixed, generator=np.random.default_rng(0))
-    assert pool(mixed[:1]).mean_interval_mm == pytest.approx((0, 0))
+    assert np.isnan(pool(mixed[:1]).mean_interval_mm).all()  # one subject tells nothing of others
     with pytest.raises(ValueError, match="no score"):
         pool([])
 

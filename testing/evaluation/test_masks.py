@@ -134,11 +134,14 @@ class _Nothing(TissueOracle):
 
 
 def test_the_reports_tell_means_and_errors():
-    scores = tuple(MaskScore(f"scan {n}", "s", "canal", dice, 1.0, 1.1) for n, dice in enumerate((0.8, 1.0)))
+    scores = tuple(
+        MaskScore(f"scan {n}", f"subject {n}", "canal", dice, 1.0, 1.1) for n, dice in enumerate((0.8, 1.0))
+    )
     results = [
         MaskResult("plain", scores[:1], {4: 80.0}, {4: 84.0}, 1.0),
         MaskResult("plain", scores[1:], {}, {}, 1),
     ]
     assert "0.900 (0.800 to 1.000)" in mask_report(results)
+    assert "0.800  " in mask_report(results[:1])  # one subject has no interval
     assert "C4" in area_report(results)
     assert "+5.0" in area_report(results)

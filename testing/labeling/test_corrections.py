@@ -129,7 +129,7 @@ def test_labels_of_another_scan_are_no_edited_copy():
     assert compare_labels(points, NECK, 1.7) is None
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_was_edited_comes_out(data):
     """Random edits: renumber all, move, remove and add some; the result is what the file says."""

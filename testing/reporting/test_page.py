@@ -1,6 +1,5 @@
 """The page in a browser."""
 
-import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ from fakes import fake_mask_model, fake_model
 from sct_deepspine import label_discs, segment_spine
 from sct_deepspine.reporting.html import failed_entry, make_entry, write_page
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -21,28 +20,22 @@ def entries(painted):
 
 
 @contextmanager
-def opened(path):
-    browser = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with browser.sync_playwright() as playwright:
-        window = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        page = window.new_page(viewport={"width": 1400, "height": 900})
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path.resolve().as_uri())
-        yield page
-        assert errors == []
+def opened(path, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.resolve().as_uri())
+    yield page
+    assert errors == []
 
 
 def height_of(page, picture=0):
     return page.locator("#pictures image").nth(picture).bounding_box()["height"]
 
 
-def test_masks_and_points_are_switched_by_button_and_key(entries, tmp_path):
+def test_masks_and_points_are_switched_by_button_and_key(entries, tmp_path, browser):
     write_page(tmp_path / "page.html", [entries[1]], title="t")
-    with opened(tmp_path / "page.html") as page:
+    with opened(tmp_path / "page.html", browser) as page:
         outlines, masks = page.locator("#pictures path.outline"), page.get_by_role("button", name="masks")
         assert outlines.count() > 10
         assert outlines.first.is_visible()
@@ -56,9 +49,9 @@ def test_masks_and_points_are_switched_by_button_and_key(entries, tmp_path):
         assert "never compared with true masks: canal" in page.locator("#facts").inner_text()
 
 
-def test_without_masks_there_is_no_button_for_them(entries, tmp_path):
+def test_without_masks_there_is_no_button_for_them(entries, tmp_path, browser):
     write_page(tmp_path / "page.html", [entries[0], failed_entry("bad", "why")], title="t")
-    with opened(tmp_path / "page.html") as page:
+    with opened(tmp_path / "page.html", browser) as page:
         assert page.locator("#pictures svg").count() == 0
         assert "why" in page.locator("#facts").inner_text()
         page.keyboard.press("0")
@@ -67,17 +60,17 @@ def test_without_masks_there_is_no_button_for_them(entries, tmp_path):
         assert not page.locator("#masks").is_visible()
 
 
-def test_an_entry_of_an_earlier_version_is_shown_with_its_one_picture(entries, tmp_path):
+def test_an_entry_of_an_earlier_version_is_shown_with_its_one_picture(entries, tmp_path, browser):
     old = replace(entries[0], coronal_picture="", coronal_width=0, coronal_places=())
     write_page(tmp_path / "page.html", [old], title="t")
-    with opened(tmp_path / "page.html") as page:
+    with opened(tmp_path / "page.html", browser) as page:
         assert page.locator("#pictures svg").count() == 1
         assert page.locator("circle").count() == 8
 
 
-def test_pictures_are_zoomed_moved_and_fitted_together(entries, tmp_path):
+def test_pictures_are_zoomed_moved_and_fitted_together(entries, tmp_path, browser):
     write_page(tmp_path / "page.html", entries[1:], title="t")
-    with opened(tmp_path / "page.html") as page:
+    with opened(tmp_path / "page.html", browser) as page:
         first, tip = height_of(page), page.locator("circle").nth(3).bounding_box()
         assert first > 600
         x, y = tip["x"] + tip["width"] / 2, tip["y"] + tip["height"] / 2
@@ -98,9 +91,9 @@ def test_pictures_are_zoomed_moved_and_fitted_together(entries, tmp_path):
         assert height_of(page) == pytest.approx(first)
 
 
-def test_the_right_button_sets_window_and_level(entries, tmp_path):
+def test_the_right_button_sets_window_and_level(entries, tmp_path, browser):
     write_page(tmp_path / "page.html", entries[1:], title="t")
-    with opened(tmp_path / "page.html") as page:
+    with opened(tmp_path / "page.html", browser) as page:
         slope = page.locator("#window feFuncG")
         start = [slope.get_attribute(name) for name in ("slope", "intercept")]
         page.mouse.move(500, 500)

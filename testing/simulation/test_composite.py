@@ -27,15 +27,21 @@ def scans():
     }
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["scanned", "rendered"])
-def composite(scans, request):
-    return compose_scans(
-        rng(3),
-        scans["cervical"],
-        scans["lumbar"],
-        scans["thoracic"] if request.param else None,
-        name="composite",
-    )
+@pytest.fixture(scope="module")
+def scanned(scans):
+    """A spine composed of three of them."""
+    return make_composite(rng(), list(scans.values()), voxel_mm=VOXEL_MM)
+
+
+@pytest.fixture(scope="module")
+def rendered(scans):
+    """A spine whose middle is a phantom's."""
+    return compose_scans(rng(3), scans["cervical"], scans["lumbar"], voxel_mm=VOXEL_MM)
+
+
+@pytest.fixture(params=["scanned", "rendered"])
+def composite(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_a_composite_spine_has_every_disc_inside_its_volume(composite):
@@ -64,20 +70,17 @@ def test_a_tip_shows_what_it_showed_in_the_scan_it_came_from(composite, scans):
         assert fluid > disc + 100
 
 
-def test_the_same_seed_makes_the_same_spine(scans):
-    one, other = (compose_scans(rng(7), scans["cervical"], scans["lumbar"]) for _ in range(2))
-    np.testing.assert_array_equal(one.volume.data, other.volume.data)
-    another = compose_scans(rng(8), scans["cervical"], scans["lumbar"])
-    assert (
-        another.volume.data.shape != one.volume.data.shape or (another.volume.data != one.volume.data).any()
-    )
+def test_the_same_seed_makes_the_same_spine(scans, rendered):
+    cervical, lumbar = scans["cervical"], scans["lumbar"]
+    same, other = (compose_scans(rng(n), cervical, lumbar, voxel_mm=VOXEL_MM) for n in (3, 8))
+    np.testing.assert_array_equal(same.volume.data, rendered.volume.data)
+    assert other.volume.data.shape != same.volume.data.shape or (other.volume.data != same.volume.data).any()
 
 
 def test_a_set_without_a_neck_or_a_lumbar_spine_can_not_be_composed(scans):
     assert can_compose(list(scans.values()))
     assert not can_compose([scans["cervical"], scans["thoracic"]])
     assert not can_compose([scans["lumbar"], scans["thoracic"]])
-    assert sorted(make_composite(rng(), list(scans.values())).discs) == list(range(3, 26))
 
 
 def test_a_fused_level_shows_no_disc():
@@ -115,8 +118,7 @@ def test_a_scan_with_one_disc_gets_no_tissues():
     assert fit_tissues(replace(scan, discs={})).tissue is None
 
 
-def test_a_composite_spine_has_tissues_at_its_discs(scans):
-    scan = make_composite(rng(), list(scans.values()))
-    tips = np.array(list(scan.discs.values()))
-    within = np.round(scan.volume.grid.voxel_from_world(tips + np.array([0, 5.0, 0]))).astype(int)
-    assert (scan.tissue.data[tuple(within.T)] == 2).mean() > 0.8
+def test_a_composite_spine_has_tissues_at_its_discs(scanned):
+    tips = np.array(list(scanned.discs.values()))
+    within = np.round(scanned.volume.grid.voxel_from_world(tips + np.array([0, 5.0, 0]))).astype(int)
+    assert (scanned.tissue.data[tuple(within.T)] == 2).mean() > 0.8

@@ -81,8 +81,8 @@ def test_contrasts_differ_and_stay_in_range():
 
 
 def test_a_varied_phantom_shows_a_stretch_of_spine_and_is_the_same_for_the_same_seed():
-    views = (3, 6), (22, 25)
+    views = (3, 4), (24, 25)
     scans = [make_varied_phantom(rng(seed), spineless_share=0, views=views) for seed in (0, 1, 1)]
-    assert [(min(scan.discs), max(scan.discs)) for scan in scans] == [(22, 25), (3, 6), (3, 6)]
+    assert [(min(scan.discs), max(scan.discs)) for scan in scans] == [(24, 25), (3, 4), (3, 4)]
     np.testing.assert_array_equal(scans[1].volume.data, scans[2].volume.data)
     assert make_varied_phantom(rng(0), spineless_share=1).discs == {}

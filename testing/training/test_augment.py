@@ -62,6 +62,35 @@ def test_an_artefact_corrupts_a_plane_and_leaves_it_recognisable(corrupt):
         assert np.corrcoef(changed.ravel(), plane.ravel())[0, 1] > 0.2
 
 
+def test_ringing_comes_of_the_outer_part_of_k_space_alone():
+    plane = rng().random((48, 35)).astype(np.float32)
+    before = np.fft.fft2(plane)
+    kept = []
+    for seed in range(12):
+        after = np.fft.fft2(_ring(rng(seed), plane))
+        lost = np.abs(after) < 1e-3 * np.abs(before)
+        np.testing.assert_allclose(after[~lost], before[~lost], atol=1e-3)
+        places = np.stack(np.meshgrid(*(np.fft.fftfreq(n, 1 / n) for n in plane.shape), indexing="ij"))
+        radius = np.hypot(*places)
+        assert radius[lost].min() >= radius[~lost].max()
+        kept.append(radius[~lost].max() / 48)
+    assert min(kept) > 0.15
+    assert max(kept) < 0.5
+    assert max(kept) - min(kept) > 0.1
+
+
+def test_a_spike_is_one_wave_over_the_whole_plane():
+    plane = rng().random((48, 35)).astype(np.float32)
+    places = set()
+    for seed in range(20):
+        wave = np.fft.fft2(_spike(rng(seed), plane) - plane)
+        strong = np.argwhere(np.abs(wave) > 0.1 * np.abs(wave).max())
+        assert len(strong) <= 2  # a wave and its mirror image
+        assert ((strong.sum(axis=0) % plane.shape == 0) | (len(strong) == 1)).all()
+        places.add(tuple(strong[0].tolist()))
+    assert len(places) > 10
+
+
 def test_round_metal_the_signal_is_lost():
     plane = np.ones((64, 48), np.float32)
     holes = [_implant(rng(seed), plane, 2.0).min() for seed in range(10)]

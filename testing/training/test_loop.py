@@ -23,7 +23,10 @@ def planes_of(scan, settings=PLANES, **options):
 
 def config(**changes):
     return replace(
-        TrainingConfig(TINY, TASK.as_dict(), batch=2, steps=4, evaluate_every=100, workers=0), **changes
+        TrainingConfig(
+            TINY, TASK.as_dict(), batch=2, steps=4, evaluate_every=100, workers=0, precision="single"
+        ),
+        **changes,
     )
 
 

@@ -129,9 +129,9 @@ def assign_checked_levels(
     free = assign(candidates, anchors={}, parameters=model.parameters)
     evidence, kind = _weigh(free, candidates, model, scene)
     is_small = _is_accepted(free, evidence, model, is_anchored=bool(clamped))
-    factor = (
-        wrong_size(scene.prediction, scene.canal, scene.view.volume, model) if _reads(scene, model) else 1.0
-    )
+    factor = 1.0
+    if scene is not None and model.readings:
+        factor = wrong_size(scene.prediction, scene.canal, scene.view.volume, model)
     limit, warnings = _limit(evidence, factor, is_small=is_small)
     signals = evidence.as_dict() if evidence.again else {}
     of_discs = model.calibration.of_discs(free.probabilities, kind, signals)

@@ -17,9 +17,9 @@ SAMPLED_VOXELS = 40_000
 FILL_SHARE = 0.02
 """A value that something was filled with is at least this share of the voxels."""
 
-GAP = 0.25
-"""It lies this share of the range of all other values (1st to 99th percentile) below or above them. Air that
-is 0, or a saturated tissue, lies next to them and stays."""
+GAP_BELOW, GAP_ABOVE = 0.25, 1.0
+"""It lies these shares of the range of all other values (1st to 99th percentile) below or above them. Air that
+is 0, or fluid that is bright or saturated, lies nearer and stays."""
 
 
 def without_fill(volume: Volume) -> Volume:
@@ -49,8 +49,8 @@ def _is_apart(value: float, others: NDArray[np.generic]) -> bool:
     if not len(others):
         return False
     low, high = np.percentile(others.astype(np.float64), (1, 99))
-    margin = GAP * (high - low)
-    return bool(margin > 0 and not low - margin <= value <= high + margin)
+    span = high - low
+    return bool(span > 0 and (value < low - GAP_BELOW * span or value > high + GAP_ABOVE * span))
 
 
 def _bounds(data: NDArray[Any], axis: int, *, lowest: float) -> tuple[int, int]:

@@ -30,8 +30,9 @@ __all__ = ["CHANGES", "Agreement", "Reading", "agreement", "landmark_support", "
 ABOUT_CANAL_MM = 60.0
 """How much of the plane is read again in front of the canal and behind it, as where the canal is followed."""
 
-CUT_MM = 25.0
-"""Cut off one end of the view: more than a cervical level, less than a lumbar one."""
+CUT_MM, CUT_SHARE = 25.0, 0.2
+"""Cut off one end of the view, or this share of its height if that is less: more than a cervical level, less
+than a lumbar one."""
 
 BLUR_MM = 1.0
 """Standard deviation of the blur: what the slices of a coarser scan lose."""
@@ -74,9 +75,8 @@ def _power(exponent: float) -> Change:
 def _without_end(end: int) -> Change:
     def change(image: MapArray, pixel_mm: float) -> MapArray:
         rows = np.flatnonzero((image != 0).any(axis=1))
-        out, count = image.copy(), round(CUT_MM / pixel_mm)
-        if len(rows) > 2 * count:
-            out[rows[:count] if end > 0 else rows[-count:]] = 0
+        out, count = image.copy(), max(1, round(min(CUT_MM / pixel_mm, CUT_SHARE * len(rows))))
+        out[rows[:count] if end > 0 else rows[-count:]] = 0
         return out
 
     return change

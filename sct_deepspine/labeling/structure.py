@@ -31,12 +31,16 @@ AT_DISC_MM, DARK_AT_DISC, DARK_BESIDE = 4.0, 0.85, 0.6
 """A void covers this share of what is near the disc's height, and this share of a body beside it: bone alone, or a
 worn disc alone, is no void."""
 
+LIT_DISCS, DARK_ELSEWHERE = 0.4, 0.3
+"""So many of the discs must have patches of which no more than this share is dark: else the contrast is one in
+which bone is black, and nothing is said."""
+
 FEWEST_DISCS = 4
 """So many discs are compared with each other; with fewer, nothing is said."""
 
-FLAT_MM, FLAT_SHARE = 4.0, 0.25
-"""A disc whose grey values rise and fall by less than this share of the median disc's, so far above and below its
-height, does not stand out from the bone: it may be fused. Of the discs of ``val`` 7 in 1000 are below it."""
+FLAT_MM, BONE_MM, FLAT_SHARE = 4.0, 7.0, 0.3
+"""A disc does not stand out if its grey values rise and fall, so far above and below its height, and differ from
+those of the bone beyond the second distance, by less than this share of the median disc's: it may be fused."""
 
 STEP_ROWS, SMOOTHED_PIXELS = 2, 3
 REACH_PIXELS, LEAST_PIXELS = 8, 3
@@ -83,24 +87,25 @@ def find_voids(prediction: PlanePrediction, discs: Sequence[Disc]) -> list[Disc]
         dark[:, ALONG_MM < -AT_DISC_MM].mean(axis=(1, 2)), dark[:, ALONG_MM > AT_DISC_MM].mean(axis=(1, 2))
     )
     is_void = (at_disc > DARK_AT_DISC) & (beside > DARK_BESIDE)
-    return [disc for disc, void in zip(discs, is_void, strict=True) if void] if is_void.mean() < 0.7 else []
+    if np.quantile(dark.mean(axis=(1, 2)), LIT_DISCS) > DARK_ELSEWHERE:
+        return []
+    return [disc for disc, void in zip(discs, is_void, strict=True) if void]
 
 
 def find_flat_discs(prediction: PlanePrediction, discs: Sequence[Disc]) -> list[Disc]:
     """Return the discs that don't stand out from the bone above and below, as where vertebrae are fused."""
     if len(discs) < FEWEST_DISCS:
         return []
-    near = np.abs(ALONG_MM) <= FLAT_MM
-    profiles = np.nan_to_num(_patches(prediction, discs)).mean(axis=2)[:, near]
-    along = ALONG_MM[near] / FLAT_MM
-    slope = profiles @ along / (along @ along)
-    rest = profiles - profiles.mean(axis=1, keepdims=True) - slope[:, None] * along
-    swing = np.ptp(rest, axis=1)
-    return [
-        disc
-        for disc, own in zip(discs[1:-1], swing[1:-1], strict=True)
-        if own < FLAT_SHARE * np.median(swing)
-    ]
+    profiles = np.nan_to_num(_patches(prediction, discs)).mean(axis=2)
+    at_disc, bone = np.abs(ALONG_MM) <= FLAT_MM, np.abs(ALONG_MM) >= BONE_MM
+    along = ALONG_MM[at_disc] / FLAT_MM
+    near = profiles[:, at_disc]
+    slope = near @ along / (along @ along)
+    swing = np.ptp(near - slope[:, None] * along, axis=1)
+    contrast = np.abs(near.mean(axis=1) - profiles[:, bone].mean(axis=1))
+    stands_out = np.maximum(swing, contrast)
+    least = FLAT_SHARE * np.median(stands_out)
+    return [disc for disc, own in zip(discs[1:-1], stands_out[1:-1], strict=True) if own < least]
 
 
 def find_step(

@@ -25,7 +25,7 @@ from sct_deepspine.io.images import image_like, save_like
 if TYPE_CHECKING:
     from sct_deepspine.labeling.heatmaps import PlanePrediction
 
-__all__ = ["Disc", "DiscLabels"]
+__all__ = ["Disc", "DiscLabels", "Note"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,39 @@ class Disc:
 
 
 @dataclass(frozen=True, eq=False)
+class Note:
+    """Something odd in an image, and where.
+
+    Parameters
+    ----------
+    kind
+        What it is, in one or two words: ``"implant"``, ``"faint disc"``, ``"step"``, ``"transitional sacrum"``,
+        ``"canal leaves the image"``, ``"voxel size"`` or ``"mask"``.
+    sentence
+        What a person should know and do.
+    values
+        Disc values that it is about.
+    point_world
+        ``(3,)`` world mm where to look, None where it is about the whole image.
+    """
+
+    kind: str
+    sentence: str
+    values: tuple[int, ...] = ()
+    point_world: FloatArray | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        place = None if self.point_world is None else [round(float(c), 1) for c in self.point_world]
+        return {
+            "kind": self.kind,
+            "sentence": self.sentence,
+            "values": list(self.values),
+            "world_mm": place,
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class DiscLabels:
     """The discs of one image.
 
@@ -79,12 +112,17 @@ class DiscLabels:
     landmarks
         What was seen that is no disc but tells the level: tip (1) and base (2) of the dens, S1/S2 (26).
     view
-        ``landmark`` where one of these is in view, ``thoracic`` in the thoracic spine, else ``open``;
+        ``landmark`` where one of these is in view, ``thoracic`` in the thoracic spine, else ``no_landmark``;
         ``corrected`` for labels that a person set.
     canal
         The line along the canal that was found or given, None for labels from elsewhere.
     prediction
         What the coarse network saw and predicted, if it was asked for.
+    notes
+        What is odd in the image, each with its place; their sentences are among the warnings.
+    evidence
+        What the confidence rests on, 0 to 1 each: ``marginal`` of the decoding, how far ``levels`` and ``places``
+        of changed readings agree, and more; see :class:`sct_deepspine.labeling.evidence.Evidence`.
     """
 
     discs: tuple[Disc, ...]
@@ -94,9 +132,11 @@ class DiscLabels:
     warnings: tuple[str, ...] = ()
     source: Any = None
     landmarks: tuple[Disc, ...] = ()
-    view: str = "open"
+    view: str = "no_landmark"
     canal: Centerline | None = None
     prediction: PlanePrediction | None = None
+    notes: tuple[Note, ...] = ()
+    evidence: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def values(self) -> NDArray[np.int64]:
@@ -229,6 +269,8 @@ class DiscLabels:
             "view": self.view,
             "level_confidence": round(self.level_confidence, 4),
             "warnings": list(self.warnings),
+            "notes": [note.as_dict() for note in self.notes],
+            "evidence": dict(self.evidence),
             "weights": dict(self.weights),
             "version": __version__,
         }

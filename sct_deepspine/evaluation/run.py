@@ -114,7 +114,7 @@ def label_and_score(scan: LabelledScan | Annotation, case: Case, **options: Any)
     sure: list[float] = []
     confidence, view, error = 0.0, "", ""
     try:
-        labels = label_discs(case.image, anchor=case.anchor, **options)
+        labels = label_discs(case.image, anchor=case.anchor, seg=case.seg, **options)
         points = apply_affine(case.original_from_perturbed, labels.points_world)
         found = dict(zip(labels.values.tolist(), points, strict=True))
         confidence, view, sure = labels.level_confidence, labels.view, labels.confidence.tolist()

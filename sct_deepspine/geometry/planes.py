@@ -206,8 +206,8 @@ def _read(volume: Volume, points_world: FloatArray) -> tuple[NDArray[np.float32]
     voxels = volume.grid.voxel_from_world(points_world.reshape(-1, 3))
     inside = volume.grid.contains_voxel(voxels).reshape(shape)
     voxels = np.where(np.isfinite(voxels), voxels, 0)
-    values = map_coordinates(volume.data, voxels.T, order=1, mode="nearest", output=np.float32)
-    return values.reshape(shape), inside
+    values = map_coordinates(volume.data, voxels.T, order=1, mode="nearest", output=np.float32).reshape(shape)
+    return values, inside & np.isfinite(values)  # NaN is what was filled with a constant
 
 
 def _block_sum(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

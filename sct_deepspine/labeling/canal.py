@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
@@ -21,7 +23,14 @@ from sct_deepspine.geometry.planes import (
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.heatmaps import DiscPredictor
 
-__all__ = ["coarse_view", "extend_centerline", "find_centerline", "find_centerline_once"]
+__all__ = [
+    "OffCanal",
+    "coarse_view",
+    "extend_centerline",
+    "find_centerline",
+    "find_centerline_once",
+    "follow_given",
+]
 
 PLANE_STEP_MM, PLANE_SLAB_MM = 8.0, 6.0
 """Distance of the planes laid across the volume, and the thickness averaged about each."""
@@ -39,9 +48,18 @@ ABOUT_CANAL_MM = 60.0
 SEEN = 0.3
 """The canal map counts from here on."""
 
-SHORTEST_MM = 40.0
+SHORTEST_MM, SHORTEST_SHARE = 40.0, 0.5
+"""A canal is at least so long, or this share of the image's height, if that is less."""
+
 JOIN_MM = 10.0
 """Left free between a given centreline and what continues it."""
+
+OFF_CANAL_MM, OFF_LENGTH_MM = 8.0, 10.0
+"""A given line is not followed where it is this far from the canal that the network finds, over this length: the
+cord lies within 5 mm of the canal's middle, and the network errs by 2 to 3 mm."""
+
+OFF_SHARE = 0.67
+"""A line of which this share is off does not belong to the image."""
 
 LARGEST_STEP_CELLS = 2
 CENTERLINE_SMOOTHING_MM = 15.0
@@ -73,7 +91,7 @@ def find_centerline(
     Raises
     ------
     NoDiscsError
-        If no canal of at least 40 mm is seen.
+        If no canal of at least 40 mm, or half of the image's height, is seen.
     """
     if view.volume.data.shape[0] == 1:
         return find_centerline_once(view, predictor)
@@ -107,7 +125,7 @@ def find_centerline_once(view: DeobliquedVolume, predictor: DiscPredictor) -> Ce
     Raises
     ------
     NoDiscsError
-        If no canal of at least 40 mm is seen.
+        If no canal of at least 40 mm, or half of the image's height, is seen.
     """
     planes = sagittal_planes(view, predictor.pixel_mm, step_mm=PLANE_STEP_MM)
     return _follow_canal(view, planes, predictor, _slab_mm(planes), SHARPNESS)
@@ -123,12 +141,30 @@ def _follow_canal(
     images = [normalise(*sample(view.volume, plane, slab_mm=slab_mm)) for plane in planes]
     canal = np.stack([maps.canal for maps in predictor.predict(images)])
     points = _trace(canal, planes, predictor, sharpness)
-    if len(points) < 2 or np.ptp(view.heights_mm(points)) < SHORTEST_MM:
+    low, high = view.extent_mm()
+    shortest = min(SHORTEST_MM, SHORTEST_SHARE * float(high[2] - low[2]))
+    if len(points) < 2 or np.ptp(view.heights_mm(points)) < shortest:
         raise NoDiscsError("no spine was found in the image; is it a sagittal view of a spine?")
     try:
         return Centerline.from_points(points, smoothing_mm=CENTERLINE_SMOOTHING_MM)
     except GeometryError as error:
         raise NoDiscsError(f"no spine was found in the image ({error})") from error
+
+
+@dataclass(frozen=True, eq=False)
+class OffCanal:
+    """Where a given centreline was not followed.
+
+    Parameters
+    ----------
+    points_world
+        ``(N, 3)`` points of it that lie off the canal.
+    farthest_mm
+        The most that one lies off.
+    """
+
+    points_world: FloatArray
+    farthest_mm: float
 
 
 def extend_centerline(
@@ -138,31 +174,71 @@ def extend_centerline(
     *,
     finder: DiscPredictor | None = None,
 ) -> Centerline:
-    """Continue a cord's centreline where the image goes on beyond it, by what the network finds there.
+    """Return the line that :func:`follow_given` follows."""
+    return follow_given(line, view, predictor, finder=finder)[0]
 
-    A cord mask ends at the conus or where someone stopped drawing; the discs do not. The view and the
+
+def follow_given(
+    line: Centerline,
+    view: DeobliquedVolume,
+    predictor: DiscPredictor,
+    *,
+    finder: DiscPredictor | None = None,
+) -> tuple[Centerline, OffCanal | None]:
+    """Follow a cord's centreline where it runs along the canal, and the network's beside and beyond it.
+
+    A cord mask ends at the conus or where someone stopped drawing; the discs do not. Where it lies off the canal
+    that the network finds, it is not followed. Where the network finds none, the line is trusted. The view and the
     networks are those of :func:`find_centerline`.
+
+    Returns
+    -------
+    line
+        To be followed.
+    off
+        Where it is not the one that was given.
 
     Raises
     ------
     GeometryError
-        If the centreline lies outside the image.
+        If the centreline lies outside the image, or most of it off the canal.
     """
     own = line.samples_world
     if not view.volume.grid.contains_voxel(view.volume.grid.voxel_from_world(own)).any():
         raise GeometryError("the cord mask or centreline lies outside the image; do they belong together?")
-    low, high = view.extent_mm()
-    heights = view.heights_mm(own)
-    bottom, top = heights.min(), heights.max()
-    if bottom - low[2] < SHORTEST_MM and high[2] - top < SHORTEST_MM:
-        return line
     try:
         found = find_centerline(view, predictor, finder=finder).samples_world
     except NoDiscsError:
-        return line
-    heights = view.heights_mm(found)
-    beyond = (heights < bottom - JOIN_MM) | (heights > top + JOIN_MM)
-    return Centerline.from_points(np.vstack([own, found[beyond]])) if beyond.any() else line
+        return line, None
+    distance = _apart_mm(own, found, view)
+    is_off = _long_runs(distance > OFF_CANAL_MM, OFF_LENGTH_MM * len(own) / max(line.length_mm, 1.0))
+    if is_off.mean() > OFF_SHARE:
+        raise GeometryError(
+            "the cord mask or centreline does not run along the spinal canal of the image "
+            f"({1 - is_off.mean():.0%} of it does); do they belong together?"
+        )
+    heights, kept = view.heights_mm(found), view.heights_mm(own[~is_off])
+    apart = np.abs(heights[:, None] - kept).min(axis=1) > JOIN_MM
+    if not apart.any() and not is_off.any():
+        return line, None
+    followed = Centerline.from_points(np.vstack([own[~is_off], found[apart]]))
+    return followed, OffCanal(own[is_off], float(distance[is_off].max())) if is_off.any() else None
+
+
+def _apart_mm(own: FloatArray, found: FloatArray, view: DeobliquedVolume) -> FloatArray:
+    """Return how far points lie beside a line at their height, ``(N,)``; 0 beyond its ends."""
+    there, here = (apply_affine(view.deobliqued_from_world, points) for points in (found, own))
+    there = there[np.argsort(there[:, 2])]
+    beside = [here[:, axis] - np.interp(here[:, 2], there[:, 2], there[:, axis]) for axis in (0, 1)]
+    shown = (here[:, 2] >= there[0, 2]) & (here[:, 2] <= there[-1, 2])
+    return np.where(shown, np.hypot(*beside), 0.0)
+
+
+def _long_runs(flags: NDArray[np.bool_], length: float) -> NDArray[np.bool_]:
+    """Keep the runs of true entries that are at least so long."""
+    run, count = label(flags)
+    sizes = np.bincount(run, minlength=count + 1)
+    return flags & (sizes[run] >= length)
 
 
 def _slab_mm(planes: list[SamplingPlane]) -> float:

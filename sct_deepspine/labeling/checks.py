@@ -6,16 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import maximum_filter
 
-from sct_deepspine.errors import AnchorError, GeometryError, ImageError
+from sct_deepspine.errors import AnchorError, ImageError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.images import ImageLike, read_mask, read_volume
-from sct_deepspine.labeling.heatmaps import PlanePrediction
 
-__all__ = ["check_anchor_places", "check_line", "distance_from_canal_mm", "given_centerline", "read_scan"]
+__all__ = ["check_anchor_places", "distance_from_canal_mm", "given_centerline", "read_scan"]
 
 BEYOND_MM = 60.0
 """The canal is followed straight on beyond its ends by this much."""
@@ -25,10 +23,6 @@ SHORTEST_SIDE_MM = 20.0
 
 SAMPLED_VOXELS, FEWEST_GREYS = 200_000, 12
 """Of so many voxels, a scan has more different grey values than this."""
-
-CANAL_REACH_CELLS, CANAL_SEEN, CANAL_SHARE, FEWEST_CANAL_ROWS = 5, 0.2, 0.34, 15
-"""A given centreline is on the canal if, within two cells, the canal map exceeds this along a third
-of it. Where fewer rows than these show a canal, the given line is trusted."""
 
 FARTHEST_ANCHOR_MM = 40.0
 """An anchor is no farther than this from the canal."""
@@ -68,28 +62,6 @@ def given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike |
         mask = read_mask(seg)
         return Centerline.from_mask(mask.data, mask.grid)
     return None
-
-
-def check_line(line: Centerline | None, prediction: PlanePrediction) -> None:
-    """Refuse a given centreline that does not run along the canal that the network sees.
-
-    Raises
-    ------
-    GeometryError
-        If less than a third of it lies on the canal.
-    """
-    if line is None:
-        return
-    codec, canal = prediction.codec, prediction.maps.canal
-    cells = np.round(codec.cell_from_pixel(prediction.plane.pixel_from_world(line.samples_world))).astype(int)
-    inside = ((cells >= 0) & (cells < canal.shape)).all(axis=1)
-    seen = maximum_filter(canal, size=CANAL_REACH_CELLS)[tuple(cells[inside].T)] > CANAL_SEEN
-    is_seen_elsewhere = (canal.max(axis=1) > CANAL_SEEN).sum() > FEWEST_CANAL_ROWS
-    if inside.any() and is_seen_elsewhere and seen.mean() < CANAL_SHARE:
-        raise GeometryError(
-            "the cord mask or centreline does not run along the spinal canal of the image "
-            f"({seen.mean():.0%} of it does); do they belong together?"
-        )
 
 
 def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal: Centerline) -> None:

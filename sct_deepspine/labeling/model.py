@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
 from sct_deepspine.errors import WeightsError
+from sct_deepspine.labeling.agreement import CHANGES
 from sct_deepspine.labeling.calibration import Calibration
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscPredictor
 from sct_deepspine.labeling.levels import DecodingParameters
@@ -40,6 +41,9 @@ class LabelingModel:
         What corrects its probabilities.
     minimum_score
         Score, weighed against length, below which an assignment is not taken for a spine.
+    readings
+        Names of the changes under which a view is read again (:data:`sct_deepspine.labeling.agreement.CHANGES`);
+        none where the calibration was fitted without them.
     identity
         ``name`` and ``sha256`` of the weights, for results.
     """
@@ -50,6 +54,7 @@ class LabelingModel:
     parameters: DecodingParameters = field(default_factory=DecodingParameters)
     calibration: Calibration = field(default_factory=Calibration)
     minimum_score: float = 0.0
+    readings: tuple[str, ...] = ()
     identity: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -86,11 +91,19 @@ class LabelingModel:
                 parameters=DecodingParameters(**card.get("decoding", {})),
                 calibration=Calibration.from_card(card.get("calibration", {})),
                 minimum_score=float(card.get("minimum_score", card.get("least_score", 0.0))),
+                readings=_known_changes(card.get("readings", ())),
                 identity=given.identity,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(f"the weights {given.name} can't be used to label discs: {reason}") from error
+
+
+def _known_changes(names: Sequence[str]) -> tuple[str, ...]:
+    strange = set(names) - set(CHANGES)
+    if strange:
+        raise ValueError(f"unknown readings {sorted(strange)}; known are {', '.join(CHANGES)}")
+    return tuple(names)
 
 
 def _disc_predictor(network: TrainedNetwork) -> DiscPredictor:

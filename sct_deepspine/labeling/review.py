@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.levels import LevelAssignment
 from sct_deepspine.labels import Disc
+
+if TYPE_CHECKING:
+    from sct_deepspine.labeling.assessment import CheckedLevels
 
 __all__ = ["UNCERTAIN", "check_anchors", "find_warnings"]
 
@@ -22,6 +26,8 @@ ODD_SPACING = 1.5
 """A distance this many times larger or smaller than expected is pointed out."""
 
 MOST_OBLIQUE_DEGREES = 40.0
+
+LANDMARK_NAMES = {1: "the tip of the dens", 2: "the base of the dens"}
 
 SURE = 0.8
 """From this confidence on, an anchor that says something else is contradicted."""
@@ -34,17 +40,12 @@ CONTRADICTED = 0.5
 
 
 def find_warnings(
-    discs: tuple[Disc, ...],
-    assignment: LevelAssignment,
-    view: DeobliquedVolume,
-    *,
-    kind: str,
-    anchored: bool,
+    discs: tuple[Disc, ...], checked: CheckedLevels, view: DeobliquedVolume, *, anchored: bool
 ) -> tuple[str, ...]:
     """Return sentences about what a person should look at."""
     out = _oblique_warning(view)
-    if not anchored and (kind != "landmark" or assignment.level_confidence < UNCERTAIN):
-        out.append(_level_doubt(discs, assignment, kind))
+    if not anchored and (checked.view != "landmark" or checked.assignment.level_confidence < UNCERTAIN):
+        out.append(_level_doubt(discs, checked))
     out += _odd_spacings(discs)
     filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
     if filled:
@@ -64,8 +65,14 @@ def _oblique_warning(view: DeobliquedVolume) -> list[str]:
     ]
 
 
-def _level_doubt(discs: tuple[Disc, ...], assignment: LevelAssignment, kind: str) -> str:
-    why = "the levels are uncertain" if kind == "landmark" else "neither the dens nor S1/S2 is in view"
+def _level_doubt(discs: tuple[Disc, ...], checked: CheckedLevels) -> str:
+    assignment, kind = checked.assignment, checked.view
+    why = "the levels are uncertain"
+    if kind != "landmark" and checked.claimed:
+        names = " and ".join(LANDMARK_NAMES.get(value, disc_name(value)) for value in sorted(checked.claimed))
+        why = f"{names} would tell the levels, but can't be made out for sure"
+    elif kind != "landmark":
+        why = "neither the dens nor S1/S2 is in view"
     text = f"{why}: the probability that every level is right is {assignment.level_confidence:.2f}"
     if assignment.runner_up_shift:
         text += f", and the next likely levels are shifted by {assignment.runner_up_shift:+d}"

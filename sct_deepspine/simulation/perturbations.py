@@ -20,7 +20,18 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import LabelledScan
 from sct_deepspine.io.images import ImageLike
 
-__all__ = ["Case", "perturbed", "scoliotic", "whole_spine_cases"]
+__all__ = [
+    "Case",
+    "bent_aside",
+    "in_view",
+    "perturbed",
+    "remapped",
+    "resampled",
+    "scoliotic",
+    "slice_heights",
+    "unit_range",
+    "whole_spine_cases",
+]
 
 REMAPS = 5
 ROTATION_DEGREES = 20.0
@@ -54,6 +65,8 @@ class Case:
         ``(4, 4)``: takes world points found in ``image`` to that frame.
     anchor
         A disc told to the labelling, in the frame of ``image``.
+    seg
+        A cord mask given to the labelling.
     """
 
     perturbation: str
@@ -62,6 +75,7 @@ class Case:
     span_z_mm: tuple[float, float]
     original_from_perturbed: FloatArray = field(default_factory=lambda: np.eye(4))
     anchor: dict[int, FloatArray] | None = None
+    seg: ImageLike | None = None
 
 
 def perturbed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
@@ -75,7 +89,7 @@ def perturbed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
         Of remaps, noise, bias and motion.
     """
     ras = scan.volume.as_ras()
-    grey = _unit_range(ras.data)
+    grey = unit_range(ras.data)
 
     def same_place(name: str, data: NDArray[np.floating], grid: Grid | None = None) -> Case:
         return Case(name, Volume(data.astype(np.float32), grid or ras.grid), scan.discs, scan.span_z_mm)
@@ -83,12 +97,12 @@ def perturbed(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
     yield same_place("plain", ras.data)
     yield same_place("inverted", 1 - grey)
     for index in range(REMAPS):
-        yield same_place(f"remap {index + 1}", _remapped(grey, rng))
-    yield same_place("2 mm isotropic", *_resampled(grey, ras.grid, (2.0, 2.0, 2.0)))
+        yield same_place(f"remap {index + 1}", remapped(grey, rng))
+    yield same_place("2 mm isotropic", *resampled(grey, ras.grid, (2.0, 2.0, 2.0)))
     if ras.data.shape[0] > 1:
-        yield same_place("5 mm slices", *_resampled(grey, ras.grid, (5.0, 0.0, 0.0)))
-    yield same_place("5 mm coronal", *_resampled(grey, ras.grid, (0.0, 5.0, 0.0)))
-    yield same_place("5 mm axial", *_resampled(grey, ras.grid, (0.0, 0.0, 5.0)))
+        yield same_place("5 mm slices", *resampled(grey, ras.grid, (5.0, 0.0, 0.0)))
+    yield same_place("5 mm coronal", *resampled(grey, ras.grid, (0.0, 5.0, 0.0)))
+    yield same_place("5 mm axial", *resampled(grey, ras.grid, (0.0, 0.0, 5.0)))
     for axis, name in enumerate(("pitch", "roll", "yaw")):
         if axis and ras.data.shape[0] == 1:
             continue  # a single slice that is turned out of its plane shows no spine
@@ -109,24 +123,30 @@ def scoliotic(scan: LabelledScan) -> Iterator[Case]:
 
     Discs leave the view where the slices do not reach far enough; a view of fewer than four is left out.
     """
+    yield from bent_aside(scan, SCOLIOSIS_MM, name="scoliosis")
+
+
+def bent_aside(scan: LabelledScan, by_mm: Mapping[str, float], *, name: str) -> Iterator[Case]:
+    """Bend the spine of a scan sideways: shape (C or S) → how far its parts are bent, mm."""
     ras = scan.volume.as_ras()
     if ras.data.shape[0] == 1 or len(scan.discs) < CROPS[0]:
         return
-    grey, grid = _unit_range(ras.data), ras.grid
+    grey, grid = unit_range(ras.data), ras.grid
     low, high = (extreme(point[2] for point in scan.discs.values()) for extreme in (min, max))
 
     def aside_mm(shape: str, z: FloatArray) -> FloatArray:
         part = np.clip((z - low) / (high - low), 0, 1)
         bend = np.sin(np.pi * part) ** 2 if shape == "C" else np.sin(2 * np.pi * part)
-        return SCOLIOSIS_MM[shape] * bend
+        return by_mm[shape] * bend
 
-    for shape in SCOLIOSIS_MM:
-        voxels = aside_mm(shape, _slice_heights(grid)) / grid.spacing_mm[0]
+    for shape in by_mm:
+        voxels = aside_mm(shape, slice_heights(grid)) / grid.spacing_mm[0]
         data = np.stack([shift(grey[:, :, k], (v, 0), order=1) for k, v in enumerate(voxels)], axis=2)
-        moved = {v: np.add(p, (aside_mm(shape, p[2:])[0], 0, 0)) for v, p in scan.discs.items()}
-        truth = {value: point for value, point in moved.items() if _shows(grid, point)}
+        truth = in_view(
+            grid, {v: np.add(p, (aside_mm(shape, p[2:])[0], 0, 0)) for v, p in scan.discs.items()}
+        )
         if len(truth) >= CROPS[0]:
-            yield Case(f"scoliosis, {shape}-shaped", Volume(data, grid), truth, scan.span_z_mm)
+            yield Case(f"{name}, {shape}-shaped", Volume(data, grid), truth, scan.span_z_mm)
 
 
 def whole_spine_cases(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
@@ -140,8 +160,8 @@ def whole_spine_cases(scan: LabelledScan, rng: np.random.Generator) -> Iterator[
         Of the remap and of the crops' places.
     """
     ras = scan.volume.as_ras()
-    grey = _unit_range(ras.data)
-    changes = {"": grey, ", inverted": 1 - grey, ", remapped": _remapped(grey, rng)}
+    grey = unit_range(ras.data)
+    changes = {"": grey, ", inverted": 1 - grey, ", remapped": remapped(grey, rng)}
     for name, data in changes.items():
         yield Case(f"whole spine{name}", Volume(data, ras.grid), scan.discs, scan.span_z_mm)
     for count in CROPS[1:]:
@@ -151,13 +171,14 @@ def whole_spine_cases(scan: LabelledScan, rng: np.random.Generator) -> Iterator[
         yield _crop(f"thoracic crop {count} with anchor", scan, ras, kept, anchored=True)
 
 
-def _unit_range(data: NDArray[np.generic]) -> NDArray[np.float32]:
+def unit_range(data: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Scale grey values to 0…1, outermost half percents clipped."""
     values = np.asarray(data, dtype=np.float32)
     low, high = np.percentile(values, (0.5, 99.5))
     return np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
 
 
-def _remapped(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.floating]:
+def remapped(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.floating]:
     """Send grey values through a random piecewise-linear curve that keeps some contrast."""
     before = np.linspace(0, 1, 5)
     while True:
@@ -166,7 +187,7 @@ def _remapped(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
             return np.interp(grey, before, after)
 
 
-def _resampled(
+def resampled(
     grey: NDArray[np.float32], grid: Grid, spacing_mm: tuple[float, float, float]
 ) -> tuple[NDArray[np.floating], Grid]:
     """Average to coarser voxels; an axis that is as coarse already, or has spacing 0, is kept."""
@@ -200,16 +221,19 @@ def _turned(name: str, scan: LabelledScan, grid: Grid, grey: NDArray[np.float32]
     """Turn the subject and leave the slices where they are: black comes into view, discs may leave it."""
     back = np.linalg.inv(grid.affine) @ np.linalg.inv(turn) @ grid.affine
     data = affine_transform(grey, back[:3, :3], back[:3, 3], order=1)
-    truth = {value: point for value, point in scan.discs.items() if _shows(grid, apply_affine(turn, point))}
+    truth = {
+        value: point for value, point in scan.discs.items() if in_view(grid, {0: apply_affine(turn, point)})
+    }
     return Case(name, Volume(data, grid), truth, scan.span_z_mm, np.linalg.inv(turn).astype(np.float64))
 
 
-def _shows(grid: Grid, point: FloatArray) -> bool:
-    return bool(grid.contains_voxel(grid.voxel_from_world(point))[0])
+def in_view(grid: Grid, points: Mapping[int, FloatArray]) -> dict[int, FloatArray]:
+    """Return the world points that lie in a grid's image, by value."""
+    return {v: p for v, p in points.items() if grid.contains_voxel(grid.voxel_from_world(p))[0]}
 
 
-def _slice_heights(grid: Grid) -> FloatArray:
-    """World z of the axial slices of a grid that lies along the world's axes."""
+def slice_heights(grid: Grid) -> FloatArray:
+    """Return the world z of the axial slices of a grid that lies along the world's axes."""
     return grid.world_from_voxel(np.outer(np.arange(grid.shape[2]), (0, 0, 1)))[:, 2]
 
 
@@ -255,7 +279,7 @@ def _crop(name: str, scan: LabelledScan, ras: Volume, kept: list[int], *, anchor
     if name.endswith("with landmark"):
         above = np.inf if kept[0] <= TOP_ANCHOR else above
         below = -np.inf if kept[-1] == BOTTOM_ANCHOR else below
-    heights = _slice_heights(ras.grid)
+    heights = slice_heights(ras.grid)
     inside = np.nonzero((heights > below) & (heights < above))[0]
     first, last = int(inside[0]), int(inside[-1])
     affine = np.array(ras.grid.affine)

@@ -3,7 +3,7 @@ import pytest
 
 from sct_deepspine.labeling.calibration import (
     KINDS,
-    OPEN_LIMIT,
+    LIMITS,
     Calibration,
     Outcome,
     calibration_error,
@@ -19,10 +19,10 @@ from sct_deepspine.labeling.calibration import (
         (range(2, 10), "landmark"),
         ([1, 2, 3], "landmark"),
         (range(18, 27), "landmark"),
-        (range(3, 10), "open"),
-        (range(18, 26), "open"),
-        (range(4, 10), "open"),
-        (range(19, 25), "open"),
+        (range(3, 10), "no_landmark"),
+        (range(18, 26), "no_landmark"),
+        (range(4, 10), "no_landmark"),
+        (range(19, 25), "no_landmark"),
         (range(9, 21), "thoracic"),
         ([12], "thoracic"),
     ],
@@ -38,12 +38,12 @@ def outcomes(kind, confidence, share_right, count=400, part="scan"):
 
 
 def test_what_was_too_sure_becomes_as_sure_as_it_was_right():
-    own = outcomes("open", 0.999, 0.8) + outcomes("open", 0.7, 0.4)
+    own = outcomes("no_landmark", 0.999, 0.65) + outcomes("no_landmark", 0.7, 0.4)
     calibration = fit_calibration(own)
-    assert calibration.of_scan(0.999, "open") == pytest.approx(0.8, abs=0.03)
-    assert calibration.of_scan(0.7, "open") == pytest.approx(0.4, abs=0.05)
+    assert calibration.of_scan(0.999, "no_landmark") == pytest.approx(0.65, abs=0.03)
+    assert calibration.of_scan(0.7, "no_landmark") == pytest.approx(0.4, abs=0.05)
     assert calibration_error([j.confidence for j in own], [j.right for j in own]) > 0.2
-    corrected = [calibration.of_scan(j.confidence, "open") for j in own]
+    corrected = [calibration.of_scan(j.confidence, "no_landmark") for j in own]
     assert calibration_error(corrected, [j.right for j in own]) < 0.05
 
 
@@ -52,17 +52,18 @@ def test_kinds_and_parts_are_fitted_apart():
     calibration = fit_calibration(own + outcomes("landmark", 0.9, 0.5, part="disc"))
     assert calibration.of_scan(0.99, "landmark") > 0.95
     assert calibration.of_scan(0.99, "thoracic") < 0.5
-    assert calibration.of_scan(0.7, "open") == 0.7
+    assert calibration.of_scan(0.7, "no_landmark") == 0.7
     assert calibration.of_discs([0.9, 0.9], "landmark") == pytest.approx([0.5, 0.5], abs=0.05)
 
 
 def test_without_a_landmark_nobody_is_sure():
-    own = outcomes("open", 0.99, 1.0) + outcomes("landmark", 0.99, 1.0)
+    own = outcomes("no_landmark", 0.99, 1.0) + outcomes("landmark", 0.99, 1.0)
     for calibration in (Calibration(), fit_calibration(own)):
-        assert calibration.of_scan(0.999, "open") <= OPEN_LIMIT
-        assert calibration.of_discs([0.999, 0.4], "open").max() <= OPEN_LIMIT
+        assert calibration.of_scan(0.999, "no_landmark") <= LIMITS["no_landmark"]
+        assert calibration.of_discs([0.999, 0.4], "no_landmark").max() <= LIMITS["no_landmark"]
         assert calibration.of_scan(0.999, "landmark") > 0.99
-    assert OPEN_LIMIT <= 0.8
+    assert LIMITS["no_landmark"] <= 0.7
+    assert LIMITS["thoracic"] <= 0.5
 
 
 def test_the_thorax_alone_is_no_surer_than_it_was_right_whatever_the_decoding_says():
@@ -81,20 +82,24 @@ def test_no_confidence_is_raised():
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 0.97, 1.0])
 def test_a_surer_decoding_stays_surer(confidence):
-    calibration = fit_calibration(outcomes("open", 0.99, 0.7) + outcomes("open", 0.6, 0.9, count=20))
-    below, above = (calibration.of_scan(c, "open") for c in (max(confidence - 0.02, 0), confidence))
+    calibration = fit_calibration(
+        outcomes("no_landmark", 0.99, 0.7) + outcomes("no_landmark", 0.6, 0.9, count=20)
+    )
+    below, above = (calibration.of_scan(c, "no_landmark") for c in (max(confidence - 0.02, 0), confidence))
     assert 0 <= below <= above <= 1
 
 
 def test_a_few_judgements_that_are_all_right_do_not_run_away():
-    (curve,) = fit_calibration(outcomes("open", 0.9, 1.0, count=5)).scan.values()
+    (curve,) = fit_calibration(outcomes("no_landmark", 0.9, 1.0, count=5)).scan.values()
     assert np.abs(curve).max() < 5
 
 
 def test_a_card_brings_the_same_corrections():
-    calibration = fit_calibration(outcomes("open", 0.99, 0.7))
+    calibration = fit_calibration(outcomes("no_landmark", 0.99, 0.7))
     again = Calibration.from_card(calibration.as_card())
-    assert again.of_scan(0.9, "open") == pytest.approx(calibration.of_scan(0.9, "open"), abs=1e-3)
+    assert again.of_scan(0.9, "no_landmark") == pytest.approx(
+        calibration.of_scan(0.9, "no_landmark"), abs=1e-3
+    )
     assert Calibration.from_card({}).of_scan(0.9, KINDS[0]) == 0.9
 
 

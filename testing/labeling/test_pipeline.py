@@ -430,7 +430,7 @@ def test_an_image_without_a_spine_is_refused(phantom):
 
 def test_a_reading_below_the_least_score_is_refused_unless_anchored(painted, phantom):
     model = fake_model(minimum_score=1e6)
-    with pytest.raises(NoDiscsError, match=r"score .* 1000000\.0 needed"):
+    with pytest.raises(NoDiscsError, match=r"score .* 1000000\.00 needed"):
         label_discs(painted, weights=model)
     assert len(label_discs(painted, anchor=(5, phantom.discs[5]), weights=model).discs) == len(phantom.discs)
 

@@ -1,0 +1,220 @@
+"""From candidates to levels that are as sure as the evidence lets them be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.labeling.agreement import CHANGES, read_again
+from sct_deepspine.labeling.calibration import view_kind
+from sct_deepspine.labeling.candidates import assignment_score
+from sct_deepspine.labeling.evidence import (
+    FEWEST_AGAIN,
+    MOST_BEYOND,
+    SEEN,
+    Evidence,
+    gather_evidence,
+    kind_of_view,
+)
+from sct_deepspine.labeling.heatmaps import PlanePrediction
+from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.review import check_anchors
+from sct_deepspine.labeling.size import wrong_size
+
+__all__ = ["CheckedLevels", "Scene", "assign_checked_levels"]
+
+DISAGREEING_LIMIT = 0.7
+"""Most that is said where changed readings disagree about places, or discs beyond an end are left over."""
+
+WRONG_SIZE_LIMIT = 0.5
+"""Most that is said where the spine looks more like one with voxels of another size: all levels may be off."""
+
+EASED, EASED_FROM, SMALL_VIEW_LIMIT = 1.2, 0.6, 0.5
+"""A spine must score less where changed readings find more than the second share of its discs again: by the
+first times what they find beyond it. A view with two or three discs scores little however plain they are. What
+is then said of its levels is no more than the last. Of 174 images without a spine none is taken for one."""
+
+DISAGREEMENT = (
+    "changed readings of the image (grey values, ends cut off, blur) find its discs at other places: {share:.0%} "
+    "are found again; half a level may be off, so look whether the points lie on discs"
+)
+LEFT_OVER = (
+    "what looks like {count} more discs lies beyond the labels at one end; the levels may have to go on there"
+)
+SMALL_VIEW = "few discs are in view, and little tells that they are discs of a spine; look whether they are"
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What the coarse stage saw, for reading it again.
+
+    Parameters
+    ----------
+    prediction
+        Of the midsagittal plane.
+    canal
+        Along the spine.
+    view
+        The volume.
+    """
+
+    prediction: PlanePrediction
+    canal: Centerline
+    view: DeobliquedVolume
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedLevels:
+    """Levels, and what is said of them.
+
+    Parameters
+    ----------
+    assignment
+        With the anchors, if there are any; its probabilities are corrected.
+    view
+        Kind of the view; see :func:`sct_deepspine.labeling.calibration.view_kind`.
+    evidence
+        What the confidence rests on.
+    warnings
+        About the evidence, and about anchors that the image contradicts.
+    size_factor
+        How many times too large the voxels seem to be; 1 if they don't.
+    claimed
+        Landmarks among the values, seen or not.
+    """
+
+    assignment: LevelAssignment
+    view: str
+    evidence: Evidence
+    warnings: tuple[str, ...] = ()
+    size_factor: float = 1.0
+    claimed: frozenset[int] = field(default_factory=frozenset)
+
+
+def assign_checked_levels(
+    candidates: Candidates,
+    clamped: dict[int, int],
+    model: LabelingModel,
+    *,
+    assign: Callable[..., LevelAssignment] = assign_levels,
+    scene: Scene | None = None,
+) -> CheckedLevels:
+    """Assign levels, refuse what is no spine, and correct the probabilities by how often such were right.
+
+    Parameters
+    ----------
+    candidates
+        The candidates.
+    clamped
+        Candidate index → value of each anchor.
+    model
+        The networks and what is known of their answers.
+    assign
+        Assigns the levels.
+    scene
+        What the candidates were found on, which is then read again under the changes that the model names.
+
+    Raises
+    ------
+    NoDiscsError
+        If no assignment scores enough.
+    AnchorError
+        If the anchors don't fit the image.
+    """
+    if not len(candidates.score):
+        raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
+    free = assign(candidates, anchors={}, parameters=model.parameters)
+    evidence, kind = _weigh(free, candidates, model, scene)
+    is_small = _is_accepted(free, evidence, model, is_anchored=bool(clamped))
+    factor = 1.0
+    if scene is not None and model.readings:
+        factor = wrong_size(scene.prediction, scene.canal, scene.view.volume, model)
+    limit, warnings = _limit(evidence, factor, is_small=is_small)
+    signals = evidence.as_dict() if evidence.again else {}
+    of_discs = model.calibration.of_discs(free.probabilities, kind, signals)
+    of_scan = model.calibration.of_scan(free.level_confidence, kind, signals)
+    free = replace(free, probabilities=of_discs.clip(max=limit), level_confidence=min(of_scan, limit))
+    claimed = frozenset(free.values.tolist()) & frozenset(model.landmarks)
+    if not clamped:
+        return CheckedLevels(free, kind, evidence, warnings, factor, claimed)
+    assignment = assign(candidates, anchors=clamped, parameters=model.parameters)
+    confidence, doubts = check_anchors(assignment, free, clamped)
+    if evidence.places < FEWEST_AGAIN:  # an anchor tells the level, not whether the points lie on discs
+        confidence = min(confidence, DISAGREEING_LIMIT)
+    return CheckedLevels(
+        replace(assignment, level_confidence=confidence),
+        kind,
+        evidence,
+        (*warnings, *doubts),
+        factor,
+        claimed,
+    )
+
+
+def _weigh(
+    free: LevelAssignment, candidates: Candidates, model: LabelingModel, scene: Scene | None
+) -> tuple[Evidence, str]:
+    """Return the evidence and the kind of the view; without readings, a landmark counts as it is."""
+    if scene is None or not model.readings:
+        evidence = Evidence(free.level_confidence, free.runner_up_probability)
+        sure = free.values[free.probabilities > SEEN]
+        return evidence, view_kind(sure.tolist() or free.values.tolist(), model.landmarks)
+    readings = read_again(
+        scene.prediction,
+        scene.canal,
+        scene.view.volume,
+        model.locate,
+        candidates=candidates,
+        parameters=model.parameters,
+        changes={name: CHANGES[name] for name in model.readings},
+    )
+    evidence = gather_evidence(
+        free, candidates, prediction=scene.prediction, readings=readings, landmarks=model.landmarks
+    )
+    kind = kind_of_view(
+        free,
+        candidates,
+        evidence,
+        canal_world=scene.canal.samples_world,
+        view=scene.view,
+        landmarks=model.landmarks,
+    )
+    return evidence, kind
+
+
+def _is_accepted(
+    free: LevelAssignment, evidence: Evidence, model: LabelingModel, *, is_anchored: bool
+) -> bool:
+    """Refuse what is no spine; tell whether it is taken for one only because it is found again."""
+    score = assignment_score(free)
+    if is_anchored or score >= model.minimum_score:
+        return False
+    found_again = evidence.places - EASED_FROM if evidence.again else 0.0
+    needed = model.minimum_score - EASED * max(found_again, 0.0)
+    if score >= needed:
+        return True
+    raise NoDiscsError(
+        f"no sequence of discs was found in the image (score {score:.2f}, {needed:.2f} needed); "
+        "is it a sagittal view of a spine? If so, give the level of one disc"
+    )
+
+
+def _limit(evidence: Evidence, factor: float, *, is_small: bool) -> tuple[float, tuple[str, ...]]:
+    """Return the most that may be said, and why."""
+    limits, reasons = [1.0], []
+    if evidence.places < FEWEST_AGAIN:
+        limits.append(DISAGREEING_LIMIT)
+        reasons.append(DISAGREEMENT.format(share=evidence.places))
+    if evidence.unused >= MOST_BEYOND:
+        limits.append(DISAGREEING_LIMIT)
+        reasons.append(LEFT_OVER.format(count=evidence.unused))
+    if factor != 1:
+        limits.append(WRONG_SIZE_LIMIT)
+    if is_small:
+        limits.append(SMALL_VIEW_LIMIT)
+        reasons.append(SMALL_VIEW)
+    return min(limits), tuple(reasons)

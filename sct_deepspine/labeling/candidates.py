@@ -1,0 +1,59 @@
+"""What may be discs on a sagittal plane, before levels are assigned to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
+from sct_deepspine.labeling.checks import distance_from_canal_mm
+from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
+from sct_deepspine.labeling.levels import Candidates, LevelAssignment
+
+__all__ = ["assignment_score", "columns_about", "find_candidates", "predict_midsagittal"]
+
+CANDIDATE_THRESHOLD = 0.1
+"""Least height of a peak of the any-disc map, 0 to 1. Chosen on ``val``."""
+
+BESIDE_CANAL_MM = 30.0
+"""A tip is no farther than this from the canal, which is followed straight on beyond its ends."""
+
+LENGTH_POWER = 0.75
+"""An assignment's score is weighed against its number of discs to this power: chance makes short ones."""
+
+
+def predict_midsagittal(
+    view: DeobliquedVolume, canal: Centerline, predictor: DiscPredictor
+) -> PlanePrediction:
+    """Predict the coarse maps on one plane along the spine."""
+    plane = midsagittal_plane(view, canal, predictor.pixel_mm)
+    image = normalise(*sample(view.volume, plane, slab_mm=SLAB_MM))
+    return PlanePrediction(plane, image, predictor.predict([image])[0], predictor.codec)
+
+
+def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volume) -> Candidates:
+    """Find what may be discs, as world points that lie in the image and beside the canal."""
+    cells, score, level = prediction.codec.decode(prediction.maps, threshold=CANDIDATE_THRESHOLD)
+    points = prediction.plane.world_from_pixel(prediction.codec.pixel_from_cell(cells))
+    beside = distance_from_canal_mm(points, canal) < BESIDE_CANAL_MM
+    inside = beside & volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
+    return Candidates(points[inside], score[inside], level[inside], prediction.codec.first_value)
+
+
+def columns_about(prediction: PlanePrediction, canal: Centerline, margin_mm: float) -> PlanePrediction:
+    """Keep the columns of a prediction's plane and image that lie near the canal; its maps stay as they are."""
+    plane = prediction.plane
+    columns = plane.pixel_from_world(canal.samples_world)[:, 1]
+    margin = margin_mm / plane.pixel_mm
+    first = int(np.clip(columns.min() - margin, 0, plane.shape[1] - 1))
+    last = int(np.clip(columns.max() + margin + 1, first + 1, plane.shape[1]))
+    narrow = replace(plane, points_world=plane.points_world[:, first:last])
+    return replace(prediction, plane=narrow, image=prediction.image[:, first:last])
+
+
+def assignment_score(assignment: LevelAssignment) -> float:
+    """Return how well an assignment shows that there is a spine: its score, weighed against its length."""
+    return assignment.score / len(assignment.values) ** LENGTH_POWER

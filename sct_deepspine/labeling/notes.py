@@ -1,0 +1,189 @@
+"""What is odd in an image, and where: each finding a sentence that says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from nibabel.affines import apply_affine
+
+from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM, LAST_VALUE, disc_name
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.labeling.assessment import CheckedLevels
+from sct_deepspine.labeling.canal import OffCanal
+from sct_deepspine.labeling.heatmaps import PlanePrediction
+from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids
+from sct_deepspine.labels import Disc, Note
+
+__all__ = ["find_notes"]
+
+SMALLEST_BODY, LARGEST_BODY = 0.6, 1.35
+"""Distances between discs, as shares of an adult's. Subjects differ by 7 % (standard deviation); a child of five
+has about 0.65."""
+
+EDGE_MM, LEANING_MM = 3.0, 8.0
+"""The canal leaves the image where it is nearer than this to the outermost slice, if it runs so much farther from it
+elsewhere: thin slabs are narrow everywhere."""
+
+LARGE_SACRAL_DISC, TAKEN_FOR_L5_S1 = 0.78, 0.04
+"""Height of the any-disc map at S1/S2, and probability that it is L5/S1, from which on it is as large as a disc. Of 44
+lumbar scans 4 have either, 3 of the 4 whose S1/S2 was seen to be large by eye among them."""
+
+
+def find_notes(
+    discs: tuple[Disc, ...],
+    landmarks: tuple[Disc, ...],
+    checked: CheckedLevels,
+    prediction: PlanePrediction,
+    canal: Centerline,
+    view: DeobliquedVolume,
+    *,
+    off_canal: OffCanal | None = None,
+) -> tuple[tuple[Disc, ...], tuple[Note, ...]]:
+    """Find what is odd.
+
+    Parameters
+    ----------
+    discs, landmarks
+        As they were labelled.
+    checked
+        Their levels.
+    prediction
+        Of the midsagittal plane.
+    canal
+        Along the spine.
+    view
+        The volume.
+    off_canal
+        Where a given centreline was not followed.
+
+    Returns
+    -------
+    discs
+        The discs given; those of which nothing is seen are flagged as interpolated.
+    notes
+        What was found.
+    """
+    voids = find_voids(prediction, discs)
+    flat = [
+        disc for disc in find_flat_discs(prediction, discs) if disc not in voids and not disc.interpolated
+    ]
+    notes = [
+        *_off_canal(off_canal, view),
+        *_wrong_size(discs, checked),
+        *_leaving(canal, view),
+        *_voids(voids),
+        *map(_flat, flat),
+        *_step(prediction, canal, discs),
+        *_large_sacral_disc(landmarks, prediction),
+    ]
+    unseen = {disc.value for disc in (*voids, *flat)}
+    return tuple(replace(d, interpolated=True) if d.value in unseen else d for d in discs), tuple(notes)
+
+
+def _off_canal(off: OffCanal | None, view: DeobliquedVolume) -> list[Note]:
+    if off is None:
+        return []
+    slices = np.round(view.volume.grid.voxel_from_world(off.points_world)[:, 2]).astype(int)
+    slices = np.clip(slices, 0, view.volume.grid.shape[2] - 1)
+    sentence = (
+        f"the cord mask or centreline lies up to {off.farthest_mm:.0f} mm off the spinal canal in slices "
+        f"{slices.min()} to {slices.max()}, counted from the inferior end, and is not followed there; check it"
+    )
+    return [Note("mask", sentence, point_world=off.points_world[len(off.points_world) // 2])]
+
+
+def _wrong_size(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
+    """Tell if the voxels seem to have another size, by the network's eye or by the discs' distances."""
+    advice = "check the voxel sizes in the header"
+    if checked.size_factor != 1:
+        times = "twice as large as" if checked.size_factor > 1 else "half as large as"
+        text = f"the voxels seem to be given {times} they are: a spine is seen better with the other size; {advice}"
+        return [Note("voxel size", text)]
+    seen = [disc for disc in discs if not disc.interpolated]
+    ratios = [
+        float(np.linalg.norm(upper.point_world - lower.point_world)) / EXPECTED_SPACING_MM[upper.value]
+        for upper, lower in pairwise(seen)
+        if lower.value == upper.value + 1
+    ]
+    size = float(np.median(ratios)) if len(ratios) > 1 else 1.0
+    if SMALLEST_BODY < size < LARGEST_BODY:
+        return []
+    return [
+        Note(
+            "voxel size",
+            f"the discs are {size:.1f} times as far apart as an adult's, if the levels are right; {advice}",
+        )
+    ]
+
+
+def _leaving(canal: Centerline, view: DeobliquedVolume) -> list[Note]:
+    """Tell where the canal comes so near to the outermost slices that discs may lie outside."""
+    low, high = view.extent_mm()
+    across = apply_affine(view.deobliqued_from_world, canal.samples_world)[:, 0]
+    margin = np.minimum(across - low[0], high[0] - across)
+    worst = int(margin.argmin())
+    if not (margin[worst] < EDGE_MM and margin.max() - margin[worst] > LEANING_MM):
+        return []
+    point = canal.samples_world[worst]
+    sentence = (
+        f"the canal leaves the image sideways near ({_told(point)}) mm; discs there are seen from the side or not at "
+        "all: look at their points, or scan more slices"
+    )
+    return [Note("canal leaves the image", sentence, point_world=point)]
+
+
+def _voids(discs: list[Disc]) -> list[Note]:
+    if not discs:
+        return []
+    names = ", ".join(disc.name for disc in discs)
+    sentence = (
+        f"no signal at {names}, as around an implant: the points there are guesses from the neighbours; correct them "
+        "by hand, and check the levels"
+    )
+    return [Note("implant", sentence, tuple(d.value for d in discs), discs[len(discs) // 2].point_world)]
+
+
+def _flat(disc: Disc) -> Note:
+    sentence = (
+        f"{disc.name} hardly stands out from the vertebrae above and below; they may be fused, or the point lies on "
+        "a vertebra: look whether a disc is there"
+    )
+    return Note("fused", sentence, (disc.value,), disc.point_world)
+
+
+def _step(prediction: PlanePrediction, canal: Centerline, discs: tuple[Disc, ...]) -> list[Note]:
+    found = find_step(prediction, canal, discs)
+    if found is None:
+        return []
+    place, step_mm = found
+    way = "forwards" if step_mm > 0 else "backwards"
+    sentence = (
+        f"below {place[2]:.0f} mm (z) the image is moved by {abs(step_mm):.0f} mm {way}: it seems badly stitched or "
+        "the subject moved; a level may be missing or shown twice there, so count the discs across the step"
+    )
+    return [Note("step", sentence, point_world=place)]
+
+
+def _large_sacral_disc(landmarks: tuple[Disc, ...], prediction: PlanePrediction) -> list[Note]:
+    """Tell if S1/S2 looks like a disc: the sacrum may be transitional, and the count one off."""
+    own = [mark for mark in landmarks if mark.value == LAST_VALUE]
+    first = prediction.codec.first_value
+    if not own or first + prediction.codec.levels <= LAST_VALUE:
+        return []
+    score, level = prediction.at(own[0].point_world[None])
+    lowest = DISC_VALUES[-1]
+    if score[0] < LARGE_SACRAL_DISC and level[0, lowest - first] < TAKEN_FOR_L5_S1:
+        return []
+    sentence = (
+        f"{disc_name(LAST_VALUE)} looks as large as a disc: the lowest disc may be S1/S2, and the levels one too high; "
+        "count from C2 or T12 in another scan, or see which vertebra has ribs"
+    )
+    return [Note("transitional sacrum", sentence, (lowest,), own[0].point_world)]
+
+
+def _told(point_world: FloatArray) -> str:
+    return ", ".join(f"{c:.0f}" for c in point_world)

@@ -3,8 +3,8 @@
 usage: python testing/benchmarks/bench_sessions.py FOLDER [COMPOSITES [REPEATS]]
 
 FOLDER holds labelled scans. Each scan, and each whole spine composed of them, is cut into overlapping series
-of other contrasts and resolutions. They are labelled alone and together, as they are and with one series moved
-along the spine. Then series of two subjects are laid over each other, a level on the same level.
+of other contrasts and resolutions. They are labelled alone and together, as they are and with one series
+moved along the spine. Then series of two subjects are laid over each other, a level on the same level.
 """
 
 from __future__ import annotations

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import LabelledScan
-from sct_deepspine.simulation.perturbations import _remapped as remapped
-from sct_deepspine.simulation.perturbations import _resampled as resampled
-from sct_deepspine.simulation.perturbations import _unit_range as unit_range
+from sct_deepspine.simulation.perturbations import remapped, resampled, unit_range
 
 __all__ = ["Series", "cut_session", "shifted_series"]
 

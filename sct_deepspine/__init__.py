@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from sct_deepspine.labeling.pipeline import label_discs
+    from sct_deepspine.labeling.session import SessionLabels, label_session
     from sct_deepspine.labels import Disc, DiscLabels
     from sct_deepspine.segmentation.masks import SpineMasks
     from sct_deepspine.segmentation.pipeline import segment_spine
@@ -49,12 +50,14 @@ __all__ = [
     "ScanRequest",
     "ScanResult",
     "SctError",
+    "SessionLabels",
     "SpineMasks",
     "UncertainError",
     "WeightsError",
     "__version__",
     "disc_name",
     "label_discs",
+    "label_session",
     "process_scan",
     "segment_spine",
 ]
@@ -63,7 +66,9 @@ _HOMES = {
     "label_discs": "labeling.pipeline",
     "Disc": "labels",
     "DiscLabels": "labels",
+    "SessionLabels": "labeling.session",
     "SpineMasks": "segmentation.masks",
+    "label_session": "labeling.session",
     "disc_name": "anatomy",
     "ScanRequest": "workflow.request",
     "ScanResult": "workflow.result",

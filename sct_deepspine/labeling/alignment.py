@@ -127,6 +127,7 @@ def align_series(first: EdgePlane, second: EdgePlane) -> Alignment | None:
     rows, up_mm = _shifts(first.corner_mm[1], second.corner_mm[1], MAX_SHIFT_MM[0])
     columns, forward_mm = _shifts(first.corner_mm[0], second.corner_mm[0], MAX_SHIFT_MM[1])
     correlation, count = _correlate(first, second, rows, columns)
+    count = np.where(_overlaps(first, second, rows, columns), count, 0.0)  # else the transform wraps around
     correlation = np.where(count * PIXEL_MM**2 >= MIN_OVERLAP_MM2, correlation, -1.0)
     k, j = np.unravel_index(int(correlation.argmax()), correlation.shape)
     best = float(correlation[k, j])
@@ -144,6 +145,17 @@ def _shifts(first_mm: float, second_mm: float, limit_mm: float) -> tuple[NDArray
     apart = (second_mm - first_mm) / PIXEL_MM
     steps = np.arange(np.ceil(apart - limit_mm / PIXEL_MM), np.floor(apart + limit_mm / PIXEL_MM) + 1)
     return steps.astype(int), (steps - apart) * PIXEL_MM
+
+
+def _overlaps(
+    first: EdgePlane, second: EdgePlane, rows: NDArray[np.int_], columns: NDArray[np.int_]
+) -> NDArray[np.bool_]:
+    """Tell at which shifts two planes share any pixel."""
+    shared = [
+        (steps > -b) & (steps < a)
+        for steps, a, b in zip((rows, columns), first.edges.shape, second.edges.shape, strict=True)
+    ]
+    return np.logical_and.outer(*shared)
 
 
 def _correlate(

@@ -18,9 +18,9 @@ from sct_deepspine.labeling.levels import Candidates
 
 __all__ = ["Chain", "Member", "link_candidates"]
 
-SAME_MM = 9.0
+SAME_MM = 6.0
 """Two candidates are one disc if they are nearest to each other and no farther apart than this in the
-sagittal plane, mm: half a cervical spacing."""
+sagittal plane, mm: less than half of the shortest level. Series are aligned to 1.5 mm before."""
 
 LEVEL_POWER = 0.8
 """Weight of what a further series says of the level of a disc; see the session benchmark."""

@@ -13,7 +13,7 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.alignment import Alignment, align_series, edge_plane
 
-__all__ = ["Group", "Link", "extent_mm", "group_series"]
+__all__ = ["Group", "Link", "extent_mm", "group_series", "single"]
 
 MIN_SUPPORT = 0.5
 """Log-odds from which two overlapping series are taken for one spine. Of 48 pairs of one subject 46 exceed
@@ -29,9 +29,6 @@ canal of one, followed straight on, meets that of the other within the second.""
 PLACES_SUPPORT = 3.0
 """Log-odds of two series that do not overlap and are joined by their places alone: nothing confirms that the
 person lay still; chosen, not measured."""
-
-NOTED_SHIFT_MM = 4.0
-"""A shift larger than this, mm, is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +68,11 @@ class Group:
     members: tuple[int, ...]
     shift_mm: dict[int, FloatArray] = field(default_factory=dict)
     support: dict[int, float] = field(default_factory=dict)
+
+
+def single(n: int) -> Group:
+    """Return the group of a series that is labelled apart."""
+    return Group((n,), {n: np.zeros(3)}, {n: np.inf})
 
 
 def extent_mm(volume: Volume) -> tuple[float, float]:

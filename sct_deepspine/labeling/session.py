@@ -21,10 +21,11 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.images import ImageLike, read_one_volume
 from sct_deepspine.labeling.anchors import Anchors
 from sct_deepspine.labeling.chain import Member, link_candidates
-from sct_deepspine.labeling.grouping import NOTED_SHIFT_MM, Group, Link, extent_mm, group_series
+from sct_deepspine.labeling.grouping import Group, Link, extent_mm, group_series, single
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
+from sct_deepspine.labeling.session_notes import SessionNote, apart_note, group_notes, link_notes
 from sct_deepspine.labeling.spine import SessionDisc, Spine, assign_spine, discs_in_view
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.models.weights import Weights
@@ -80,7 +81,7 @@ class SessionLabels:
     spine: tuple[SessionDisc, ...]
     level_confidence: float
     groups: tuple[tuple[int, ...], ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[SessionNote, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the session in JSON's types."""
@@ -88,7 +89,7 @@ class SessionLabels:
             "groups": [list(group) for group in self.groups],
             "level_confidence": round(self.level_confidence, 4),
             "spine": [disc.as_dict() for disc in self.spine],
-            "notes": list(self.notes),
+            "notes": [{"sentence": note.sentence, "images": sorted(note.images)} for note in self.notes],
         }
 
 
@@ -96,6 +97,7 @@ def label_session(
     images: Sequence[ImageLike],
     *,
     anchors: Mapping[int, Anchors] | None = None,
+    names: Sequence[str] | None = None,
     weights: LabelingModel | Weights | str | os.PathLike[str] | None = None,
     device: str | None = None,
     label: Callable[..., DiscLabels] = label_discs,
@@ -109,6 +111,8 @@ def label_session(
         orientation and resolution, overlapping or not. Of a 4-D image the mean of its volumes is read.
     anchors
         Index of an image → discs of it whose level is known; they hold for all images.
+    names
+        What notes call the images; by default by their number.
     weights, device
         As in :func:`sct_deepspine.label_discs`.
     label
@@ -138,7 +142,8 @@ def label_session(
         raise NoDiscsError(f"no spine was found in any of the {len(images)} images ({readings[0].error})")
     canals = [reading.labels.canal if reading.labels is not None else None for reading in readings]
     groups, links = group_series([reading.volume for reading in readings], canals)
-    return _labelled(list(images), readings, groups, links, set(known), model)
+    called = list(names) if names is not None else [f"image {n + 1}" for n in range(len(images))]
+    return _labelled(list(images), readings, groups, links, set(known), model, called)
 
 
 def read_series(
@@ -172,9 +177,10 @@ def _labelled(
     links: Sequence[Link],
     anchored: set[int],
     model: LabelingModel,
+    names: Sequence[str],
 ) -> SessionLabels:
     """Label each group as one spine; what contradicts its group is labelled apart."""
-    notes = _link_notes(links)
+    notes = link_notes(links, names)
     spines: list[tuple[Group, Spine | None]] = []
     waiting = list(groups)
     while waiting:
@@ -184,28 +190,28 @@ def _labelled(
         if not apart:
             spines.append((group, spine))
             continue
-        notes += [_apart_note(n) for n in apart]
-        left = tuple(n for n in group.members if n not in apart)
-        waiting += [Group((n,), {n: np.zeros(3)}, {n: np.inf}) for n in apart]
-        waiting.append(replace(group, members=left))
-    spines.sort(key=lambda pair: -len(pair[0].members))
+        notes += [apart_note(n, names) for n in apart]
+        waiting += [single(n) for n in apart]
+        waiting.append(replace(group, members=tuple(n for n in group.members if n not in apart)))
+    spines.sort(key=lambda pair: (-len(pair[0].members), pair[0].members))
     out: dict[int, DiscLabels] = {}
     for group, spine in spines:
-        notes += _group_notes(readings, group, spine)
+        notes += group_notes(group, spine, names)
         for n in group.members:
             alone = readings[n].labels
             if spine is None or (len(group.members) == 1 and alone is not None):
                 labels = alone or DiscLabels((), readings[n].volume.grid, 0.0, weights=model.identity)
             else:
                 labels = discs_in_view(spine, n, readings[n].volume, alone, model)
-            out[n] = labels.with_source(images[n])
+            own = tuple(note.sentence for note in notes if n in note.images)
+            out[n] = replace(labels.with_source(images[n]), warnings=(*labels.warnings, *own))
     whole = next((spine for _, spine in spines if spine is not None), None)
     return SessionLabels(
         images=tuple(out[n] for n in range(len(images))),
         spine=whole.discs if whole is not None else (),
         level_confidence=whole.level_confidence if whole is not None else 0.0,
         groups=tuple(group.members for group, _ in spines),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(notes),
     )
 
 
@@ -257,42 +263,4 @@ def _contradicted(
         ]
         if any(offsets):
             out.append(n)
-    return out
-
-
-def _link_notes(links: Sequence[Link]) -> list[str]:
-    return [
-        f"images {link.first + 1} and {link.second + 1} overlap but do not show the same anatomy there "
-        "(another person, or moved too far); one does not level the other"
-        for link in links
-        if not link.joined
-    ]
-
-
-def _apart_note(n: int) -> str:
-    return f"image {n + 1} shows other levels with certainty than the other images; it is labelled apart"
-
-
-def _group_notes(readings: Sequence[SeriesReading], group: Group, spine: Spine | None) -> list[str]:
-    """Say what the images of a group did for each other."""
-    if spine is None or len(group.members) < 2:
-        return []
-    out = []
-    for n in group.members[1:]:
-        shift = group.shift_mm[n]
-        if np.linalg.norm(shift) > NOTED_SHIFT_MM:
-            out.append(
-                f"image {n + 1} lies {np.linalg.norm(shift):.0f} mm from image {group.members[0] + 1} "
-                f"({-shift[2]:+.0f} mm along the spine); labels follow each image"
-            )
-    for n in sorted(spine.dropped):
-        out.append(
-            f"the discs seen in image {n + 1} lie between those of the other images; they were placed as the "
-            "others show them"
-        )
-    levelled = [n for n in group.members if n not in spine.levelled_by]
-    if spine.levelled_by and levelled:
-        names = ", ".join(str(n + 1) for n in sorted(levelled))
-        by = " and ".join(str(n + 1) for n in sorted(spine.levelled_by))
-        out.append(f"the levels of image {names} rest on image {by}, which shows a landmark")
     return out

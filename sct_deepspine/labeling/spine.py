@@ -12,8 +12,10 @@ from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES, disc_name
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.spacing import fill_skipped
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling.assessment import DISAGREEING_LIMIT
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.chain import Chain
+from sct_deepspine.labeling.evidence import FEWEST_AGAIN
 from sct_deepspine.labeling.grouping import Group
 from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionDisc", "Spine", "assign_spine", "discs_in_view"]
 
+LEVEL_REQUEST = "give the level of one disc"
+"""Part of the sentence in which labels of one image alone ask for a level: answered by the other images."""
+
 LANDMARK_SEEN = 0.5
 """A landmark is seen if the probability that it is there exceeds this."""
-
-LINK_POWER = 1.0
-"""Natural-log odds of a link between two series per unit of its support."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,13 +228,15 @@ def discs_in_view(
                 from_session=value not in own,
             )
         )
-    link = 1 / (1 + np.exp(-LINK_POWER * spine.support.get(n, np.inf)))
-    sure = spine.level_confidence * float(link)
+    sure = spine.level_confidence / (1 + float(np.exp(-spine.support.get(n, np.inf))))
     if alone is not None and _agrees(alone, n, spine.discs):
         sure = max(sure, alone.level_confidence)
+    if alone is not None and n not in spine.dropped and alone.evidence.get("places", 1.0) < FEWEST_AGAIN:
+        sure = min(sure, DISAGREEING_LIMIT)  # its levels are known, but its points may lie beside the discs
     base = alone or DiscLabels((), grid, 0.0, weights=model.identity)
     return replace(
         base,
+        warnings=tuple(text for text in base.warnings if LEVEL_REQUEST not in text),
         discs=tuple(disc for disc in found if disc.value in DISC_VALUES),
         landmarks=tuple(d for d in found if d.value in LANDMARK_VALUES and not d.from_session),
         level_confidence=sure,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from sct_deepspine.cli._common import existing_folder
 from sct_deepspine.errors import OutputError, SctError
@@ -26,7 +28,7 @@ from sct_deepspine.workflow.names import ResultNames, sct_names
 from sct_deepspine.workflow.record import Saved
 from sct_deepspine.workflow.result import Outputs, ScanResult, save_result
 
-__all__ = ["Products"]
+__all__ = ["Products", "check_names"]
 
 
 class Products:
@@ -111,8 +113,8 @@ class Products:
         asked = self.arguments
         return [Path(given) for given in (self.image, asked.s, asked.initlabel, asked.ldisc) if given]
 
-    def write(self, result: ScanResult) -> None:
-        """Write everything that is asked for."""
+    def write(self, result: ScanResult, **entries: Any) -> None:
+        """Write everything that is asked for, and further entries of the sidecar."""
         asked = self.arguments
         try:
             saved = save_result(
@@ -122,6 +124,7 @@ class Products:
                 overwrite=bool(asked.overwrite),
                 inputs=self.inputs,
                 command=shlex.join(asked.words),
+                **entries,
             )
         except OutputError as error:
             raise _naming_option(error, asked) from error
@@ -234,6 +237,24 @@ class Products:
                 f"  {shlex.join(words)} -c {asked.c}"
             )
 
+    def report_briefly(self, result: ScanResult) -> None:
+        """Print what was found in one image of several, and where it went."""
+        labels = result.labels
+        if not labels.discs:
+            print(f"{self.arguments.i}: no disc lies in this image; nothing is written")
+            return
+        first, last = labels.discs[0].name, labels.discs[-1].name
+        print(
+            f"{self.arguments.i}: {len(labels.discs)} discs, {first} to {last}; probability that every level "
+            f"is right: {labels.level_confidence:.2f}"
+        )
+        placed = [disc.name for disc in labels.discs if disc.from_session]
+        if placed:
+            print(f"  placed as the other images show them: {', '.join(placed)}")
+        for sentence in labels.warnings:
+            print(f"  WARNING: {sentence}")
+        print(*(f"  {path}" for path in self.written), sep="\n")
+
     def _report_registration(self, done: Registration) -> None:
         names = ", ".join(f"{disc.value} {disc.name}" for disc in done.labels.discs)
         print(f"\nRegistered to the template with {names}.")
@@ -243,6 +264,19 @@ class Products:
         print("Written:", f"  {done.warp_template2anat}", f"  {done.warp_anat2template}", sep="\n")
         words = ["sct_warp_template", "-d", str(self.arguments.i), "-w", str(done.warp_template2anat)]
         print(f"Next:\n  {shlex.join(words)}")
+
+
+def check_names(images: Sequence[str]) -> None:
+    """Refuse two images whose results would bear one name."""
+    taken: dict[str, str] = {}
+    for image in images:
+        stem = image_stem(image)
+        if stem in taken:
+            raise OutputError(
+                f"{taken[stem]} and {image} would be labelled under one name ({stem}_discs.nii.gz); "
+                "rename one"
+            )
+        taken[stem] = image
 
 
 def _naming_option(error: OutputError, asked: argparse.Namespace) -> OutputError:

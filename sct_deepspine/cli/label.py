@@ -33,14 +33,20 @@ def get_parser() -> Arguments:
     """Return the parser of the command."""
     parser = Arguments(PROGRAM, DESCRIPTION)
     parser.mandatory.add_argument(
-        "-i", metavar="IMAGE", help="Image (NIfTI, one 3-D volume). Example: t2.nii.gz"
+        "-i",
+        metavar="IMAGE",
+        nargs="+",
+        help="Image (NIfTI, one 3-D volume), or several of one person in scanner coordinates, which are then "
+        "labelled together: what one shows tells the levels of the others. Example: t2.nii.gz",
     )
     _add_input(parser)
     _add_correction(parser)
     _add_outputs(parser)
     _add_quality_control(parser)
     _add_registration(parser)
-    add_networks(parser)
+    add_networks(parser).add_argument(
+        "-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones"
+    )
     parser.misc.add_argument(
         "-demo",
         action="store_true",
@@ -54,6 +60,13 @@ def get_parser() -> Arguments:
 
 def _add_input(parser: Arguments) -> None:
     group = parser.group("input")
+    group.add_argument(
+        "-localizer",
+        metavar="FILE",
+        nargs="+",
+        default=[],
+        help="Further images of this person that help to tell the levels, and get no files",
+    )
     group.add_argument(
         "-s", metavar="SEG", help="Spinal cord mask, on any grid: the centreline is taken from it"
     )
@@ -170,7 +183,7 @@ def main(
     argv
         Arguments; by default those of the process.
     model, mask_model
-        A loaded model instead of ``-weights``, and one of the masks instead of the shipped one.
+        A loaded model instead of ``-weights``, and one of the masks instead of ``-weights-masks``.
     demo_scan
         The scan of ``-demo`` instead of a synthetic one.
 
@@ -183,9 +196,10 @@ def main(
     arguments = parser.parse(argv)
     arguments.model, arguments.mask_model, arguments.demo_scan = model, mask_model, demo_scan
     arguments.words = [PROGRAM, *(sys.argv[1:] if argv is None else argv)]
-    if bool(arguments.i) == arguments.demo:
+    arguments.images = arguments.i or []
+    if bool(arguments.images) == arguments.demo:
         parser.error(
-            "give an image with -i, or -demo" if not arguments.i else "-i and -demo exclude each other"
+            "give an image with -i, or -demo" if not arguments.images else "-i and -demo exclude each other"
         )
     arguments.initdisc = _disc_and_slice(parser, arguments)
     if not 0 <= arguments.min_confidence <= 1:
@@ -193,8 +207,12 @@ def main(
     if arguments.straight == "sct" and not arguments.s:
         parser.error("-straight sct needs the cord mask: give -s SEG")
     _refuse_idle_options(parser, arguments)
+    together = len(arguments.images) > 1 or bool(arguments.localizer)
+    if together:
+        _refuse_options_of_one_image(parser, arguments)
+    arguments.i = arguments.images[0] if arguments.images else None
     arguments.c = arguments.c or "t2"
-    return run(_demo if arguments.demo else _label, arguments)
+    return run(_demo if arguments.demo else _label_session if together else _label, arguments)
 
 
 def _disc_and_slice(parser: Arguments, arguments: argparse.Namespace) -> tuple[int, int] | None:
@@ -223,6 +241,21 @@ def _refuse_idle_options(parser: Arguments, arguments: argparse.Namespace) -> No
                 parser.error(f"-{option.replace('_', '-')} does nothing without -{needed}")
 
 
+OF_ONE_IMAGE = "o", "s", "warps", "heatmaps", "attention", "qc_png", "register"
+"""Options that name or need one image."""
+
+
+def _refuse_options_of_one_image(parser: Arguments, arguments: argparse.Namespace) -> None:
+    """Refuse what can't be done with several images."""
+    for option in OF_ONE_IMAGE:
+        if getattr(arguments, option):
+            parser.error(f"-{option.replace('_', '-')} is of one image: give one with -i, without -localizer")
+    if arguments.straight != "auto":
+        parser.error("-straight is of one image: give one with -i, without -localizer")
+    if arguments.demo and arguments.localizer:
+        parser.error("-localizer does nothing with -demo")
+
+
 def _label(arguments: argparse.Namespace) -> int:
     from sct_deepspine.cli._products import Products
 
@@ -236,24 +269,72 @@ def _label(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _label_session(arguments: argparse.Namespace) -> int:
+    """Label several images of one person together."""
+    from sct_deepspine.cli._products import Products, check_names
+    from sct_deepspine.errors import AnchorError
+    from sct_deepspine.io.images import read_one_volume
+    from sct_deepspine.workflow.session import process_session
+
+    check_names(arguments.images)
+    products = [
+        Products(argparse.Namespace(**vars(arguments) | {"i": image}), Path(image))
+        for image in arguments.images
+    ]
+    volumes = []
+    for option, files in (("-i", arguments.images), ("-localizer", arguments.localizer)):
+        for file in files:
+            with about(option, file):
+                volumes.append(read_one_volume(file))
+    count = len(arguments.images)
+    names = [Path(file).name for file in (*arguments.images, *arguments.localizer)]
+    request = _request(arguments, products[0])
+    model, mask_model = _models(arguments, products[0])
+    with about(*_option_of_levels(arguments), AnchorError):
+        result = process_session(
+            volumes[:count],
+            request,
+            localizers=volumes[count:],
+            names=names,
+            model=model,
+            mask_model=mask_model,
+        )
+    for n, (product, scan) in enumerate(zip(products, result.scans, strict=True)):
+        scan = scan.with_source(arguments.images[n])
+        if scan.labels.discs:
+            product.write(scan, session=result.record(n, names))
+        if arguments.v:
+            product.report_briefly(scan)
+    return 0
+
+
 def _process(arguments: argparse.Namespace, products: Products) -> ScanResult:
     from sct_deepspine.errors import AnchorError
     from sct_deepspine.labeling.checks import read_scan
-    from sct_deepspine.labeling.model import LabelingModel
-    from sct_deepspine.segmentation.model import SegmentationModel
     from sct_deepspine.workflow.scan import process_scan
 
     with about("-i", arguments.i):
         volume = read_scan(arguments.i)
     request = _request(arguments, products)
-    model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
-    mask_model = None
-    if products.needs_masks:
-        mask_model = arguments.mask_model or SegmentationModel.load(device=arguments.device)
-    option, given = _option_of_levels(arguments)
-    with about(option, given, AnchorError):
+    model, mask_model = _models(arguments, products)
+    with about(*_option_of_levels(arguments), AnchorError):
         result = process_scan(volume, request, model=model, mask_model=mask_model)
     return result.with_source(arguments.i)
+
+
+def _models(
+    arguments: argparse.Namespace, products: Products
+) -> tuple[LabelingModel, SegmentationModel | None]:
+    """Load the networks that are needed."""
+    from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.segmentation.model import SegmentationModel
+
+    model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
+    if not products.needs_masks:
+        return model, None
+    return model, arguments.mask_model or SegmentationModel.load(
+        arguments.weights_masks, device=arguments.device
+    )
 
 
 def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:

@@ -21,6 +21,7 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.images import ImageLike, read_one_volume
 from sct_deepspine.labeling.anchors import Anchors
 from sct_deepspine.labeling.chain import Member, link_candidates
+from sct_deepspine.labeling.checks import read_scan
 from sct_deepspine.labeling.grouping import Group, Link, extent_mm, group_series, single
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
@@ -154,7 +155,7 @@ def read_series(
     label: Callable[..., DiscLabels] = label_discs,
 ) -> SeriesReading:
     """Label a series alone, and keep what its levels were chosen from."""
-    volume = read_one_volume(image)
+    volume = read_scan(read_one_volume(image))
     seen: list[Candidates] = []
 
     def assign(candidates: Candidates, **options: Any) -> LevelAssignment:
@@ -163,7 +164,7 @@ def read_series(
 
     try:
         labels = label(volume, weights=model, anchor=anchor, assign=assign)
-    except (NoDiscsError, ImageError) as error:
+    except NoDiscsError as error:
         if anchor is not None:
             raise
         return SeriesReading(volume, error=str(error))

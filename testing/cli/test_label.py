@@ -514,7 +514,7 @@ def test_onnxruntime_leaves_no_trace_of_its_reports(here, phantom_file):
         "-i t2.nii.gz -initdisc C2,40",
         "-i t2.nii.gz -initdisc 3,40 -initlabel known.nii.gz",
         "-i t2.nii.gz -heat 1",
-        "-i t2.nii.gz other.nii.gz",
+        "-i t2.nii.gz other.nii.gz -o both.nii.gz",
     ],
 )
 def test_a_usage_error_exits_with_two(words, label, here, capsys):

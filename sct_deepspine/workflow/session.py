@@ -1,0 +1,155 @@
+"""process_session(): all images of one person, one request, one result for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sct_deepspine.errors import NoDiscsError, RequestError, UncertainError
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.disc_labels import read_disc_labels
+from sct_deepspine.io.images import ImageLike, read_one_volume
+from sct_deepspine.labeling.checks import read_scan
+from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import label_discs
+from sct_deepspine.labeling.session import SessionLabels, label_session
+from sct_deepspine.labels import DiscLabels
+from sct_deepspine.segmentation.model import SegmentationModel
+from sct_deepspine.segmentation.pipeline import segment_spine
+from sct_deepspine.workflow.request import ScanRequest
+from sct_deepspine.workflow.result import ScanResult
+from sct_deepspine.workflow.scan import process_scan
+
+__all__ = ["SessionResult", "process_session"]
+
+OF_ONE_IMAGE = "cord", "centerline"
+"""What can be asked for one image only."""
+
+
+@dataclass(frozen=True, eq=False)
+class SessionResult:
+    """What came of a session.
+
+    Parameters
+    ----------
+    scans
+        The result of each image, in the order given; localizers have none.
+    session
+        How the images were levelled.
+    """
+
+    scans: tuple[ScanResult, ...]
+    session: SessionLabels
+
+    def record(self, n: int, names: Sequence[str]) -> dict[str, Any]:
+        """Return what the sidecar of an image says of the session."""
+        return {"images": list(names), "index": n, **self.session.as_dict()}
+
+
+def process_session(
+    images: Sequence[ImageLike],
+    request: ScanRequest | None = None,
+    *,
+    localizers: Sequence[ImageLike] = (),
+    names: Sequence[str] | None = None,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+) -> SessionResult:
+    """Label the images of one person together, and segment them, as it is asked for.
+
+    Parameters
+    ----------
+    images
+        Images in scanner coordinates; see :func:`sct_deepspine.label_session`.
+    request
+        What is asked for. Anchors and a slice are those of the first image, labels and edits those of the
+        image that shows most of them; they hold for all.
+    localizers
+        Further images of the person, which help to tell the levels and get no result.
+    names
+        What notes call the images and localizers.
+    model, mask_model
+        Loaded models instead of the shipped ones.
+
+    Raises
+    ------
+    RequestError
+        If something is asked for that is of one image only.
+    DeepSpineError
+        As :func:`sct_deepspine.label_session` and :func:`sct_deepspine.process_scan` raise them.
+    """
+    request = request or ScanRequest()
+    for name in OF_ONE_IMAGE:
+        if getattr(request, name) is not None:
+            raise RequestError(f"{name} is of one image: label that image by itself")
+    model = model or LabelingModel.load()
+    volumes = [read_scan(read_one_volume(image)) for image in (*images, *localizers)]
+    given = _given(volumes[: len(images)], request, model)
+    session = label_session(
+        volumes,
+        anchors={n: _anchors(labels) for n, labels in given.items()},
+        names=names,
+        weights=model,
+        label=partial(label_discs, return_maps=request.maps),
+    )
+    scans = [
+        _result(volumes[n], image, given.get(n, session.images[n]), request, model, mask_model)
+        for n, image in enumerate(images)
+    ]
+    _refuse_uncertain(scans, request, names)
+    return SessionResult(tuple(scans), session)
+
+
+def _given(volumes: Sequence[Volume], request: ScanRequest, model: LabelingModel) -> dict[int, DiscLabels]:
+    """Return the labels of the image about which a person knows something."""
+    plain = replace(request, masks=False, upper=False, min_confidence=0.0)
+    if request.anchors is not None or request.anchor_slice is not None:
+        return {0: process_scan(volumes[0], plain, model=model).labels}
+    told = request.labels if request.labels is not None else request.edits
+    if told is None:
+        return {}
+    points = np.array([point for _, point in read_disc_labels(told).points])
+    shown = [volume.grid.contains_voxel(volume.grid.voxel_from_world(points)).sum() for volume in volumes]
+    if not any(shown):
+        raise RequestError("the labels lie in none of the images; do they belong together?")
+    n = int(np.argmax(shown))
+    return {n: process_scan(volumes[n], plain, model=model).labels}
+
+
+def _anchors(labels: DiscLabels) -> dict[int, Any]:
+    return {disc.value: disc.point_world for disc in labels.discs if not disc.interpolated}
+
+
+def _result(
+    volume: Volume,
+    image: ImageLike,
+    labels: DiscLabels,
+    request: ScanRequest,
+    model: LabelingModel,
+    mask_model: SegmentationModel | None,
+) -> ScanResult:
+    """Return the result of one image, with masks if they are asked for and a spine is in it."""
+    if request.upper:
+        labels = labels.with_upper_discs()
+    masks = None
+    if request.masks and labels.discs:
+        try:
+            masks = segment_spine(volume, labels=labels, weights=mask_model, labeling=model)
+        except NoDiscsError as error:
+            labels = replace(labels, warnings=(*labels.warnings, f"no masks: {error}"))
+    return ScanResult(volume, labels, masks, request).with_source(image)
+
+
+def _refuse_uncertain(scans: Sequence[ScanResult], request: ScanRequest, names: Sequence[str] | None) -> None:
+    for n, scan in enumerate(scans):
+        confidence = scan.labels.level_confidence
+        if scan.labels.discs and confidence < request.min_confidence:
+            called = names[n] if names else f"image {n + 1}"
+            raise UncertainError(
+                f"the levels of {called} are less certain than asked for "
+                f"({confidence:.2f} < {request.min_confidence:g}); give the level of one disc"
+            )

@@ -1,0 +1,127 @@
+"""Several images of one person in one call."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from fakes import PaintReader, fake_mask_model, fake_model, paint_truth
+
+from sct_deepspine import ScanRequest
+from sct_deepspine.cli.label import main
+from sct_deepspine.errors import RequestError
+from sct_deepspine.workflow.session import process_session
+
+MODEL = fake_model()
+
+
+@pytest.fixture
+def pair(painted, phantom, tmp_path, monkeypatch):
+    """Files of the upper and the lower part of the phantom, which share a few discs."""
+    monkeypatch.chdir(tmp_path)
+    middle = round(float(painted.grid.voxel_from_world(phantom.discs[6])[0, 2]))
+    rows = {"upper": slice(middle - 25, None), "lower": slice(0, middle + 25)}
+    for name, part in rows.items():
+        affine = np.array(painted.grid.affine)
+        affine[:3, 3] = painted.grid.world_from_voxel([0, 0, part.start])[0]
+        nib.save(nib.Nifti1Image(painted.data[:, :, part], affine), tmp_path / f"{name}.nii.gz")
+    return ["upper.nii.gz", "lower.nii.gz"]
+
+
+def content(name):
+    return json.loads(Path(name).read_text())
+
+
+def test_each_image_gets_its_files_and_knows_of_the_others(pair, phantom, capsys):
+    assert main(["-i", *pair, "-ofolder", "out", "-csv", "1"], model=MODEL) == 0
+    upper, lower = content("out/upper_discs.json"), content("out/lower_discs.json")
+    assert {d["value"] for d in upper["discs"]} | {d["value"] for d in lower["discs"]} == set(phantom.discs)
+    assert upper["session"]["images"] == pair
+    assert (upper["session"]["index"], lower["session"]["index"]) == (0, 1)
+    assert upper["session"]["groups"] == lower["session"]["groups"]
+    assert Path("out/lower_discs.csv").is_file()
+    printed = capsys.readouterr().out
+    assert "upper.nii.gz: " in printed
+    assert "lower_discs.nii.gz" in printed
+    for disc in lower["discs"]:
+        assert np.linalg.norm(disc["world_mm"] - phantom.discs[disc["value"]]) < 6  # maps of 4 mm
+
+
+def test_a_level_told_of_the_first_image_holds_for_all(pair, phantom, painted):
+    image = nib.load(pair[0])
+    place = round(float((np.linalg.inv(image.affine) @ [*phantom.discs[5], 1])[2]))
+    assert main(["-i", *pair, "-initdisc", f"6,{place}", "-v", "0"], model=MODEL) == 0
+    values = [d["value"] for name in ("upper", "lower") for d in content(f"{name}_discs.json")["discs"]]
+    assert {value - 1 for value in values} == set(phantom.discs)
+
+
+def test_labels_of_any_of_the_images_hold_for_all(pair, phantom):
+    assert main(["-i", pair[1], "-v", "0"], model=MODEL) == 0
+    image = nib.load("lower_discs.nii.gz")
+    data = np.asarray(image.dataobj).copy()
+    data[data > 0] += 1
+    nib.save(nib.Nifti1Image(data, image.affine), "edited.nii.gz")
+    words = ["-i", *pair, "-initlabel", "edited.nii.gz", "-ofolder", "out", "-v", "0"]
+    assert main(words, model=MODEL) == 0
+    values = [d["value"] for name in ("upper", "lower") for d in content(f"out/{name}_discs.json")["discs"]]
+    assert {value - 1 for value in values} == set(phantom.discs)
+
+
+def test_a_localizer_helps_and_gets_no_file(pair, phantom):
+    assert main(["-i", pair[1], "-localizer", pair[0], "-ofolder", "out", "-v", "0"], model=MODEL) == 0
+    assert {path.name for path in Path("out").iterdir()} == {"lower_discs.nii.gz", "lower_discs.json"}
+    assert content("out/lower_discs.json")["session"]["images"] == [pair[1], pair[0]]
+
+
+def test_masks_are_made_of_each_image(pair):
+    words = ["-i", *pair, "-masks", "1", "-ofolder", "out", "-v", "0"]
+    assert main(words, model=MODEL, mask_model=fake_mask_model()) == 0
+    assert Path("out/upper_seg.nii.gz").is_file()
+    assert content("out/lower_discs.json")["masks"]["weights"]["name"] == "fake"
+
+
+def test_an_image_that_shows_no_disc_is_said_to_get_none(pair, capsys, phantom):
+    blank = paint_truth(phantom, discs=False, canal=False)
+    far = np.array(blank.grid.affine)
+    far[2, 3] -= 1000
+    nib.save(nib.Nifti1Image(blank.data, far), "far.nii.gz")
+    assert main(["-i", pair[0], "far.nii.gz", "-ofolder", "out"], model=MODEL) == 0
+    assert "far.nii.gz: no disc lies in this image; nothing is written" in capsys.readouterr().out
+    assert not Path("out/far_discs.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-o", "x.nii.gz"], ["-s", "x.nii.gz"], ["-register", "1"], ["-qc-png", "x.png"], ["-straight", "off"]],
+)
+def test_what_is_of_one_image_is_refused(words, pair, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["-i", *pair, *words], model=MODEL)
+    assert exit_.value.code == 2
+    assert "is of one image" in capsys.readouterr().err
+
+
+def test_two_images_of_one_name_are_refused(pair, tmp_path, capsys):
+    (tmp_path / "b").mkdir()
+    Path("b/upper.nii.gz").write_bytes(Path(pair[0]).read_bytes())
+    assert main(["-i", pair[0], "b/upper.nii.gz"], model=MODEL) == 1
+    assert "under one name" in capsys.readouterr().err
+
+
+def test_an_image_that_can_not_be_read_is_named(pair, capsys):
+    assert main(["-i", pair[0], "lost.nii.gz"], model=MODEL) == 1
+    assert "lost.nii.gz" in capsys.readouterr().err
+    assert not Path("upper_discs.nii.gz").exists()
+
+
+def test_levels_that_are_not_sure_enough_are_refused_by_name(pair):
+    request = ScanRequest(min_confidence=1.0)
+    unsure = fake_model(PaintReader())
+    with pytest.raises(Exception, match=r"the levels of .* are less certain than asked for"):
+        process_session(pair, request, names=pair, model=unsure)
+
+
+def test_a_cord_is_of_one_image(pair):
+    with pytest.raises(RequestError, match="cord is of one image"):
+        process_session(pair, ScanRequest(cord=pair[0]), model=MODEL)

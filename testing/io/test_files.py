@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from platforms import symbolic_links
 
 from sct_deepspine.errors import OutputError
 from sct_deepspine.io.files import plain_line, written_together
@@ -53,6 +54,7 @@ def test_when_the_second_cant_be_replaced_the_first_is_put_back(failure, files, 
     assert [path.read_text() for path in files] == ["old one", "old two", "old stale"]
 
 
+@symbolic_links
 def test_a_link_is_put_back_as_a_link(files, monkeypatch):
     one, *_ = files
     one.rename(one.with_name("real.txt"))

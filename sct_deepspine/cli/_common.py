@@ -148,9 +148,11 @@ class Arguments:
             raise SystemExit(USAGE_ERROR)
         try:
             return self.parser.parse_args(words)
-        except SystemExit:  # after the help, which a pipe may not take to its end
+        except (SystemExit, BrokenPipeError) as stop:  # the help, which a pipe may not take to its end
             with suppress(BrokenPipeError), _dropped_if_unread():
                 sys.stdout.flush()
+            if isinstance(stop, BrokenPipeError):  # up to Python 3.10 it is told here
+                raise SystemExit(FAILURE) from stop
             raise
 
 

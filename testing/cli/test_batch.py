@@ -554,3 +554,24 @@ def test_a_dask_cluster_that_loses_a_worker_loses_no_scan(small, tmp_path):
     rows = [line.split(maxsplit=3) for line in done.stdout.splitlines() if line.startswith("ROW")]
     assert sorted(row[1] for row in rows) == sorted(f"scan{n}" for n in range(12))
     assert all("spine" in row[3] for row in rows)
+
+
+OTHER_VERSION = """
+import sys
+sys.path[:0] = sys.argv[3].split("|")
+from sct_deepspine import _version
+_version.__version__ = sys.argv[4]  # as if another release were installed
+from fakes import fake_model
+from sct_deepspine.cli.batch import main
+sys.exit(main(["-i", sys.argv[1], "-o", sys.argv[2], "-v", "0"], model=fake_model()))
+"""
+
+
+def test_what_another_version_labelled_is_labelled_again(painted_file, tmp_path):
+    paths = "|".join(path for path in sys.path if path)
+    words = [painted_file.parent, tmp_path / "out", paths]
+    status = []
+    for version in ("1.0.0", "1.0.0", "1.0.1"):
+        subprocess.run([sys.executable, "-c", OTHER_VERSION, *words, version], check=True)
+        status += [row["status"] for row in rows_of(tmp_path / "out").values()]
+    assert status == ["done", "skipped", "done"]

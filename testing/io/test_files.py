@@ -1,6 +1,7 @@
 """Files that belong together are replaced together, or stay as they were."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,25 @@ def test_when_the_second_cant_be_replaced_the_first_is_put_back(failure, files, 
         write_new(*files)
     assert sorted(files[0].parent.iterdir()) == sorted(files)
     assert [path.read_text() for path in files] == ["old one", "old two", "old stale"]
+
+
+def test_a_disk_too_full_to_keep_the_old_file_leaves_it_where_it_is(files, monkeypatch):
+    """Where files have no second names, the old one is copied first, which can fail half-way."""
+
+    def no_links(*_arguments, **_options):
+        raise OSError(1, "operation not permitted")
+
+    def half_a_copy(source, target):
+        Path(target).write_text("old")
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(shutil, "copy2", half_a_copy)
+    before = {path: path.read_text() for path in files}
+    with pytest.raises(OutputError, match="no space left on device"):
+        write_new(*files)
+    assert sorted(files[0].parent.iterdir()) == sorted(files)
+    assert {path: path.read_text() for path in files} == before
 
 
 @symbolic_links

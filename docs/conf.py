@@ -93,7 +93,7 @@ def _resolve(app, env, node, text):
 
 
 def _leave_unlinked(app, env, node, text):
-    """Accept a name of another project that intersphinx does not know, or that there is no network to ask for."""
+    """Accept a name of another project that intersphinx does not know, or could not ask for."""
     known = any(re.fullmatch(pattern, node["reftarget"]) for _, pattern in INVENTORIES.values())
     return text if known else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import io
 import logging
 import os
@@ -31,6 +32,28 @@ __all__ = [
 USAGE_ERROR, FAILURE = 2, 1
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after SIGINT and SIGTERM, as a shell gives them."""
+
+
+PLAIN = {"…": "...", "–": "-", "×": "x", "²": "2", "→": "->", "±": "+/-"}
+"""What is printed of our own texts where the console has no such character."""
+
+
+def _plainly(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Spell what a console can't show: our own signs in plain ones, those of file names escaped."""
+    assert isinstance(error, UnicodeEncodeError)
+    spelt = "".join(
+        PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode("ascii")
+        for c in error.object[error.start : error.end]
+    )
+    return spelt, error.end
+
+
+def fit_consoles() -> None:
+    """Let printing never fail for a character that the console does not have."""
+    codecs.register_error("sct_deepspine.plainly", _plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="sct_deepspine.plainly")
 
 
 class Terminated(KeyboardInterrupt):
@@ -129,14 +152,17 @@ class Arguments:
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse; without any argument, print the help on stderr and exit with 2."""
         words = sys.argv[1:] if argv is None else list(argv)
+        fit_consoles()
         if not words:
             self.parser.print_help(sys.stderr)
             raise SystemExit(USAGE_ERROR)
         try:
             return self.parser.parse_args(words)
-        except SystemExit:  # after the help, which a pipe may not take to its end
+        except (SystemExit, BrokenPipeError) as stop:  # the help, which a pipe may not take to its end
             with suppress(BrokenPipeError), _dropped_if_unread():
                 sys.stdout.flush()
+            if isinstance(stop, BrokenPipeError):  # up to Python 3.10 it is told here
+                raise SystemExit(FAILURE) from stop
             raise
 
 
@@ -185,9 +211,7 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
     """Run a command; an error made on purpose becomes one line on stderr and exit code 1."""
     if os.environ.get("SCT_PROGRESS_BAR", "").lower() == "off":
         os.environ["TQDM_DISABLE"] = "1"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names that the terminal can't show are escaped
-            stream.reconfigure(errors="backslashreplace")
+    fit_consoles()
     level = (logging.ERROR, logging.WARNING, logging.DEBUG)[arguments.v]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("sct_deepspine").setLevel(level)

@@ -105,7 +105,7 @@ def write_best_and_worst(cases: Sequence[MaskCase], path: Path, *, count: int = 
 
 def write_curves(log: Path, path: Path) -> None:
     """Draw the losses and the F1 of a run's log against the step."""
-    with log.open(newline="") as file:
+    with log.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     step = [int(row["step"]) for row in rows]
     figure = new_figure(8, 3)

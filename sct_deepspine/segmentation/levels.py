@@ -169,7 +169,7 @@ def nearest_by_way(
     sources = np.nonzero(seeds)[0]
     if not len(sources):
         return labels, way
-    index = np.full(mask.shape, -1, dtype=np.int64)
+    index = np.full(mask.shape, -1, dtype=np.int32)  # what the graphs of older releases of scipy take
     index[mask] = np.arange(len(seeds))
     starts, ends, lengths = [], [], []
     for axis, size in enumerate(cell_mm):

@@ -182,7 +182,8 @@ class Checkpoint:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+                # Copied, since a file that is still mapped can't be replaced on Windows.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 self._restore(tensors, file.metadata())
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -359,7 +360,7 @@ def _step(state: Checkpoint, batch: Batch, config: TrainingConfig, loss: Loss) -
 
 def _log(path: Path, row: dict[str, Any]) -> None:
     new = not path.is_file()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from fakes import PaintReader, fake_mask_model, fake_model
+from platforms import RUN_BATCH, posix_signals
 
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
 from sct_deepspine.cli.batch import main
@@ -453,15 +453,14 @@ def test_worker_processes_give_every_scan_one_row(small, tmp_path):
 
 
 KILLER = """
-import os, signal, sys
-from dataclasses import replace
+import os, sys
 from pathlib import Path
 from sct_deepspine import batch
 from sct_deepspine.io.bids import find_scans
 
 def label_or_die(scan, options):
     if scan.stem == "scan2":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(9)  # no exception, no clean-up
     return batch.label_scan(scan, options)
 
 if __name__ == "__main__":
@@ -489,19 +488,19 @@ def test_a_scan_that_kills_its_worker_is_named_and_the_others_are_done(small, tm
     assert all("spine" in line for n, line in enumerate(lines) if n != 2)
 
 
+@posix_signals
 @pytest.mark.parametrize(("signal_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_so_and_leaves_nothing_half_written(signal_, code, small, tmp_path):
     noise_cohort(small, tmp_path / "in", 200)
-    script = Path(sys.executable).with_name("sct_deepspine_batch")
     running = subprocess.Popen(
-        [sys.executable, script, "-i", tmp_path / "in", "-o", tmp_path / "out", "-jobs", "2"],
+        [sys.executable, "-c", RUN_BATCH, "-i", tmp_path / "in", "-o", tmp_path / "out", "-jobs", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     pictures = tmp_path / "out" / "derivatives" / "sct_deepspine" / "sourcedata" / "pictures"
     for _ in range(1200):
-        if pictures.is_dir() and list(pictures.glob("*.json")):
+        if (pictures.is_dir() and list(pictures.glob("*.json"))) or running.poll() is not None:
             break
         time.sleep(0.1)
     running.send_signal(signal_)
@@ -526,7 +525,6 @@ def test_a_scheduler_that_does_not_answer_is_told(small, tmp_path, capsys):
 
 DASK = """
 import os, signal, sys, time
-from dataclasses import replace
 from pathlib import Path
 from distributed import Client, LocalCluster
 from sct_deepspine.batch import BatchOptions, run_batch
@@ -540,7 +538,7 @@ if __name__ == "__main__":
         scans, options = find_scans(sys.argv[1]), BatchOptions(Path(sys.argv[2]))
         for row in run_batch(scans, options, scheduler=cluster.scheduler_address):
             if not rows:
-                os.kill(victim, signal.SIGKILL)
+                os.kill(victim, getattr(signal, "SIGKILL", signal.SIGTERM))
             rows.append(row)
     for row in sorted(rows, key=lambda row: row.scan):
         print("ROW", row.scan, row.status, row.error)
@@ -562,3 +560,24 @@ def test_a_dask_cluster_that_loses_a_worker_loses_no_scan(small, tmp_path):
     rows = [line.split(maxsplit=3) for line in done.stdout.splitlines() if line.startswith("ROW")]
     assert sorted(row[1] for row in rows) == sorted(f"scan{n}" for n in range(12))
     assert all("spine" in row[3] for row in rows)
+
+
+OTHER_VERSION = """
+import sys
+sys.path[:0] = sys.argv[3].split("|")
+from sct_deepspine import _version
+_version.__version__ = sys.argv[4]  # as if another release were installed
+from fakes import fake_model
+from sct_deepspine.cli.batch import main
+sys.exit(main(["-i", sys.argv[1], "-o", sys.argv[2], "-v", "0"], model=fake_model()))
+"""
+
+
+def test_what_another_version_labelled_is_labelled_again(painted_file, tmp_path):
+    paths = "|".join(path for path in sys.path if path)
+    words = [painted_file.parent, tmp_path / "out", paths]
+    status = []
+    for version in ("1.0.0", "1.0.0", "1.0.1"):
+        subprocess.run([sys.executable, "-c", OTHER_VERSION, *words, version], check=True)
+        status += [row["status"] for row in rows_of(tmp_path / "out").values()]
+    assert status == ["done", "skipped", "done"]

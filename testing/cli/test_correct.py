@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fakes import PaintReader, fake_model
+from platforms import posix_signals
 
 from sct_deepspine.cli.label import main
 
@@ -270,6 +271,7 @@ sys.exit(main())
 """
 
 
+@posix_signals
 @pytest.mark.parametrize(("signal_", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_command_interrupted_while_it_writes_leaves_nothing(signal_, code, here, phantom_file):
     running = subprocess.Popen(

@@ -16,6 +16,7 @@ import torch
 from fakes import PaintReader, fake_model, paint_truth
 from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
+from platforms import locked_folders, posix_signals
 
 import sct_deepspine
 from sct_deepspine.cli.label import main
@@ -401,7 +402,7 @@ def test_a_folder_that_is_not_there_is_refused(label, here, tmp_path, painted_fi
     refused(label, tmp_path, "-i", painted_file, "-o", "file/discs.nii.gz")
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
+@locked_folders
 def test_a_folder_that_may_not_be_written_to_is_refused(label, here, tmp_path, painted_file):
     (here / "locked").mkdir()
     (here / "locked").chmod(0o500)
@@ -472,6 +473,7 @@ def test_the_script_fails_with_one_line_and_no_traceback(here):
     assert done.stderr.splitlines() == ["ERROR: -i: no such file: lost.nii.gz"]
 
 
+@posix_signals  # a closed pipe is told otherwise on Windows
 @pytest.mark.parametrize("words", [["-h"], ["-demo"]])
 def test_a_reader_that_has_enough_ends_the_output_quietly(words, here):
     reader, writer = os.pipe()

@@ -37,6 +37,18 @@ def test_surfaces_are_as_far_apart_as_they_were_moved():
     assert surface_distance_mm(one, moved, SPACING) == surface_distance_mm(moved, one, SPACING)
 
 
+def test_a_tenth_of_a_surface_that_is_far_off_counts():
+    """The distance is near the largest, not in the middle, but one odd corner does not decide."""
+    true = box((2, 2, 2), (42, 42, 5), shape=(44, 44, 24))
+    most, few = true.copy(), true.copy()
+    most[2:42, 2:10, 5:20] = True  # a fifth of it is raised by 15 voxels
+    few[2:4, 2:4, 5:20] = True
+    spacing = np.ones(3)
+    assert surface_distance_mm(most, true, spacing) > 10
+    assert surface_distance_mm(most, true, spacing, percentile=50) == 0
+    assert surface_distance_mm(few, true, spacing) < 5
+
+
 def test_an_empty_mask_is_infinitely_far_unless_both_are():
     one, none = box((2, 3, 4), (8, 9, 10)), np.zeros((13, 17, 19), dtype=bool)
     assert surface_distance_mm(one, none, SPACING) == np.inf

@@ -6,10 +6,10 @@ import errno
 import hashlib
 import json
 import os
-import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -68,7 +68,7 @@ def _products(rng: np.random.Generator) -> list[Any]:
 
 
 def _random_fault(rng: np.random.Generator) -> tuple[Any, str]:
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and find_spec("resource"):  # Windows has no such limit
         size = int(10 ** rng.uniform(0, 5.5))
         return largest_file(size), "file size"
     owner, name = ((Path, "replace"), (Path, "unlink"), (tempfile, "mkdtemp"), (os, "link"))[rng.integers(4)]
@@ -78,6 +78,8 @@ def _random_fault(rng: np.random.Generator) -> tuple[Any, str]:
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Let the system refuse files of more than so many bytes."""
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

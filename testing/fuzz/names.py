@@ -22,6 +22,8 @@ PIECES = (
     *("@", "+", "-", "--help", "~", "*", "?", "[a]", "\\", "\n", "\t", "\r", "\x1b[31m", ";", "|", "#", ","),
     *("é", "e\u0301", "中", "😀", "\u202e", "\u2028", "\udcff", "\udc80", ".nii", ".", ".."),
 )
+if os.name == "nt":  # Windows has no such names
+    PIECES = tuple(piece for piece in PIECES if not re.search(r'[<>:"/\\\\|?*\x00-\x1f\ud800-\udfff]', piece))
 LONGEST_NAME = 255
 SUFFIX = ".nii.gz"
 

@@ -287,3 +287,34 @@ def test_origin_has_to_be_a_point():
     field = DisplacementField(oblique_grid(), np.zeros((5, 7, 11, 3)))
     with pytest.raises(GeometryError, match="origin"):
         WarpedStraightSpace(field, field, np.array([0.0, np.nan, 0.0]))
+
+
+# Against another implementation
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1)])
+def test_points_go_where_nitransforms_takes_them(tmp_path, flips):
+    """At the centres of voxels, since nitransforms interpolates by cubic splines in between."""
+    nonlinear = pytest.importorskip("nitransforms.nonlinear")
+    grid = oblique_grid(flips)
+    vectors = np.random.default_rng(7).uniform(-30, 30, (*grid.shape, 3))
+    path = write(tmp_path / "warp.nii.gz", grid, vectors)
+    oracle = nonlinear.DenseFieldTransform.from_filename(path, fmt="itk")
+    centres = centres_world(grid)
+    np.testing.assert_allclose(
+        DisplacementField.load(path).source_from_destination(centres), oracle.map(centres), atol=2e-3
+    )
+
+
+def test_a_smooth_field_agrees_with_nitransforms_between_the_voxels_too(tmp_path):
+    nonlinear = pytest.importorskip("nitransforms.nonlinear")
+    grid = Grid((23, 29, 31), oblique_grid().affine)
+    centres = centres_world(grid)
+    moved = centres + 4 * np.sin(centres / 40) + 7
+    path = write(tmp_path / "warp.nii.gz", grid, field_of(grid, moved))
+    oracle = nonlinear.DenseFieldTransform.from_filename(path, fmt="itk")
+    voxels = np.random.default_rng(8).uniform(5, 16, (80, 3))
+    points = grid.world_from_voxel(voxels)
+    np.testing.assert_allclose(
+        DisplacementField.load(path).source_from_destination(points), oracle.map(points), atol=0.05
+    )

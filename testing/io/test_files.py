@@ -1,9 +1,11 @@
 """Files that belong together are replaced together, or stay as they were."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from platforms import symbolic_links
 
 from sct_deepspine.errors import OutputError
 from sct_deepspine.io.files import plain_line, written_together
@@ -53,6 +55,26 @@ def test_when_the_second_cant_be_replaced_the_first_is_put_back(failure, files, 
     assert [path.read_text() for path in files] == ["old one", "old two", "old stale"]
 
 
+def test_a_disk_too_full_to_keep_the_old_file_leaves_it_where_it_is(files, monkeypatch):
+    """Where files have no second names, the old one is copied first, which can fail half-way."""
+
+    def no_links(*_arguments, **_options):
+        raise OSError(1, "operation not permitted")
+
+    def half_a_copy(source, target):
+        Path(target).write_text("old")
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(shutil, "copy2", half_a_copy)
+    before = {path: path.read_text() for path in files}
+    with pytest.raises(OutputError, match="no space left on device"):
+        write_new(*files)
+    assert sorted(files[0].parent.iterdir()) == sorted(files)
+    assert {path: path.read_text() for path in files} == before
+
+
+@symbolic_links
 def test_a_link_is_put_back_as_a_link(files, monkeypatch):
     one, *_ = files
     one.rename(one.with_name("real.txt"))

@@ -117,7 +117,7 @@ def test_slices_without_lung_are_left_out_and_a_split_never_cuts_through_a_perso
 def test_slices_can_be_resized(tmp_path):
     _, samples = prepared("lung", tmp_path, side=16)
     assert {sample.image.shape for sample in samples} == {(1, 1, 16, 16)}
-    assert samples[0].image.dtype == np.uint16
+    assert np.iinfo(samples[0].image.dtype).max >= 2**16 - 1  # older releases of Pillow read 32 bits
 
 
 EXPECTED = {

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from platforms import posix_permissions
 
 from sct_deepspine import sct
 from sct_deepspine.errors import SctError
@@ -242,9 +243,15 @@ def test_the_report_gets_the_command_and_the_names(stand_in, tmp_path):
         sct.add_qc_entry("t2.nii.gz", "d.nii.gz", tmp_path, command=["label"])
 
 
-def test_temporary_folders_are_private_and_removed_unless_kept():
+@posix_permissions
+def test_temporary_folders_are_private():
     with sct.temporary_folder() as folder:
         assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_temporary_folders_are_removed_unless_kept():
+    with sct.temporary_folder() as folder:
+        assert folder.is_dir()
     assert not folder.exists()
     with sct.temporary_folder(keep=True) as folder:
         pass

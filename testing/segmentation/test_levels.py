@@ -88,6 +88,23 @@ def test_processes_out_of_touch_with_their_bodies_go_by_their_roots(corridor, sp
         assert (found[own] == number).mean() > 0.95
 
 
+def test_bone_far_beyond_the_discs_has_no_number(corridor, spine):
+    """One vertebra follows beyond the first and the last disc, though bone may go on without a gap."""
+    (x, y, z), _, disc, _ = spine
+    tips = {value: tip for value, tip in tips_of(corridor).items() if value in (23, 24)}
+    sloped = z + 0.35 * (y - 10)
+    seen = disc & (sloped < TIPS[23] + 8) & (sloped > TIPS[24] - 8)
+    column = (y > 10) & (y < 42) & (np.abs(x) < 20) & ~seen
+    found = whole(assign_vertebrae(column, tips, assign_discs(seen, tips, corridor), corridor), corridor)
+    middle = column & (np.abs(y - 26) < 10)
+    spacing = TIPS[23] - TIPS[24]
+    assert (found[middle & (sloped > TIPS[23] + 8) & (sloped < TIPS[23] + 0.8 * spacing)] == 22).all()
+    assert (found[middle & (sloped < TIPS[24] - 8) & (sloped > TIPS[24] - 0.8 * spacing)] == 24).all()
+    assert (found[middle & (sloped > TIPS[23] + 1.7 * spacing)] == 0).all()
+    assert (found[middle & (sloped < TIPS[24] - 2.05 * spacing)] == 0).all()
+    assert (middle & (sloped < TIPS[24] - 2.05 * spacing)).any()
+
+
 def test_the_way_goes_through_the_mask_only():
     mask = np.ones((1, 9, 9), dtype=bool)
     mask[0, :8, 4] = False  # a wall with a gap at the bottom

@@ -7,6 +7,7 @@ from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
 from sct_deepspine import NoDiscsError, label_discs, segment_spine
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import CANAL_TISSUE, CORD_TISSUE, DISC_TISSUE, VERTEBRA_TISSUE
@@ -82,6 +83,32 @@ def test_the_cord_is_numbered_by_vertebral_level(phantom, masks):
         row = int(np.round(grid.voxel_from_world([0, 0, z])[0, 2]))
         values = masks.cord_levels[:, :, row][cord[:, :, row]]
         assert (values == number).mean() > 0.6
+
+
+def test_the_cord_has_one_level_above_the_first_disc_and_one_below_the_last(phantom, masks):
+    """As high as the template makes them; beyond there is none."""
+    known = {v: tip for v, tip in phantom.discs.items() if 5 <= v <= 8}
+    labels = labels_of(replace(phantom, discs=known))
+    out = segment_spine(phantom.volume, labels=labels, weights=fake_mask_model(TissueOracle(phantom)))
+    grid, cord = phantom.volume.grid, out.cord > 0
+
+    def share(number, z):
+        row = int(np.round(grid.voxel_from_world([0, 0, z])[0, 2]))
+        return (out.cord_levels[:, :, row][cord[:, :, row]] == number).mean()
+
+    top, bottom = known[5][2], known[8][2]
+    assert share(4, top + 0.5 * EXPECTED_SPACING_MM[4]) > 0.9
+    assert share(8, bottom - 0.5 * EXPECTED_SPACING_MM[8]) > 0.9
+    assert share(0, top + 1.6 * EXPECTED_SPACING_MM[4]) > 0.9
+    assert share(0, bottom - 1.6 * EXPECTED_SPACING_MM[8]) > 0.9
+    assert set(np.unique(out.cord_levels)) == {0, 4, 5, 6, 7, 8}
+
+
+def test_a_gap_of_a_few_rows_leaves_the_cord_whole(phantom, masks):
+    oracle = TissueOracle(phantom, gap_rows=slice(-60, -57))
+    out = segment_spine(phantom.volume, labels=labels_of(phantom), weights=fake_mask_model(oracle))
+    lowest = [np.argwhere(mask)[:, 2].min() for mask in (masks.cord, out.cord)]
+    assert lowest[0] == lowest[1]
 
 
 @pytest.mark.parametrize("codes", [((2, 0, 1), (1, -1, -1)), ((1, 2, 0), (-1, 1, -1))])

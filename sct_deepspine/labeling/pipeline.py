@@ -68,12 +68,13 @@ UPSIDE_DOWN_CONFIDENCE = 0.5
 
 ACROSS_A_VOID = "levels are counted across discs that are not seen"
 ACROSS_A_VOID_CONFIDENCE = 0.8
-"""Most that is said where two discs or more lie in a void of signal: only distances tell how many there are."""
+"""Most that is said where two discs or more lie in a void of signal: only distances tell how many there
+are."""
 
 TURNED_SHARE, TURNED_ALONE = 1.1, 1.5
-"""The image turned upside down must score so many times as much, and show a landmark; or so many times without. The 12
-scans of ``val`` score 1.2 to 2 times as much upright as upside down, and all show one. Short views and axial stacks
-come to 1.2 either way, with none."""
+"""The image turned upside down must score so many times as much, and show a landmark; or so many times
+without. The 12 scans of ``val`` score 1.2 to 2 times as much upright as upside down, and all show one. Short
+views and axial stacks come to 1.2 either way, with none."""
 
 
 def label_discs(

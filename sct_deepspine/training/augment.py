@@ -31,8 +31,8 @@ PARCELS = (4, 12)
 """Fewest and most clusters of a plane."""
 
 BONE_GREY, SOFT_GREY = (0.0, 0.15), (0.25, 0.95)
-"""Range of the grey values of bone where it is the darkest tissue, and of discs, fluid and cord then; 0 to 1. In
-gradient-echo and MT images bone has hardly any signal, whatever the others have."""
+"""Range of the grey values of bone where it is the darkest tissue, and of discs, fluid and cord then; 0 to 1.
+In gradient-echo and MT images bone has hardly any signal, whatever the others have."""
 
 BONE_TEXTURE = 0.0, 0.4
 """Share of its contrast that dark bone keeps."""
@@ -115,8 +115,8 @@ def randomise_tissues(rng: np.random.Generator, plane: Plane, tissue: NDArray[np
 def darken_bone(rng: np.random.Generator, plane: Plane, tissue: NDArray[np.uint8], *, bone: int) -> Plane:
     """Make bone the darkest tissue, and each other labelled one bright or less bright.
 
-    Vertebral bodies then look as discs do in most contrasts, and discs as bodies: what tells them apart is their
-    height. Spinous processes are dark too where they are labelled as bone.
+    Vertebral bodies then look as discs do in most contrasts, and discs as bodies: what tells them apart is
+    their height. Spinous processes are dark too where they are labelled as bone.
 
     Parameters
     ----------

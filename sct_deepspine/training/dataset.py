@@ -88,11 +88,11 @@ class PlaneSettings:
     phantom_share, composite_share
         Share of planes taken from phantoms and from composite spines, if there are any beside real ones.
     dark_bone_share
-        Share of the planes with labelled tissues in which bone is the darkest one, most of them averaged over thick
-        axial slices.
+        Share of the planes with labelled tissues in which bone is the darkest one, most of them averaged over
+        thick axial slices.
     between_weight
-        What a cell midway between two discs counts more than another, where no disc must be seen: that is where half
-        a level is off.
+        What a cell midway between two discs counts more than another, where no disc must be seen: that is
+        where half a level is off.
     tall_rows, tall_share
         Rows of a plane that holds a whole spine, and the share of batches of such planes.
     """
@@ -335,7 +335,7 @@ def _targets(
 
 
 def _between(scan: LabelledScan) -> dict[int, FloatArray]:
-    """Return the points midway between neighbouring discs, at the hinder edge of a vertebral body, by value."""
+    """Return the points midway between neighbouring discs, at the hinder edge of each body, by value."""
     across = np.array([LATERAL_WEIGHT, 1.0, 1.0])
     return {
         value: (tip + scan.discs[value + 1]) / 2 * across

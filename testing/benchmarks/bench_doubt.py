@@ -3,8 +3,8 @@
     python testing/benchmarks/bench_doubt.py FOLDER [-hard FOLDER] [-weights FILE] [-o CSV]
 
 FOLDER holds labelled scans, of which the pitfalls of ``sct_deepspine.simulation.pitfalls`` are made; the
-scans of the second folder are labelled as they are and under the perturbations of ``sct_deepspine_evaluate``. A
-view is right if no disc has the value of another. A confidence above 0.8 is sure.
+scans of the second folder are labelled as they are and under the perturbations of ``sct_deepspine_evaluate``.
+A view is right if no disc has the value of another. A confidence above 0.8 is sure.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def judge(scan: LabelledScan, case: Case, model: LabelingModel) -> dict[str, obj
 
 def report(rows: list[dict[str, object]]) -> None:
     """Print a line per case."""
-    titles = f"{'views':>5} {'refused':>7} {'right':>5} {'wrong, sure':>11} {'highest wrong':>13} {'right ≥ 0.9':>11}"
+    titles = f"{'views':>5} {'refused':>7} {'right':>5} {'wrong, sure':>11} {'highest wrong':>13}"
+    titles += f" {'right ≥ 0.9':>11}"
     print(f"{'case':<28} {titles}  notes")
     for name in [*dict.fromkeys(row["case"] for row in rows), "all"]:
         own = [row for row in rows if name in (row["case"], "all")]

@@ -65,8 +65,8 @@ class Note:
     Parameters
     ----------
     kind
-        What it is, in one or two words: ``"implant"``, ``"faint disc"``, ``"step"``, ``"transitional sacrum"``,
-        ``"canal leaves the image"``, ``"voxel size"`` or ``"mask"``.
+        What it is, in one or two words: ``"implant"``, ``"fused"``, ``"step"``,
+        ``"transitional sacrum"``, ``"canal leaves the image"``, ``"voxel size"`` or ``"mask"``.
     sentence
         What a person should know and do.
     values
@@ -121,8 +121,8 @@ class DiscLabels:
     notes
         What is odd in the image, each with its place; their sentences are among the warnings.
     evidence
-        What the confidence rests on, 0 to 1 each: ``marginal`` of the decoding, how far ``levels`` and ``places``
-        of changed readings agree, and more; see :class:`sct_deepspine.labeling.evidence.Evidence`.
+        What the confidence rests on, 0 to 1 each: ``marginal`` of the decoding, how far ``levels`` and
+        ``places`` of changed readings agree, and more; see :class:`sct_deepspine.labeling.evidence.Evidence`.
     """
 
     discs: tuple[Disc, ...]

@@ -7,7 +7,7 @@ import io
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from sct_deepspine.evaluation.landmarks import (
 )
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.io.annotations import Annotation, LabelledScan, read_annotations
-from sct_deepspine.labeling.calibration import KINDS, Outcome, calibration_error
+from sct_deepspine.labeling.calibration import KINDS, SIGNALS, Outcome, calibration_error
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.simulation.perturbations import Case, perturbed, scoliotic, whole_spine_cases
 
@@ -113,11 +113,13 @@ def label_and_score(scan: LabelledScan | Annotation, case: Case, **options: Any)
     found: dict[int, FloatArray] = {}
     sure: list[float] = []
     confidence, view, error = 0.0, "", ""
+    evidence: Mapping[str, float] = {}
     try:
         labels = label_discs(case.image, anchor=case.anchor, seg=case.seg, **options)
         points = apply_affine(case.original_from_perturbed, labels.points_world)
         found = dict(zip(labels.values.tolist(), points, strict=True))
         confidence, view, sure = labels.level_confidence, labels.view, labels.confidence.tolist()
+        evidence = labels.evidence
     except DeepSpineError as failure:
         error = str(failure)
         logger.warning("%s (%s): %s", scan.name, case.perturbation, error)
@@ -132,7 +134,12 @@ def label_and_score(scan: LabelledScan | Annotation, case: Case, **options: Any)
         contrast=scan.contrast,
     )
     judged = bool(found) and case.anchor is None
-    outcomes = _outcomes(case, found, sure, confidence, view, score) if judged else ()
+    outcomes = (
+        _outcomes(case, found, sure, Outcome("scan", view, confidence, score.levels_right)) if judged else ()
+    )
+    outcomes = tuple(replace(outcome, evidence=evidence) for outcome in outcomes)
+    if outcomes and evidence:
+        outcomes = replace(outcomes[0], marginal=evidence["marginal"]), *outcomes[1:]
     return Result(score, seconds, confidence, error, outcomes)
 
 
@@ -142,19 +149,15 @@ def _scored(discs: Mapping[int, FloatArray]) -> dict[int, FloatArray]:
 
 
 def _outcomes(
-    case: Case,
-    found: dict[int, FloatArray],
-    sure: Sequence[float],
-    confidence: float,
-    kind: str,
-    score: ScanScore,
+    case: Case, found: dict[int, FloatArray], sure: Sequence[float], scan: Outcome
 ) -> tuple[Outcome, ...]:
+    """Return the outcome of the scan and those of its discs."""
     values, tips = list(case.truth), np.array(list(case.truth.values())).reshape(-1, 3)
-    out = [Outcome("scan", kind, confidence, score.levels_right)]
+    out = [scan]
     for (value, point), certainty in zip(found.items(), sure, strict=True):
         distance = np.linalg.norm(tips - point, axis=1)
         if len(distance) and distance.min() <= LEVEL_RADIUS_MM:
-            out.append(Outcome("disc", kind, certainty, values[int(distance.argmin())] == value))
+            out.append(Outcome("disc", scan.kind, certainty, values[int(distance.argmin())] == value))
     return tuple(out)
 
 
@@ -190,14 +193,18 @@ def confidence_report(outcomes: Iterable[Outcome]) -> str:
 
 
 def outcomes_csv(results: Iterable[tuple[str, Result]]) -> str:
-    """Return one CSV line per outcome."""
+    """Return one CSV line per outcome, with the evidence where there is any."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["stress", "scan", "part", "kind", "confidence", "right"])
+    writer.writerow(["stress", "scan", "part", "kind", "confidence", "right", "marginal", *SIGNALS])
     for stress, result in results:
         for j in result.outcomes:
             row = [stress, result.score.name, j.part, j.kind, f"{j.confidence:.6f}", int(j.right)]
-            writer.writerow(row)
+            told = [
+                "" if j.marginal is None else f"{j.marginal:.6f}",
+                *(j.evidence.get(s, "") for s in SIGNALS),
+            ]
+            writer.writerow([*row, *told])
     return text.getvalue()
 
 
@@ -211,15 +218,21 @@ def read_outcomes(path: str | Path) -> list[tuple[str, Outcome]]:
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
-            return [
-                (
-                    row["scan"],
-                    Outcome(row["part"], row["kind"], float(row["confidence"]), row["right"] == "1"),
-                )
-                for row in csv.DictReader(file)
-            ]
+            return [(row["scan"], _outcome(row)) for row in csv.DictReader(file)]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise ImageError(f"{path} holds no confidences ({type(error).__name__}: {error})") from error
+
+
+def _outcome(row: Mapping[str, str]) -> Outcome:
+    """Read a line; files of versions before 0.9.0 hold no evidence."""
+    return Outcome(
+        row["part"],
+        row["kind"],
+        float(row["confidence"]),
+        row["right"] == "1",
+        float(row["marginal"]) if row.get("marginal") else None,
+        {signal: float(row[signal]) for signal in SIGNALS if row.get(signal)},
+    )
 
 
 def results_csv(results: Sequence[Result]) -> str:

@@ -18,8 +18,8 @@ FILL_SHARE = 0.02
 """A value that something was filled with is at least this share of the voxels."""
 
 GAP_BELOW, GAP_ABOVE = 0.25, 1.0
-"""It lies these shares of the range of all other values (1st to 99th percentile) below or above them. Air that
-is 0, or fluid that is bright or saturated, lies nearer and stays."""
+"""It lies these shares of the range of all other values (1st to 99th percentile) below or above them. Air
+that is 0, or fluid that is bright or saturated, lies nearer and stays."""
 
 
 def without_fill(volume: Volume) -> Volume:

@@ -1,8 +1,8 @@
 """Whether levels and places survive changes that leave the anatomy alone.
 
-The midsagittal plane is read again under a few changes, all in one call of the network: other grey values, one
-end or the other cut off, a little blur. What is certain is found again, at the same place and with the same
-level; half a level off is a disagreement.
+The midsagittal plane is read again under a few changes, all in one call of the network: other grey values,
+one end or the other cut off, a little blur. What is certain is found again, at the same place and with the
+same level; half a level off is a disagreement.
 
 Axes: ``r`` reading, ``k`` disc.
 """

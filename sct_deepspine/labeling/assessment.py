@@ -31,16 +31,18 @@ DISAGREEING_LIMIT = 0.7
 """Most that is said where changed readings disagree about places, or discs beyond an end are left over."""
 
 WRONG_SIZE_LIMIT = 0.5
-"""Most that is said where the spine looks more like one with voxels of another size: all levels may be off."""
+"""Most that is said where the spine looks more like one with voxels of another size: all levels may be
+off."""
 
 EASED, EASED_FROM, SMALL_VIEW_LIMIT = 1.2, 0.6, 0.5
 """A spine must score less where changed readings find more than the second share of its discs again: by the
-first times what they find beyond it. A view with two or three discs scores little however plain they are. What
-is then said of its levels is no more than the last. Of 174 images without a spine none is taken for one."""
+first times what they find beyond it. A view with two or three discs scores little however plain they are.
+What is then said of its levels is no more than the last. Of 174 images without a spine none is taken for
+one."""
 
 DISAGREEMENT = (
-    "changed readings of the image (grey values, ends cut off, blur) find its discs at other places: {share:.0%} "
-    "are found again; half a level may be off, so look whether the points lie on discs"
+    "changed readings of the image (grey values, ends cut off, blur) find its discs at other places: "
+    "{share:.0%} are found again; half a level may be off, so look whether the points lie on discs"
 )
 LEFT_OVER = (
     "what looks like {count} more discs lies beyond the labels at one end; the levels may have to go on there"

@@ -3,9 +3,9 @@
 The decoding's probabilities are as honest as the networks' maps, which were drawn for subjects they had
 never seen with the assurance of those they had. The correction is a logistic one (Platt 1999), fitted on
 held-out subjects, apart for three kinds of view: with a landmark that tells the level (the dens or S1/S2),
-without one, and of the thoracic spine alone, where one level looks like the next. What changed readings of the
-view say, and what was left unused in it, lowers the log-odds further, each by its weight. A correction lowers
-a confidence or leaves it: more trust than the decoding has is not earned on few subjects.
+without one, and of the thoracic spine alone, where one level looks like the next. What changed readings of
+the view say, and what was left unused in it, lowers the log-odds further, each by its weight. A correction
+lowers a confidence or leaves it: more trust than the decoding has is not earned on few subjects.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ __all__ = [
 KINDS = ("landmark", "no_landmark", "thoracic")
 
 LIMITS: Mapping[str, float] = MappingProxyType({"landmark": 1.0, "no_landmark": 0.7, "thoracic": 0.5})
-"""Most that is said of a view of each kind. Without a landmark 75 of 100 crops of unseen subjects were right (52 of
-69), and 12 of 22 thoracic ones of the composites; what tells their level is not in them."""
+"""Most that is said of a view of each kind. Without a landmark 75 of 100 crops of unseen subjects were right
+(52 of 69), and 12 of 22 thoracic ones of the composites; what tells their level is not in them."""
 
 OLD_NAMES = {"open": "no_landmark"}
 """Kinds as model cards before version 0.9.0 call them."""
@@ -214,8 +214,8 @@ def fit_calibration(outcomes: Sequence[Outcome], *, signals: Sequence[str] = SIG
     """Fit the corrections to outcomes on subjects that the networks were not trained on.
 
     Maximum likelihood with a weak prior about the identity, so that a handful of outcomes, or some that
-    are all right, do not run away; a signal's weight is never negative. A view of the thoracic spine alone gets
-    no more than the share that was right, however sure the decoding is: nothing in it tells the level.
+    are all right, do not run away; a signal's weight is never negative. A view of the thoracic spine alone
+    gets no more than the share that was right, however sure the decoding is: nothing in it tells the level.
 
     Parameters
     ----------

@@ -55,8 +55,8 @@ JOIN_MM = 10.0
 """Left free between a given centreline and what continues it."""
 
 OFF_CANAL_MM, OFF_LENGTH_MM = 8.0, 10.0
-"""A given line is not followed where it is this far from the canal that the network finds, over this length: the
-cord lies within 5 mm of the canal's middle, and the network errs by 2 to 3 mm."""
+"""A given line is not followed where it is this far from the canal that the network finds, over this length:
+the cord lies within 5 mm of the canal's middle, and the network errs by 2 to 3 mm."""
 
 OFF_SHARE = 0.67
 """A line of which this share is off does not belong to the image."""
@@ -187,9 +187,9 @@ def follow_given(
 ) -> tuple[Centerline, OffCanal | None]:
     """Follow a cord's centreline where it runs along the canal, and the network's beside and beyond it.
 
-    A cord mask ends at the conus or where someone stopped drawing; the discs do not. Where it lies off the canal
-    that the network finds, it is not followed. Where the network finds none, the line is trusted. The view and the
-    networks are those of :func:`find_centerline`.
+    A cord mask ends at the conus or where someone stopped drawing; the discs do not. Where it lies off the
+    canal that the network finds, it is not followed. Where the network finds none, the line is trusted. The
+    view and the networks are those of :func:`find_centerline`.
 
     Returns
     -------

@@ -44,7 +44,7 @@ def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volu
 
 
 def columns_about(prediction: PlanePrediction, canal: Centerline, margin_mm: float) -> PlanePrediction:
-    """Keep the columns of a prediction's plane and image that lie near the canal; its maps stay as they are."""
+    """Keep the columns of a prediction's plane and image near the canal; its maps stay as they are."""
     plane = prediction.plane
     columns = plane.pixel_from_world(canal.samples_world)[:, 1]
     margin = margin_mm / plane.pixel_mm

@@ -17,8 +17,8 @@ from sct_deepspine.labeling.levels import Candidates, LevelAssignment
 __all__ = ["SEEN", "Evidence", "gather_evidence", "kind_of_view", "landmark_is_seen"]
 
 LANDMARK_SUPPORT = 0.5
-"""A landmark is seen if the readings give its level this probability on average. On ``val`` 98 of 100 right views
-have 0.6 or more, and three of four wrong ones less than 0.55."""
+"""A landmark is seen if the readings give its level this probability on average. On ``val`` 98 of 100 right
+views have 0.6 or more, and three of four wrong ones less than 0.55."""
 
 BEYOND_CANAL_MM = 30.0
 """A landmark is reached if the canal ends no farther from its height, mm: a lumbar level."""
@@ -27,8 +27,8 @@ UNUSED = 0.3
 """A peak of the any-disc map that no disc was made of counts from here on."""
 
 FEWEST_AGAIN = 0.6
-"""Where fewer of the discs are found again, half a level may be off: of views that show a landmark, 2 in 100 right
-ones and 8 in 10 wrong ones."""
+"""Where fewer of the discs are found again, half a level may be off: of views that show a landmark, 2 in 100
+right ones and 8 in 10 wrong ones."""
 
 MOST_BEYOND = 2
 """So many unused discs beyond an end say that the levels should go on there."""

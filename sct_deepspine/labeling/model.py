@@ -42,8 +42,9 @@ class LabelingModel:
     minimum_score
         Score, weighed against length, below which an assignment is not taken for a spine.
     readings
-        Names of the changes under which a view is read again (:data:`sct_deepspine.labeling.agreement.CHANGES`);
-        none where the calibration was fitted without them.
+        Names of the changes under which a view is read again
+        (:data:`sct_deepspine.labeling.agreement.CHANGES`); none where the calibration was fitted without
+        them.
     identity
         ``name`` and ``sha256`` of the weights, for results.
     """

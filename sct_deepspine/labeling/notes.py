@@ -21,16 +21,16 @@ from sct_deepspine.labels import Disc, Note
 __all__ = ["find_notes"]
 
 SMALLEST_BODY, LARGEST_BODY = 0.6, 1.35
-"""Distances between discs, as shares of an adult's. Subjects differ by 7 % (standard deviation); a child of five
-has about 0.65."""
+"""Distances between discs, as shares of an adult's. Subjects differ by 7 % (standard deviation); a child of
+five has about 0.65."""
 
 EDGE_MM, LEANING_MM = 3.0, 8.0
-"""The canal leaves the image where it is nearer than this to the outermost slice, if it runs so much farther from it
-elsewhere: thin slabs are narrow everywhere."""
+"""The canal leaves the image where it is nearer than this to the outermost slice, if it runs so much farther
+from it elsewhere: thin slabs are narrow everywhere."""
 
 LARGE_SACRAL_DISC, TAKEN_FOR_L5_S1 = 0.78, 0.04
-"""Height of the any-disc map at S1/S2, and probability that it is L5/S1, from which on it is as large as a disc. Of 44
-lumbar scans 4 have either, 3 of the 4 whose S1/S2 was seen to be large by eye among them."""
+"""Height of the any-disc map at S1/S2, and probability that it is L5/S1, from which on it is as large as a
+disc. Of 44 lumbar scans 4 have either, 3 of the 4 whose S1/S2 was seen to be large by eye among them."""
 
 
 def find_notes(
@@ -91,7 +91,8 @@ def _off_canal(off: OffCanal | None, view: DeobliquedVolume) -> list[Note]:
     slices = np.clip(slices, 0, view.volume.grid.shape[2] - 1)
     sentence = (
         f"the cord mask or centreline lies up to {off.farthest_mm:.0f} mm off the spinal canal in slices "
-        f"{slices.min()} to {slices.max()}, counted from the inferior end, and is not followed there; check it"
+        f"{slices.min()} to {slices.max()}, counted from the inferior end, and is not followed there; "
+        "check it"
     )
     return [Note("mask", sentence, point_world=off.points_world[len(off.points_world) // 2])]
 
@@ -101,8 +102,8 @@ def _wrong_size(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
     advice = "check the voxel sizes in the header"
     if checked.size_factor != 1:
         times = "twice as large as" if checked.size_factor > 1 else "half as large as"
-        text = f"the voxels seem to be given {times} they are: a spine is seen better with the other size; {advice}"
-        return [Note("voxel size", text)]
+        text = f"the voxels seem to be given {times} they are: a spine is seen better with the other size"
+        return [Note("voxel size", f"{text}; {advice}")]
     seen = [disc for disc in discs if not disc.interpolated]
     ratios = [
         float(np.linalg.norm(upper.point_world - lower.point_world)) / EXPECTED_SPACING_MM[upper.value]
@@ -130,8 +131,8 @@ def _leaving(canal: Centerline, view: DeobliquedVolume) -> list[Note]:
         return []
     point = canal.samples_world[worst]
     sentence = (
-        f"the canal leaves the image sideways near ({_told(point)}) mm; discs there are seen from the side or not at "
-        "all: look at their points, or scan more slices"
+        f"the canal leaves the image sideways near ({_told(point)}) mm; discs there are seen from the "
+        "side or not at all: look at their points, or scan more slices"
     )
     return [Note("canal leaves the image", sentence, point_world=point)]
 
@@ -141,16 +142,16 @@ def _voids(discs: list[Disc]) -> list[Note]:
         return []
     names = ", ".join(disc.name for disc in discs)
     sentence = (
-        f"no signal at {names}, as around an implant: the points there are guesses from the neighbours; correct them "
-        "by hand, and check the levels"
+        f"no signal at {names}, as around an implant: the points there are guesses from the neighbours; "
+        "correct them by hand, and check the levels"
     )
     return [Note("implant", sentence, tuple(d.value for d in discs), discs[len(discs) // 2].point_world)]
 
 
 def _flat(disc: Disc) -> Note:
     sentence = (
-        f"{disc.name} hardly stands out from the vertebrae above and below; they may be fused, or the point lies on "
-        "a vertebra: look whether a disc is there"
+        f"{disc.name} hardly stands out from the vertebrae above and below; they may be fused, or the "
+        "point lies on a vertebra: look whether a disc is there"
     )
     return Note("fused", sentence, (disc.value,), disc.point_world)
 
@@ -162,8 +163,9 @@ def _step(prediction: PlanePrediction, canal: Centerline, discs: tuple[Disc, ...
     place, step_mm = found
     way = "forwards" if step_mm > 0 else "backwards"
     sentence = (
-        f"below {place[2]:.0f} mm (z) the image is moved by {abs(step_mm):.0f} mm {way}: it seems badly stitched or "
-        "the subject moved; a level may be missing or shown twice there, so count the discs across the step"
+        f"below {place[2]:.0f} mm (z) the image is moved by {abs(step_mm):.0f} mm {way}: it seems badly "
+        "stitched or the subject moved; a level may be missing or shown twice there, so count the discs "
+        "across the step"
     )
     return [Note("step", sentence, point_world=place)]
 
@@ -179,8 +181,8 @@ def _large_sacral_disc(landmarks: tuple[Disc, ...], prediction: PlanePrediction)
     if score[0] < LARGE_SACRAL_DISC and level[0, lowest - first] < TAKEN_FOR_L5_S1:
         return []
     sentence = (
-        f"{disc_name(LAST_VALUE)} looks as large as a disc: the lowest disc may be S1/S2, and the levels one too high; "
-        "count from C2 or T12 in another scan, or see which vertebra has ribs"
+        f"{disc_name(LAST_VALUE)} looks as large as a disc: the lowest disc may be S1/S2, and the levels "
+        "one too high; count from C2 or T12 in another scan, or see which vertebra has ribs"
     )
     return [Note("transitional sacrum", sentence, (lowest,), own[0].point_world)]
 

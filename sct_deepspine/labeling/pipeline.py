@@ -66,10 +66,15 @@ UPSIDE_DOWN = (
 UPSIDE_DOWN_CONFIDENCE = 0.5
 """No labels of such an image are more certain than this."""
 
+ACROSS_A_VOID = "levels are counted across discs that are not seen"
+ACROSS_A_VOID_CONFIDENCE = 0.8
+"""Most that is said where two discs or more lie in a void of signal: only distances tell how many there
+are."""
+
 TURNED_SHARE, TURNED_ALONE = 1.1, 1.5
-"""The image turned upside down must score so many times as much, and show a landmark; or so many times without. The 12
-scans of ``val`` score 1.2 to 2 times as much upright as upside down, and all show one. Short views and axial stacks
-come to 1.2 either way, with none."""
+"""The image turned upside down must score so many times as much, and show a landmark; or so many times
+without. The 12 scans of ``val`` score 1.2 to 2 times as much upright as upside down, and all show one. Short
+views and axial stacks come to 1.2 either way, with none."""
 
 
 def label_discs(
@@ -163,6 +168,9 @@ def label_discs(
     assignment = checked.assignment
     discs, landmarks = _assemble(candidates.points[assignment.indices], assignment, view.volume)
     discs, notes = find_notes(discs, landmarks, checked, prediction, canal, view, off_canal=off_canal)
+    if sum(len(note.values) for note in notes if note.kind == "implant") > 1 and not known:
+        checked = _doubted(checked, ACROSS_A_VOID, ACROSS_A_VOID_CONFIDENCE)
+        assignment = checked.assignment
     sentences = tuple(note.sentence for note in notes)
     warnings = *checked.warnings, *sentences, *find_warnings(discs, checked, view, anchored=bool(known))
     if assignment.level_confidence < min_confidence:

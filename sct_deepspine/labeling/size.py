@@ -22,11 +22,12 @@ FACTORS = 0.5, 2.0
 """Other sizes that are tried: voxels that are given twice too large, and half as large as they are."""
 
 CLEARLY = 1.2
-"""A spine of another size must score this many times as much. Of 600 right views of ``val`` none came to more than
-0.9 at half the size, but for those whose voxels had been made 1.4 times too large."""
+"""A spine of another size must score this many times as much. Of 600 right views of ``val`` none came to more
+than 0.9 at half the size, but for those whose voxels had been made 1.4 times too large."""
 
 TALLEST_ENLARGED_MM = 160.0
-"""Taller views are not enlarged, which takes four times as long: twice as large they would be a whole spine."""
+"""Taller views are not enlarged, which takes four times as long: twice as large they would be a whole
+spine."""
 
 
 def wrong_size(prediction: PlanePrediction, canal: Centerline, volume: Volume, model: LabelingModel) -> float:

@@ -1,7 +1,7 @@
-"""Odd structure in the midsagittal plane: voids of signal, discs that don't stand out, a step across the image.
+"""Odd structure in the midsagittal plane: voids of signal, discs that don't stand out, a step.
 
-Only grey values are looked at, in patches in front of the posterior tips: ``along`` the spine (mm, downwards) and in
-front of the tip.
+Only grey values are looked at, in patches in front of the posterior tips: ``along`` the spine (mm, downwards)
+and in front of the tip.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ DARK = 0.12
 """Share of the range of grey values (1st to 95th percentile of the plane) below which there is no signal."""
 
 AT_DISC_MM, DARK_AT_DISC, DARK_BESIDE = 4.0, 0.85, 0.6
-"""A void covers this share of what is near the disc's height, and this share of a body beside it: bone alone, or a
-worn disc alone, is no void."""
+"""A void covers this share of what is near the disc's height, and this share of a body beside it: bone alone,
+or a worn disc alone, is no void."""
 
 LIT_DISCS, DARK_ELSEWHERE = 0.4, 0.3
-"""So many of the discs must have patches of which no more than this share is dark: else the contrast is one in
-which bone is black, and nothing is said."""
+"""So many of the discs must have patches of which no more than this share is dark: else the contrast is one
+in which bone is black, and nothing is said."""
 
 FEWEST_DISCS = 4
 """So many discs are compared with each other; with fewer, nothing is said."""
 
 FLAT_MM, BONE_MM, FLAT_SHARE = 4.0, 7.0, 0.3
-"""A disc does not stand out if its grey values rise and fall, so far above and below its height, and differ from
-those of the bone beyond the second distance, by less than this share of the median disc's: it may be fused."""
+"""A disc does not stand out if its grey values rise and fall, so far above and below its height, and differ
+from those of the bone beyond the second distance, by less than this share of the median disc's: it may be
+fused."""
 
 STEP_ROWS, SMOOTHED_PIXELS = 2, 3
 REACH_PIXELS, LEAST_PIXELS = 8, 3

@@ -51,8 +51,9 @@ DARK_BONE_SLICES_MM = 4.0, 8.0
 CORD_RADIUS_MM = 5.0
 """Of a made-up cord mask, mm."""
 
-FUSION_MM = 4.0
-"""Half the height of what is filled with bone where two vertebrae are fused, mm."""
+FUSED_SHARE = 0.2
+"""Half the height of what is filled with bone where two vertebrae are fused, of the distance between the
+neighbouring discs on either side: a disc is a quarter to a third of a level high."""
 
 METAL_RADIUS_MM = 14.0
 """Of the signal void about one piece of metal, mm: two screws and a plate of a cervical vertebra."""
@@ -199,16 +200,17 @@ def fused(scan: LabelledScan, value: int) -> Case:
     grey, tip = unit_range(ras.data), scan.discs[value]
     z, spacing = slice_heights(ras.grid), ras.grid.spacing_mm[2]
     tips = np.array([scan.discs[value - 1], tip, scan.discs[value + 1]])
+    half_mm = FUSED_SHARE * (tips[0, 2] - tips[2, 2]) / 2
     # Discs lean as the spine does: along the normal of the line through the neighbouring tips.
     lean = -(tips[0, 1] - tips[2, 1]) / (tips[0, 2] - tips[2, 2])
     y = ras.grid.world_from_voxel(np.outer(np.arange(ras.grid.shape[1]), (0, 1, 0)))[:, 1]
     height = tip[2] + lean * (y - tip[1])
-    away = (z[None, :] - height[:, None]) / FUSION_MM
+    away = (z[None, :] - height[:, None]) / half_mm
     column = (y > tip[1] - 1.0) & (y < tip[1] + 30.0)
     inside = (np.abs(away) < 1) & column[:, None]
     part = (away + 1) / 2
     k = np.arange(len(z))[None, :]
-    below, above = (k + (sign - away) * FUSION_MM / spacing for sign in (-1.4, 1.4))
+    below, above = (k + (sign - away) * half_mm / spacing for sign in (-1.4, 1.4))
     rows = np.broadcast_to(np.arange(len(y))[:, None], below.shape)
     out = grey.copy()
     for i, sheet in enumerate(grey):

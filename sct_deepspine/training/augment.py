@@ -15,18 +15,30 @@ from sct_deepspine.geometry.grid import FloatArray
 
 __all__ = [
     "crop_field_of_view",
+    "darken_bone",
     "random_grid",
     "random_texture",
     "randomise_grey_values",
     "randomise_parcels",
     "randomise_tissues",
     "smooth_field",
+    "thick_axial_slices",
 ]
 
 Plane = NDArray[np.float32]
 
 PARCELS = (4, 12)
 """Fewest and most clusters of a plane."""
+
+BONE_GREY, SOFT_GREY = (0.0, 0.15), (0.25, 0.95)
+"""Range of the grey values of bone where it is the darkest tissue, and of discs, fluid and cord then; 0 to 1.
+In gradient-echo and MT images bone has hardly any signal, whatever the others have."""
+
+BONE_TEXTURE = 0.0, 0.4
+"""Share of its contrast that dark bone keeps."""
+
+AXIAL_MM = 4.0, 8.0
+"""Thickness of thick axial slices, mm: what such series of the neck are scanned with."""
 
 SHORTEST_VIEW_MM = 60.0
 SAMPLED_PIXELS = 1500
@@ -98,6 +110,38 @@ def randomise_tissues(rng: np.random.Generator, plane: Plane, tissue: NDArray[np
         remapped = rng.uniform(0.03, 1.0) + rng.uniform(-0.8, 1.2) * (plane - mean)
         out += weight * (remapped - out)
     return np.clip(out, 0, 1.2)
+
+
+def darken_bone(rng: np.random.Generator, plane: Plane, tissue: NDArray[np.uint8], *, bone: int) -> Plane:
+    """Make bone the darkest tissue, and each other labelled one bright or less bright.
+
+    Vertebral bodies then look as discs do in most contrasts, and discs as bodies: what tells them apart is
+    their height. Spinous processes are dark too where they are labelled as bone.
+
+    Parameters
+    ----------
+    rng
+        Of the grey values.
+    plane
+        ``(rows, columns)``, values about 0…1.
+    tissue
+        ``(rows, columns)`` labels; 0 is none.
+    bone
+        Label of the vertebrae.
+    """
+    out = plane.copy()
+    for label in np.unique(tissue[tissue > 0]):
+        inside = tissue == label
+        grey, kept = (BONE_GREY, BONE_TEXTURE) if label == bone else (SOFT_GREY, (0.2, 1.0))
+        weight = gaussian_filter(inside.astype(np.float32), 0.6)
+        own = rng.uniform(*grey) + rng.uniform(*kept) * (plane - float(plane[inside].mean()))
+        out += weight * (own - out)
+    return np.clip(out, 0, 1.2).astype(np.float32)
+
+
+def thick_axial_slices(rng: np.random.Generator, plane: Plane, *, pixel_mm: float) -> Plane:
+    """Average the rows over the thickness of axial slices, and read them at the plane's rows again."""
+    return _averaged(rng, plane, 0, rng.uniform(*AXIAL_MM) / pixel_mm)
 
 
 def randomise_parcels(rng: np.random.Generator, plane: Plane) -> Plane:
@@ -178,13 +222,17 @@ def _lose_resolution(rng: np.random.Generator, plane: Plane, pixel_mm: float) ->
     """Blur by up to 3 mm, or average along one axis over up to 6 mm, as a thick slice does."""
     if rng.random() < 0.6:
         return gaussian_filter(plane, rng.uniform(0, 3.2 / pixel_mm, 2) * (rng.random(2) < 0.7))
-    axis, thickness = int(rng.integers(2)), rng.uniform(1.5 * pixel_mm, 6.0) / pixel_mm
+    return _averaged(rng, plane, int(rng.integers(2)), rng.uniform(1.5 * pixel_mm, 6.0) / pixel_mm)
+
+
+def _averaged(rng: np.random.Generator, plane: Plane, axis: int, thickness: float) -> Plane:
+    """Average along an axis over slices of so many pixels; they show as steps or smooth."""
     place = np.arange(plane.shape[axis])
     middles = np.arange(0.5 * thickness - 0.5, len(place), thickness)
     averaged = uniform_filter1d(plane, max(2, round(thickness)), axis=axis, mode="nearest")
     read = interp1d(place, averaged, axis=axis)(np.clip(middles, 0, len(place) - 1))
     kind = "nearest" if rng.random() < 0.5 or len(middles) < 2 else "linear"
-    return interp1d(middles, read, axis=axis, kind=kind, fill_value="extrapolate")(place)
+    return interp1d(middles, read, axis=axis, kind=kind, fill_value="extrapolate")(place).astype(np.float32)
 
 
 def _ghost(rng: np.random.Generator, plane: Plane) -> Plane:

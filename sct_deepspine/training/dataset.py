@@ -25,17 +25,19 @@ from sct_deepspine.geometry.planes import (
 )
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.annotations import UNKNOWN_TISSUE, LabelledScan, canal_points
+from sct_deepspine.io.annotations import UNKNOWN_TISSUE, VERTEBRA_TISSUE, LabelledScan, canal_points
 from sct_deepspine.labeling.heatmaps import DiscCodec, gaussian
 from sct_deepspine.simulation.composite import COMPOSITE_REGION
 from sct_deepspine.simulation.phantom import PHANTOM_REGION, unit_range
 from sct_deepspine.training.augment import (
     crop_field_of_view,
+    darken_bone,
     random_grid,
     random_texture,
     randomise_grey_values,
     randomise_parcels,
     randomise_tissues,
+    thick_axial_slices,
 )
 
 __all__ = ["PlaneSettings", "RandomPlanes", "inexact_space", "prepare_scan", "sampling_shares"]
@@ -49,6 +51,9 @@ CENTERLINE_ERROR_MM = 1.2, 2.0, 0.0
 
 AWAY_MM = 80.0
 """A plane away from the spine begins up to this far from the tips."""
+
+THICK_SHARE = 0.75
+"""Share of the planes with dark bone that come in thick axial slices, as most such series do."""
 
 FAR_MM = 1e6
 LATERAL_WEIGHT = 0.6
@@ -82,6 +87,12 @@ class PlaneSettings:
         Share of planes whose clusters of like appearance get grey values of their own.
     phantom_share, composite_share
         Share of planes taken from phantoms and from composite spines, if there are any beside real ones.
+    dark_bone_share
+        Share of the planes with labelled tissues in which bone is the darkest one, most of them averaged over
+        thick axial slices.
+    between_weight
+        What a cell midway between two discs counts more than another, where no disc must be seen: that is
+        where half a level is off.
     tall_rows, tall_share
         Rows of a plane that holds a whole spine, and the share of batches of such planes.
     """
@@ -97,6 +108,8 @@ class PlaneSettings:
     parcel_share: float = 0.4
     phantom_share: float = 0.12
     composite_share: float = 0.25
+    dark_bone_share: float = 0.0
+    between_weight: float = 0.0
     tall_rows: int = 320
     tall_share: float = 0.0
 
@@ -162,16 +175,34 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         image, inside = sample(scan.volume, plane, slab_mm=slab_mm, oversample=1)
         if rng.random() < self.settings.parcel_share:
             image = randomise_parcels(rng, image)
-        if scan.tissue is not None and rng.random() < self.settings.tissue_share:
-            tissue = read_labels(scan.tissue, plane)
-            image = randomise_tissues(rng, image, np.where(tissue == UNKNOWN_TISSUE, 0, tissue))
+        image = self._recoloured(rng, image, scan, plane)
         image = randomise_grey_values(rng, image, pixel_mm=self.settings.pixel_mm)
         if rng.random() < self.settings.empty_share:
             image = random_texture(rng, image.shape)
             scan = replace(scan, discs={}, landmarks={}, unnamed=np.empty((0, 3)), centerline_world=None)
         inside = crop_field_of_view(rng, inside, self.settings.pixel_mm)
-        targets = _targets(scan, plane, inside, self.codec, scale)
+        weight = self.settings.between_weight
+        targets = _targets(scan, plane, inside, self.codec, scale, between_weight=weight)
         return {"image": torch.from_numpy(normalise(image, inside)[None]), **targets}
+
+    def _recoloured(
+        self, rng: np.random.Generator, image: NDArray[np.float32], scan: LabelledScan, plane: SamplingPlane
+    ) -> NDArray[np.float32]:
+        """Give the labelled tissues grey values of their own, or those of a contrast with dark bone."""
+        if scan.tissue is None:
+            return image
+        settings = self.settings
+        # Drawn only where asked for, so that planes of earlier configurations stay the same.
+        darkened = settings.dark_bone_share > 0 and rng.random() < settings.dark_bone_share
+        if not darkened and rng.random() >= settings.tissue_share:
+            return image
+        tissue = read_labels(scan.tissue, plane)
+        tissue = np.where(tissue == UNKNOWN_TISSUE, 0, tissue).astype(np.uint8)
+        if not darkened:
+            return randomise_tissues(rng, image, tissue)
+        image = darken_bone(rng, image, tissue, bone=VERTEBRA_TISSUE)
+        thick = rng.random() < THICK_SHARE and not settings.straight
+        return thick_axial_slices(rng, image, pixel_mm=settings.pixel_mm) if thick else image
 
     def _lay_straightened(
         self, rng: np.random.Generator, scan: LabelledScan, shape: tuple[int, int]
@@ -259,9 +290,15 @@ def prepare_scan(scan: LabelledScan, pixel_mm: float) -> LabelledScan:
 
 
 def _targets(
-    scan: LabelledScan, plane: SamplingPlane, inside: NDArray[np.bool_], codec: DiscCodec, scale: float
+    scan: LabelledScan,
+    plane: SamplingPlane,
+    inside: NDArray[np.bool_],
+    codec: DiscCodec,
+    scale: float,
+    *,
+    between_weight: float = 0.0,
 ) -> dict[str, torch.Tensor]:
-    """Return the maps that a perfect network would predict, and where they are known.
+    """Return the maps that a perfect network would predict, and where they are known and how much they count.
 
     Distances are taken in the world, so that a disc's peak is right however the plane is bent.
     """
@@ -271,12 +308,17 @@ def _targets(
     cells = np.nan_to_num(blocks.mean(axis=(1, 3)), nan=FAR_MM)
     visible = inside.reshape(rows, stride, columns, stride).mean(axis=(1, 3)) > 0.5
     across = np.array([LATERAL_WEIGHT, 1.0, 1.0])
+    sigma = codec.sigma_cells * stride * plane.pixel_mm * scale
     any_disc, level = codec.encode(
         {value: tip * across for value, tip in scan.levels.items()},
         cells * across,
-        sigma=codec.sigma_cells * stride * plane.pixel_mm * scale,
+        sigma=sigma,
         unnamed=scan.unnamed * across,
     )
+    known = (~visible | scan.is_known(cells[..., 2])).astype(np.float32)
+    if between_weight:
+        middles, _ = codec.encode(_between(scan), cells * across, sigma=sigma)
+        known *= 1 + between_weight * middles * (1 - any_disc)
     canal, canal_known = np.zeros((rows, columns), np.float32), ~visible | (not scan.discs)
     if scan.centerline_world is not None:
         line = scan.centerline_world
@@ -285,8 +327,18 @@ def _targets(
         canal_known |= (cells[..., 2] > line[0, 2]) & (cells[..., 2] < line[-1, 2])
     return {
         "any_disc": torch.from_numpy(any_disc * visible),
-        "any_known": torch.from_numpy((~visible | scan.is_known(cells[..., 2])).astype(np.float32)),
+        "any_known": torch.from_numpy(known),
         "level": torch.from_numpy(level),
         "canal": torch.from_numpy(canal),
         "canal_known": torch.from_numpy(canal_known.astype(np.float32)),
+    }
+
+
+def _between(scan: LabelledScan) -> dict[int, FloatArray]:
+    """Return the points midway between neighbouring discs, at the hinder edge of each body, by value."""
+    across = np.array([LATERAL_WEIGHT, 1.0, 1.0])
+    return {
+        value: (tip + scan.discs[value + 1]) / 2 * across
+        for value, tip in scan.discs.items()
+        if value + 1 in scan.discs
     }

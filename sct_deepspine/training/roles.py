@@ -166,7 +166,9 @@ ROLES: dict[str, Task] = {
         DiscCodec(stride=2, first_value=1, levels=26),
     ),
     "locate": DiscTask(
-        PlaneSettings(tall_share=0.35), DiscCodec(stride=2, first_value=1, levels=26), stacks=2
+        PlaneSettings(tall_share=0.35, dark_bone_share=0.15, between_weight=3.0),
+        DiscCodec(stride=2, first_value=1, levels=26),
+        stacks=2,
     ),
     "refine": DiscTask(
         PlaneSettings(shape=(192, 64), pixel_mm=1.0, straight=True, turn_degrees=10.0),

@@ -11,7 +11,7 @@ from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import WIDEST_MM, midsagittal_plane, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling import canal
-from sct_deepspine.labeling.canal import extend_centerline, find_centerline
+from sct_deepspine.labeling.canal import extend_centerline, find_centerline, follow_given
 
 
 def view_of(volume):
@@ -158,13 +158,33 @@ def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, s
     assert distance_mm(whole, line).max() < 1.5
 
 
-def test_a_centreline_through_the_whole_image_is_left_as_it_is(show):
+def test_a_centreline_along_the_canal_is_left_as_it_is(show):
     line = canal_line()
     known = Centerline.from_points(line)
-    assert (
-        extend_centerline(known, view_of(show(upright(), line + np.array([20, 0, 0]))), PaintReader())
-        is known
-    )
+    volume = show(upright(), line + np.array([3, 0, 0]))
+    assert follow_given(known, view_of(volume), PaintReader()) == (known, None)
+
+
+@pytest.mark.parametrize("aside_mm", [(14, 0, 0), (0, 14, 0), (-9, 9, 0)])
+def test_the_part_of_a_centreline_that_lies_off_the_canal_is_not_followed(aside_mm, show):
+    line = canal_line()
+    displaced = line.copy()
+    part = (line[:, 2] > -30) & (line[:, 2] < 10)
+    displaced[part] += aside_mm
+    known = Centerline.from_points(displaced, smoothing_mm=2.0)
+    followed, off = follow_given(known, view_of(show(upright(), line)), PaintReader())
+    assert distance_mm(known, line).max() > 12
+    assert distance_mm(followed, line).max() < 8
+    assert off.points_world[:, 2].min() == pytest.approx(-30, abs=8)
+    assert off.points_world[:, 2].max() == pytest.approx(10, abs=8)
+    assert off.farthest_mm == pytest.approx(np.linalg.norm(aside_mm), abs=3)
+
+
+def test_a_centreline_off_the_canal_everywhere_is_refused(show):
+    known = Centerline.from_points(canal_line())
+    volume = show(upright(), canal_line() + np.array([20, 0, 0]))
+    with pytest.raises(GeometryError, match="does not run along the spinal canal"):
+        follow_given(known, view_of(volume), PaintReader())
 
 
 def test_a_centreline_is_kept_where_the_network_sees_no_canal(show):

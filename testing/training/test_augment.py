@@ -10,11 +10,13 @@ from sct_deepspine.training.augment import (
     _spike,
     _wrap,
     crop_field_of_view,
+    darken_bone,
     random_grid,
     randomise_grey_values,
     randomise_parcels,
     randomise_tissues,
     smooth_field,
+    thick_axial_slices,
 )
 
 VERTEBRA, DISC, CANAL = 1, 2, 3
@@ -147,3 +149,31 @@ def test_tissues_get_grey_values_of_their_own():
         contrasts.append(out[10, 20] - out[28, 20])
     assert np.ptp(contrasts) > 0.5
     np.testing.assert_array_equal(plane, 0.5)
+
+
+def layered(bone=0.8, disc=0.3):
+    """Return a plane of bodies and discs, bright bone, and its labels."""
+    tissue = np.full((64, 32), VERTEBRA, np.uint8)
+    tissue[::16] = tissue[1::16] = tissue[2::16] = tissue[3::16] = DISC
+    tissue[:, 20:] = CANAL
+    tissue[:, 28:] = 0
+    plane = np.choose(tissue, (0.5, bone, disc, 0.6)).astype(np.float32)
+    return plane + rng(9).normal(0, 0.02, plane.shape).astype(np.float32), tissue
+
+
+def test_dark_bone_is_the_darkest_tissue_whatever_it_was():
+    plane, tissue = layered()
+    for seed in range(20):
+        dark = darken_bone(rng(seed), plane, tissue, bone=VERTEBRA)
+        greys = {label: np.median(dark[tissue == label]) for label in (VERTEBRA, DISC, CANAL)}
+        assert greys[VERTEBRA] < 0.2
+        assert greys[VERTEBRA] < min(greys[DISC], greys[CANAL])
+        np.testing.assert_allclose(dark[:, 31], plane[:, 31], atol=1e-5)  # what bears no label stays
+
+
+def test_thick_axial_slices_are_averaged_along_the_rows_only():
+    columns = np.tile(rng().uniform(0, 1, 48), (96, 1)).astype(np.float32)
+    rows = columns.T.copy()
+    for seed in range(5):
+        np.testing.assert_allclose(thick_axial_slices(rng(seed), columns, pixel_mm=2.0), columns, atol=1e-5)
+        assert thick_axial_slices(rng(seed), rows, pixel_mm=2.0).std() < 0.85 * rows.std()

@@ -220,3 +220,36 @@ def test_batches_of_tall_planes_come_in_their_share(phantom):
     rows = [item["image"].shape[1] for item in planes]
     assert set(rows) == {64, 96}
     assert all(len(set(rows[n : n + 4])) == 1 for n in range(0, 40, 4))
+
+
+# Contrasts in which bone is dark
+
+
+def test_cells_midway_between_discs_count_more_and_discs_do_not(lumbar):
+    settings = replace(FINE_PLANES, away_share=0.0, empty_share=0.0)
+    plain = planes_of(lumbar, settings)
+    weighed = planes_of(lumbar, replace(settings, between_weight=3.0))
+    raised = 0
+    for one, other in zip(plain, weighed, strict=True):
+        torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=0)
+        torch.testing.assert_close(one["any_disc"], other["any_disc"], rtol=0, atol=0)
+        ratio = other["any_known"] / one["any_known"].clamp(min=1e-6)
+        assert ratio[one["any_known"] > 0].min() >= 1
+        assert ratio.max() <= 4 + 1e-5
+        raised += int((ratio > 2.5).sum())
+        assert (ratio[one["any_disc"] > 0.9] < 1.3).all()
+    assert raised > 10
+
+
+def test_planes_with_dark_bone_show_it_darker_than_discs_and_canal(lumbar):
+    upright = {"tissue_share": 0.0, "parcel_share": 0.0, "empty_share": 0.0, "away_share": 0.0}
+    settings = replace(FINE_PLANES, lateral_share=0.0, dark_bone_share=1.0, **upright)
+    planes = planes_of(lumbar, settings, length=12)
+    plain = planes_of(lumbar, replace(settings, dark_bone_share=0.0), length=12)
+    assert not any(torch.equal(a["image"], b["image"]) for a, b in zip(planes, plain, strict=True))
+
+
+def test_the_coarse_network_learns_from_dark_bone_and_from_what_lies_between_discs():
+    planes = ROLES["locate"].planes
+    assert planes.dark_bone_share > 0
+    assert planes.between_weight > 0

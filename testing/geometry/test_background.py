@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from sct_deepspine.geometry.background import without_fill
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.planes import sagittal_plane, sample
+from sct_deepspine.geometry.volume import Volume
+
+SHAPE = (7, 23, 31)
+
+
+def volume(dtype=np.float32):
+    data = np.random.default_rng(0).gamma(2.0, 100.0, SHAPE)
+    data[:, :5] = 0  # air
+    return Volume(data.astype(dtype), Grid(SHAPE, np.eye(4)))
+
+
+@pytest.mark.parametrize("fill", [-1024, -32768, 32000])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_a_value_far_from_all_others_is_no_image(fill, dtype):
+    plain = volume(dtype)
+    data = plain.data.copy()
+    data[:, :, 20:] = fill
+    out = without_fill(Volume(data, plain.grid))
+    np.testing.assert_array_equal(np.isnan(out.data), data == fill)
+    np.testing.assert_array_equal(out.data[..., :20], plain.data[..., :20])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_whole_slices_of_one_value_at_an_end_are_no_image(axis):
+    data = volume().data.copy()
+    data[:, :5] = 1.0
+    np.moveaxis(data, axis, 0)[-2:] = 150.0  # a value that is frequent nowhere else, amid all others
+    out = without_fill(Volume(data, Grid(SHAPE, np.eye(4))))
+    empty = np.zeros(SHAPE, dtype=bool)
+    np.moveaxis(empty, axis, 0)[-2:] = True
+    np.testing.assert_array_equal(np.isnan(out.data), empty)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_an_image_with_air_is_the_same_one(dtype):
+    plain = volume(dtype)
+    assert without_fill(plain) is plain
+
+
+def test_a_saturated_tissue_stays():
+    plain = volume()
+    clipped = Volume(np.minimum(plain.data, 255), plain.grid)
+    assert without_fill(clipped) is clipped
+
+
+def test_what_was_filled_is_not_read():
+    data = volume().data.copy()
+    data[:, :, 20:] = -1024
+    filled = Volume(data, Grid(SHAPE, np.eye(4)))
+    plane = sagittal_plane([3, 0, 30], (31, 23), 1.0)
+    image, inside = sample(without_fill(filled), plane)
+    assert not inside[:10].any()
+    assert inside[12:].all()
+    assert image.min() >= 0
+    assert sample(filled, plane)[0].min() < -1000

@@ -1,0 +1,134 @@
+"""Readings of a changed view, with networks whose answers are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fakes import PaintReader, fake_model
+
+from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.labeling.agreement import CHANGES, agreement, landmark_support, read_again
+from sct_deepspine.labeling.canal import coarse_view, find_centerline
+from sct_deepspine.labeling.candidates import find_candidates, predict_midsagittal
+from sct_deepspine.labeling.evidence import gather_evidence
+from sct_deepspine.labeling.levels import assign_levels
+
+
+@pytest.fixture(scope="module")
+def seen(painted):
+    """What the coarse stage sees of the phantom: prediction, canal, volume, candidates, assignment."""
+    view, reader = DeobliquedVolume.of(painted), PaintReader()
+    coarse = coarse_view(view, reader)
+    canal = find_centerline(coarse, reader)
+    prediction = predict_midsagittal(coarse, canal, reader)
+    candidates = find_candidates(prediction, canal, view.volume)
+    return prediction, canal, view.volume, candidates, assign_levels(candidates)
+
+
+def read(seen, changes, reader=None):
+    prediction, canal, volume, candidates, assignment = seen
+    parameters = fake_model().parameters
+    readings = read_again(
+        prediction, canal, volume, reader or PaintReader(), candidates=candidates, parameters=parameters,
+        changes=changes,
+    )  # fmt: skip
+    points = candidates.points[assignment.indices]
+    return readings, agreement(readings, prediction, points, assignment.values, landmarks=(3, 25))
+
+
+def same(image, pixel_mm):
+    return image
+
+
+def test_a_reading_of_the_same_plane_agrees(seen):
+    _, agreed = read(seen, {"same": same})
+    assert agreed.levels == 1.0
+    assert agreed.places == 1.0
+    assert (agreed.discs == 1.0).all()
+
+
+def shifted_levels(maps):
+    return replace(maps, level=np.roll(maps.level, 1, axis=0))
+
+
+def test_other_levels_at_the_same_places_are_a_disagreement_about_levels_only(seen):
+    _, agreed = read(seen, {"same": same}, PaintReader(edit=shifted_levels))
+    assert agreed.levels == 0.0
+    assert agreed.places == 1.0
+
+
+def test_half_a_level_off_is_a_disagreement_about_places(seen):
+    def half_a_level_down(image, pixel_mm):
+        rows = round(9 / pixel_mm)
+        out = np.zeros_like(image)
+        out[rows:] = image[:-rows]
+        return out
+
+    _, agreed = read(seen, {"moved": half_a_level_down})
+    assert agreed.places < 0.3
+    assert agreed.levels == 0.0
+
+
+def test_discs_that_were_cut_off_are_not_missed(seen):
+    readings, agreed = read(seen, {"cut above": CHANGES["cut above"], "cut below": CHANGES["cut below"]})
+    assert all((~reading.shown).sum() > 5 for reading in readings)
+    assert agreed.places == 1.0
+
+
+def test_a_disc_that_one_reading_does_not_find_is_told(seen):
+    prediction, _, _, candidates, assignment = seen
+    row = int(prediction.plane.pixel_from_world(candidates.points[assignment.indices[4:5]])[0, 0])
+
+    def without_one(image, pixel_mm):
+        out = image.copy()
+        out[row - 4 : row + 5] = np.minimum(out[row - 4 : row + 5], np.median(image[image != 0]))
+        return out
+
+    _, agreed = read(seen, {"same": same, "without": without_one})
+    least = int(agreed.discs.argmin())
+    assert agreed.discs[least] == 0.5
+    assert np.delete(agreed.discs, least).min() == 1.0
+
+
+def test_a_landmark_is_supported_by_how_probable_readings_find_it(seen):
+    prediction, _, _, candidates, assignment = seen
+    index, value = int(assignment.indices[0]), int(assignment.values[0])
+    sure, _ = read(seen, {"same": same})
+    other, _ = read(seen, {"same": same}, PaintReader(edit=shifted_levels))
+    support = [
+        landmark_support(readings, prediction, candidates, [index], values=[value])
+        for readings in (sure, [*sure, *other], other)
+    ]
+    assert support == pytest.approx([1.0, 0.5, 0.0], abs=0.05)
+    assert landmark_support(sure, prediction, candidates, [], values=[]) == 0.0
+
+
+def test_evidence_counts_what_no_disc_was_made_of(seen):
+    prediction, _, _, candidates, _ = seen
+    readings, _ = read(seen, {"same": same})
+    last = len(candidates.score) - 1
+    part = assign_levels(candidates, anchors={0: 25})  # nothing can follow the last level
+    evidence = gather_evidence(
+        replace(part, values=np.array([20]), indices=np.array([0])),
+        candidates,
+        prediction=prediction,
+        readings=readings,
+        landmarks=(3, 25),
+    )
+    assert evidence.unused == last
+    assert evidence.beyond == candidates.score[1:].max()
+    assert evidence.between == 0.0
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_leave_what_is_outside_and_the_plane_alone(name):
+    image = np.random.default_rng(0).normal(0, 1, (60, 40)).astype(np.float32)
+    image[:8] = 0
+    before = image.copy()
+    changed = CHANGES[name](image, 2.0)
+    np.testing.assert_array_equal(image, before)
+    assert changed.dtype == np.float32
+    assert changed.shape == image.shape
+    assert (changed[:8] == 0).all()
+    assert not np.array_equal(changed, image)
+    assert (changed[25:40] != 0).all()

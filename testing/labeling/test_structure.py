@@ -1,0 +1,96 @@
+"""Voids, fused discs and steps in planes that are drawn for it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.planes import sagittal_plane
+from sct_deepspine.labeling.heatmaps import DiscCodec, PlanePrediction
+from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids
+from sct_deepspine.labels import Disc
+
+SHAPE, PIXEL_MM = (120, 70), 2.0
+TIPS_Z = np.arange(-30, -220, -30.0)
+COLUMN = 60.0
+"""World y of the tips; the plane's first column is at 0."""
+
+
+def discs():
+    return [Disc(18 + n, np.array([0.0, COLUMN, z]), 0.9) for n, z in enumerate(TIPS_Z)]
+
+
+def canal():
+    z = np.arange(-235.0, 0.0, 2.0)
+    return Centerline.from_points(np.stack([0 * z, 0 * z + COLUMN - 9, z], axis=1))
+
+
+def drawn(*, discs_seen=TIPS_Z):
+    """Return a plane with bright discs between grey bodies, a bright canal, and texture."""
+    plane = sagittal_plane([0, 0, 0], SHAPE, PIXEL_MM)
+    y, z = plane.points_world[..., 1], plane.points_world[..., 2]
+    image = np.full(SHAPE, 0.3)
+    image[(y > COLUMN) & (y < COLUMN + 30)] = 0.5
+    for tip in discs_seen:
+        image[(y > COLUMN) & (y < COLUMN + 30) & (np.abs(z - tip) < 4)] = 0.9
+    image[(y > COLUMN - 16) & (y < COLUMN)] = 1.0
+    image[(y > COLUMN + 30) & (y < COLUMN + 40)] = 0.1
+    image += np.random.default_rng(0).normal(0, 0.02, SHAPE)
+    return PlanePrediction(plane, image.astype(np.float32), None, DiscCodec(stride=2))
+
+
+def test_a_plain_spine_has_nothing_odd():
+    plain = drawn()
+    assert find_voids(plain, discs()) == []
+    assert find_flat_discs(plain, discs()) == []
+    assert find_step(plain, canal(), discs()) is None
+
+
+def test_a_void_is_told_by_the_discs_in_it():
+    plain = drawn()
+    y, z = plain.plane.points_world[..., 1], plain.plane.points_world[..., 2]
+    image = plain.image.copy()
+    image[(np.abs(z - TIPS_Z[2]) < 13) & (y > COLUMN - 2) & (y < COLUMN + 28)] = 1e-3
+    assert [disc.value for disc in find_voids(replace(plain, image=image), discs())] == [20]
+
+
+def test_dark_discs_and_dark_bodies_alone_are_no_void():
+    plain = drawn()
+    y, z = plain.plane.points_world[..., 1], plain.plane.points_world[..., 2]
+    column = (y > COLUMN) & (y < COLUMN + 30)
+    at_disc = np.abs(z[..., None] - TIPS_Z).min(axis=-1) < 4
+    for dark in (column & at_disc, column & ~at_disc):
+        image = np.where(dark, 1e-3, plain.image).astype(np.float32)
+        assert find_voids(replace(plain, image=image), discs()) == []
+
+
+def test_where_everything_is_dark_no_void_is_told():
+    plain = drawn()
+    y = plain.plane.points_world[..., 1]
+    image = np.where(y > COLUMN - 2, 1e-3, plain.image).astype(np.float32)
+    assert find_voids(replace(plain, image=image), discs()) == []
+
+
+@pytest.mark.parametrize("missing", [1, 3, 5])
+def test_a_disc_that_is_bone_is_told(missing):
+    seen = np.delete(TIPS_Z, missing)
+    assert [disc.value for disc in find_flat_discs(drawn(discs_seen=seen), discs())] == [18 + missing]
+
+
+@pytest.mark.parametrize("pixels", [-5, -4, 4, 5])
+@pytest.mark.parametrize("row", [40, 66])
+def test_a_step_is_told_with_its_place_and_size(pixels, row):
+    plain = drawn()
+    image = plain.image.copy()
+    image[row:] = np.roll(image[row:], pixels, axis=1)
+    place, step_mm = find_step(replace(plain, image=image), canal(), discs())
+    assert step_mm == pixels * PIXEL_MM
+    assert place[2] == pytest.approx(-PIXEL_MM * (row - 0.5), abs=2 * PIXEL_MM)
+
+
+def test_a_leaning_spine_has_no_step():
+    plain = drawn()
+    lean = np.round(np.arange(SHAPE[0]) * 0.4).astype(int)
+    image = np.stack([np.roll(r, n) for r, n in zip(plain.image, lean - lean[60], strict=True)])
+    assert find_step(replace(plain, image=image), canal(), discs()) is None

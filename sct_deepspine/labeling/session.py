@@ -249,11 +249,13 @@ def _trust(reading: SeriesReading, is_anchored: bool) -> tuple[bool, float, floa
 def _contradicted(
     readings: Sequence[SeriesReading], group: Group, spine: Spine, anchored: set[int]
 ) -> list[int]:
-    """Return the series that are sure of other levels alone than the spine has."""
-    out = []
-    for n in group.members if len(group.members) > 1 else ():
+    """Return the series that are sure of other levels alone than the spine has; a person overrules all."""
+    out: list[int] = []
+    if len(group.members) == 1 or anchored & set(group.members):
+        return out
+    for n in group.members:
         labels = readings[n].labels
-        if labels is None or n in anchored or labels.level_confidence < SURE:
+        if labels is None or labels.level_confidence < SURE:
             continue
         own = dict(zip(labels.values.tolist(), labels.points_world, strict=True))
         offsets = [

@@ -44,13 +44,20 @@ def get_parser() -> Arguments:
     )
     parser.mandatory.add_argument("-o", metavar="OUT_DIR", required=True, help="Folder of results")
     add = parser.optional.add_argument
-    add("-include", metavar="PATTERN", nargs="+", default=[], help='Names to take. Example: "*_T2w.nii.gz"')
+    add(
+        "-include",
+        metavar="PATTERN",
+        nargs="+",
+        default=[],
+        help="Files to take, as shell patterns of their names (no regular expressions). "
+        'Example: "*_T2w.nii.gz"',
+    )
     add(
         "-exclude",
         metavar="PATTERN",
         nargs="+",
         default=[],
-        help='Names to leave out. Example: "*axial*"',
+        help='Files to leave out, likewise. Example: "*axial*"',
     )
     add("-contrast", metavar="C", nargs="+", default=[], help="BIDS suffixes to take: T1w T2w …")
     add(
@@ -81,7 +88,30 @@ def get_parser() -> Arguments:
         help="Also segment cord, canal, vertebrae and discs: writes _spine, _seg, _canal and _seg_labeled "
         "beside the labels, and shows them on index.html",
     )
-    add_networks(parser)
+    switches = {
+        "-csv": "Also write the discs of each scan as CSV",
+        "-slicer": "Also write the discs of each scan as 3D Slicer markups (.mrk.json)",
+    }
+    for name, text in switches.items():
+        add(name, type=int, choices=(0, 1), default=0, help=f"{text}. Default: 0")
+    add(
+        "-session",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="Label all images of a BIDS session together, as one spine: what one shows tells the levels of "
+        "the others. 0: each image by itself. Default: 1",
+    )
+    add(
+        "-min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="A scan fails if the probability that every level is right is below this. Default: 0",
+    )
+    add_networks(parser).add_argument(
+        "-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones"
+    )
     return parser
 
 
@@ -102,6 +132,10 @@ def main(
         parser.error(f"argument -jobs: expected at least 1, got {arguments.jobs}")
     if arguments.scheduler and arguments.jobs != 1:
         parser.error("-jobs and -scheduler exclude each other: a cluster has its own workers")
+    if not 0 <= arguments.min_confidence <= 1:
+        parser.error(f"argument -min-confidence: expected 0 to 1, got {arguments.min_confidence:g}")
+    if arguments.weights_masks and not arguments.masks:
+        parser.error("-weights-masks does nothing without -masks 1")
     arguments.model, arguments.mask_model = model, mask_model
     return run(_batch, arguments)
 
@@ -120,15 +154,27 @@ def _batch(arguments: argparse.Namespace) -> int:
     model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
     mask_model = arguments.mask_model
     if arguments.masks and mask_model is None:
-        mask_model = SegmentationModel.load(device=arguments.device)
+        mask_model = SegmentationModel.load(arguments.weights_masks, device=arguments.device)
     scans = find_scans(
         arguments.i, include=arguments.include, exclude=arguments.exclude, contrasts=arguments.contrast
     )
-    weights = str(Path(arguments.weights).resolve()) if arguments.weights else None
+    weights, weights_masks = (
+        str(Path(given).resolve()) if given else None
+        for given in (arguments.weights, arguments.weights_masks)
+    )
     corrections = read_page_corrections(arguments.corrections) if arguments.corrections else {}
-    results = Path(arguments.o).resolve()
     options = BatchOptions(
-        results, weights, arguments.device, bool(arguments.upper), corrections, bool(arguments.masks)
+        Path(arguments.o).resolve(),
+        weights,
+        arguments.device,
+        bool(arguments.upper),
+        corrections,
+        bool(arguments.masks),
+        weights_masks,
+        csv=bool(arguments.csv),
+        slicer=bool(arguments.slicer),
+        min_confidence=arguments.min_confidence,
+        together=bool(arguments.session),
     )
     unknown = sorted(corrections.keys() - {scan.name for scan in scans})
     if unknown:

@@ -202,6 +202,8 @@ def main(
             "give an image with -i, or -demo" if not arguments.images else "-i and -demo exclude each other"
         )
     arguments.initdisc = _disc_and_slice(parser, arguments)
+    if arguments.weights_masks and not (arguments.masks or (arguments.register and not arguments.s)):
+        parser.error("-weights-masks does nothing without -masks 1")
     if not 0 <= arguments.min_confidence <= 1:
         parser.error(f"argument -min-confidence: expected 0 to 1, got {arguments.min_confidence:g}")
     if arguments.straight == "sct" and not arguments.s:

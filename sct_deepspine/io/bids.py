@@ -3,24 +3,54 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from sct_deepspine.errors import ImageError
 
-__all__ = ["DERIVATIVE", "ScanFile", "find_labels", "find_scans", "given_labels", "image_stem", "is_bids"]
+__all__ = [
+    "DERIVATIVE",
+    "ScanFile",
+    "find_labels",
+    "find_scans",
+    "given_labels",
+    "image_stem",
+    "is_bids",
+    "unused_labels",
+]
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii")
 DERIVATIVE = "label-discs_dlabel"
 """What a disc label file's name ends with, as in spine-generic."""
 
-OLD_DERIVATIVE = "labels-disc-manual"
-LABEL_ENDINGS = ("dlabel", "dseg", "seg", "mask", "discs", "template", "heatmaps", "attention", "manual")
-"""Suffixes of NIfTI files that are no scans."""
+HAND_LABELS = (
+    DERIVATIVE,
+    "label-discs_desc-manual_dlabel",
+    "space-orig_label-discs_dlabel",
+    "space-orig_label-discs_desc-manual_dlabel",
+    "labels-disc-manual",
+    "labels-disc",
+    "label-disc",
+    "label-disc-manual",
+    "labels-manual",
+    "labels",
+)
+"""Ends of names under which datasets and SCT's tools keep disc labels that a person made, best ones first."""
+
+NO_SCANS = (
+    *("dlabel", "dseg", "seg", "mask", "manual", "labels", "label", "labeled", "levels", "lesion", "softseg"),
+    *("discs", "template", "heatmaps", "attention", "canal", "defacemask", "probseg", "centerline"),
+)
+"""Last words of names of NIfTI files that are no scans: masks, labels, and what this package writes."""
+
+WARPS = "warp_", "warp-"
+"""First letters of names of displacement fields."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +83,14 @@ class ScanFile:
         """BIDS subject, or the stem where there is none."""
         found = re.match(r"sub-[A-Za-z0-9]+", self.path.name)
         return found.group() if found else self.stem
+
+    @property
+    def session(self) -> tuple[str, str] | None:
+        """BIDS subject and session, all of one person; None for a name without a subject."""
+        if not self.path.name.startswith("sub-"):
+            return None
+        found = re.search(r"_(ses-[A-Za-z0-9]+)", self.path.name)
+        return self.subject, found.group(1) if found else ""
 
     @property
     def contrast(self) -> str:
@@ -94,8 +132,8 @@ def find_scans(
         A BIDS dataset, whose ``sub-*/**/anat`` folders are searched; any other folder, searched with
         those below it; a glob; or a text file with one path a line (relative to that file).
     include, exclude
-        Patterns of names, as in a shell; a scan is taken if it matches one of the first (if there are
-        any) and none of the second.
+        Patterns of file names as a shell has them (``*``, ``?``, ``[…]``), not regular expressions; a scan
+        is taken if it matches one of the first (if there are any) and none of the second.
     contrasts
         Last words of the names to take, such as ``T2w``; all by default.
 
@@ -117,7 +155,10 @@ def find_scans(
     for scan in scans:
         target = scan.folder / scan.stem
         if taken.setdefault(target, scan.path) != scan.path:
-            raise ImageError(f"{taken[target]} and {scan.path} would be labelled under one name ({target})")
+            raise ImageError(
+                f"{taken[target]} and {scan.path} would be labelled under one name ({target}); "
+                "leave one out, for instance with -exclude, or give a list of images"
+            )
     return scans
 
 
@@ -126,14 +167,23 @@ def _candidates(source: str | Path) -> list[ScanFile]:
     if place.is_dir():
         pattern = "sub-*/**/anat/*" if is_bids(place) else "**/*"
         _check_readable(place)
-        found = [path for path in sorted(place.glob(pattern)) if _is_scan(path, place)]
+        found = _scans_of(sorted(place.glob(pattern)), place)
         return [ScanFile(path, path.parent.relative_to(place)) for path in found]
     if place.is_file() and not place.name.endswith(IMAGE_SUFFIXES):
         return [_listed(place.parent / line) for line in _lines(place)]
-    found = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
-    if not found:
+    named = [Path(name) for name in sorted(glob.glob(str(source), recursive=True))]
+    if not named and place.is_symlink():
+        named = [place]  # its content is not here, which reading it will say
+    if not named:
         raise ImageError(f"no such folder, list or glob: {source}")
-    return [_listed(path) for path in found if _is_scan(path, path.parent)]
+    return [_listed(path) for path in _scans_of(named, None)]
+
+
+def _scans_of(paths: Sequence[Path], root: Path | None) -> list[Path]:
+    """Leave out what is no scan: by its name, or since this package wrote it."""
+    scans = [path for path in paths if _is_scan(path, root or path.parent)]
+    written = {folder: _written_here(folder) for folder in {path.parent for path in scans}}
+    return [path for path in scans if path.name not in written[path.parent]]
 
 
 def _listed(path: Path) -> ScanFile:
@@ -144,10 +194,11 @@ def _listed(path: Path) -> ScanFile:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ImageError(f"{path} is neither an image nor a list of images ({error})") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    bare = (line.strip().strip("\"'").strip() for line in lines)
+    return [line for line in bare if line and not line.startswith("#")]
 
 
 def _check_readable(place: Path) -> None:
@@ -163,20 +214,34 @@ def _check_readable(place: Path) -> None:
 
 
 def _is_scan(path: Path, root: Path) -> bool:
+    """Tell by its name whether a file is a scan; a link whose content is elsewhere is one, too."""
     return (
         path.name.endswith(IMAGE_SUFFIXES)
-        and not path.name.startswith(".")
+        and not path.name.startswith((".", *WARPS))
         and "derivatives" not in path.relative_to(root).parts
-        and re.split(r"[_-]", image_stem(path))[-1] not in LABEL_ENDINGS
-        and path.is_file()
+        and re.split(r"[_-]", image_stem(path))[-1].lower() not in NO_SCANS
+        and not image_stem(path).endswith(tuple(f"_{end}" for end in HAND_LABELS))
+        and (path.is_file() or path.is_symlink())
     )
+
+
+def _written_here(folder: Path) -> frozenset[str]:
+    """Return the names of the files in a folder that this package wrote, by its JSON files there."""
+    names: set[str] = set()
+    for path in folder.glob("*.json"):
+        with suppress(OSError, ValueError, AttributeError, TypeError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            makers = [str(maker.get("Name", "")) for maker in content.get("GeneratedBy", [])]
+            if any(name.startswith("sct_deepspine") for name in makers):
+                names |= {Path(name).name for name in content.get("files", {})}
+    return frozenset(names)
 
 
 def find_labels(dataset: str | Path) -> list[tuple[ScanFile, Path]]:
     """Find the scans of a BIDS dataset that have disc labels, and the label files.
 
-    Labels are ``derivatives/labels*/**/STEM_label-discs_dlabel.nii.gz`` as in spine-generic, or the older
-    ``STEM_labels-disc-manual.nii.gz``.
+    Labels are ``derivatives/labels*/**/STEM_label-discs_dlabel.nii.gz`` as in spine-generic, or one of the
+    other names that datasets use (:data:`HAND_LABELS`).
     """
     labels = {path.name: path for path in sorted(Path(dataset).glob("derivatives/labels*/**/*.nii.gz"))}
     pairs = []
@@ -189,17 +254,38 @@ def find_labels(dataset: str | Path) -> list[tuple[ScanFile, Path]]:
 
 def given_labels(scan: ScanFile) -> Path | None:
     """Return the disc labels that a scan's dataset has for it, named as in :func:`find_labels`, or None."""
-    depth = len(scan.folder.parts)
-    if depth and scan.path.parent.parts[-depth:] != scan.folder.parts:
-        return None
-    root = scan.path.parents[depth]
-    for folder in sorted(root.glob("derivatives/labels*")):
+    for folder in _label_folders(scan):
         for name in _label_names(scan):
-            label = folder / scan.folder / name
-            if label.is_file():
-                return label
+            if (folder / name).is_file():
+                return folder / name
     return None
 
 
-def _label_names(scan: ScanFile) -> tuple[str, str]:
-    return f"{scan.stem}_{DERIVATIVE}.nii.gz", f"{scan.stem}_{OLD_DERIVATIVE}.nii.gz"
+def unused_labels(scan: ScanFile) -> list[Path]:
+    """Return what looks like disc labels of a scan in its dataset, but bears none of the known names."""
+    known = set(_label_names(scan))
+    found = []
+    for folder in _label_folders(scan):
+        for path in sorted(folder.glob(f"{glob.escape(scan.stem)}_*.nii*")):
+            end = path.name.removeprefix(scan.stem).lower()
+            if path.name not in known and "label" in end and "disc" in end:
+                found.append(path)
+    return found
+
+
+def _label_folders(scan: ScanFile) -> list[Path]:
+    """Return where the dataset of a scan may keep labels of it."""
+    depth = len(scan.folder.parts)
+    if depth and scan.path.parent.parts[-depth:] != scan.folder.parts:
+        return []
+    root = scan.path.parents[depth]
+    return [folder / scan.folder for folder in sorted(root.glob("derivatives/labels*"))]
+
+
+def _label_names(scan: ScanFile) -> list[str]:
+    stem, contrast = scan.stem, scan.contrast
+    base = stem.removesuffix(f"_{contrast}")
+    names = [f"{stem}_{end}.nii.gz" for end in HAND_LABELS]
+    # An entity of the labels may stand before the contrast, where BIDS has it.
+    names += [f"{base}_{end}_{contrast}.nii.gz" for end in ("space-orig_label-discs", "label-discs")]
+    return names

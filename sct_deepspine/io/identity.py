@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,30 @@ import numpy as np
 from sct_deepspine.errors import ImageError
 from sct_deepspine.geometry.grid import Grid
 
-__all__ = ["SAME_PLACE_MM", "ImageIdentity", "file_sha256", "grid_difference"]
+__all__ = ["SAME_PLACE_MM", "ImageIdentity", "check_content", "file_sha256", "grid_difference"]
+
+NOT_HERE = "content is not here; get it first (datalad get, or git annex get)"
+
+ANNEX, MAX_POINTER_BYTES = b"annex/objects/", 2000
+"""A file of fewer bytes that holds these words is a pointer of git-annex."""
 
 SAME_PLACE_MM = 0.5
 """Corners of two grids no farther apart than this, in mm, are at one place: headers round."""
+
+
+def check_content(path: Path) -> None:
+    """Refuse a file whose content is elsewhere, as in a dataset of DataLad or git-annex.
+
+    Raises
+    ------
+    ImageError
+        If it is a link to nothing, or a pointer.
+    """
+    if path.is_symlink() and not path.exists():
+        raise ImageError(f"{path} is a link whose {NOT_HERE}")
+    with suppress(OSError):
+        if path.stat().st_size < MAX_POINTER_BYTES and ANNEX in path.read_bytes():
+            raise ImageError(f"{path} stands for an image whose {NOT_HERE}")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -28,6 +49,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     ImageError
         If it can't be read.
     """
+    check_content(Path(path))
     try:
         with Path(path).open("rb") as file:
             digest = hashlib.sha256()

@@ -24,6 +24,7 @@ from sct_deepspine.errors import ImageError, OutputError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.files import written_whole
+from sct_deepspine.io.identity import check_content
 
 __all__ = [
     "ImageLike",
@@ -233,6 +234,7 @@ def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
 def _open(path: Path) -> nib.spatialimages.SpatialImage:
     if path.is_dir():
         raise ImageError(f"{path} is a folder; give an image (dcm2niix makes one of a folder of DICOM files)")
+    check_content(path)
     if not path.is_file():
         raise ImageError(f"no such file: {path}")
     with _quiet_nibabel():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -29,7 +29,7 @@ from sct_deepspine.errors import (
     OutputError,
     UncertainError,
 )
-from sct_deepspine.io.bids import ScanFile, given_labels
+from sct_deepspine.io.bids import ScanFile, given_labels, unused_labels
 from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
 from sct_deepspine.io.identity import ImageIdentity, file_sha256
 from sct_deepspine.workflow.names import ResultNames, bids_names
@@ -39,9 +39,12 @@ from sct_deepspine.workflow.record import Writer, edited_files, read_sidecar, re
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.workflow.request import ScanRequest
     from sct_deepspine.workflow.result import ScanResult
 
-__all__ = ["BatchOptions", "failed_row", "label_scan"]
+    Models = tuple[LabelingModel, SegmentationModel | None]
+
+__all__ = ["BatchOptions", "failed_row", "label_scan", "label_together"]
 
 DERIVATIVES = Path("derivatives") / "sct_deepspine"
 MANUAL = Path("derivatives") / "labels"
@@ -73,6 +76,8 @@ class BatchOptions:
         Whether to write each scan's discs as a table, and as a point list of 3D Slicer, too.
     min_confidence
         Refuse levels less certain than this.
+    together
+        Whether the scans of a BIDS session are labelled as one spine.
     """
 
     results: Path
@@ -85,6 +90,7 @@ class BatchOptions:
     csv: bool = False
     slicer: bool = False
     min_confidence: float = 0.0
+    together: bool = False
 
     @property
     def derivatives(self) -> Path:
@@ -139,34 +145,46 @@ def label_scan(
     mask_model
         The same of the masks, used if they are asked for.
     """
-    name = scan.name
     started = time.perf_counter()
     try:
-        model = model or _model(options.weights, options.device)
-        mask_model = (
-            (mask_model or _mask_model(options.weights_masks, options.device)) if options.masks else None
-        )
-        names = bids_names(options.derivatives / scan.folder, scan.stem)
-        given = _given(scan, names, options)
-        prints = _fingerprints(scan, options, model, mask_model, given)
-        finished = _finished(names, prints)
-        if finished is not None and not shows_failure(options.derivatives, name):
-            return _row(name, CORRECTED if given else SKIPPED, finished, 0.0)
-        sidecar = _label(scan, options, names, prints, model, mask_model, given)
-        row = _row(name, CORRECTED if given else DONE, sidecar, time.perf_counter() - started)
-        keep_row(options.derivatives, row)
-        return row
-    except DeepSpineError as error:
+        models = _models(options, model, mask_model)
+        job = _job(scan, options, models)
+        if job.finished is not None:
+            return job.row(job.finished, SKIPPED, 0.0)
+        result = process_scan_of(job, options, models)
+        sidecar = _save(job, options, result)
+        return _kept(job, options, sidecar, time.perf_counter() - started)
+    except Exception as error:  # one scan never stops the rest, whatever it is
+        return _failure(scan, options, error, started)
+
+
+def _kept(job: Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: float) -> Row:
+    row = job.row(sidecar, DONE, seconds)
+    keep_row(options.derivatives, row)
+    return row
+
+
+def _failure(scan: ScanFile, options: BatchOptions, error: Exception, started: float) -> Row:
+    """Return the row of a scan that failed; what an earlier run found and is no longer true goes."""
+    if isinstance(error, DeepSpineError):
         if _is_about_image(error, scan):
             with suppress(OSError):
                 _remove_found(bids_names(options.derivatives / scan.folder, scan.stem).sidecar)
-        return failed_row(name, options, str(error), started)
-    except OSError as error:  # a name that is too long, a folder that is gone
+        return failed_row(scan.name, options, str(error), started)
+    if isinstance(error, OSError):  # a name that is too long, a folder that is gone
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return failed_row(name, options, reason, started)
-    except Exception as error:  # one scan never stops the rest, whatever it is
-        text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
-        return failed_row(name, options, text, started)
+        return failed_row(scan.name, options, reason, started)
+    text = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+    return failed_row(scan.name, options, text, started)
+
+
+def _models(
+    options: BatchOptions, model: LabelingModel | None, mask_model: SegmentationModel | None
+) -> Models:
+    model = model or _model(options.weights, options.device)
+    if options.masks:
+        return model, mask_model or _mask_model(options.weights_masks, options.device)
+    return model, None
 
 
 @lru_cache(maxsize=1)
@@ -241,15 +259,15 @@ def _remove_found(sidecar: Path) -> None:
 
 
 def _fingerprints(
-    scan: ScanFile,
-    options: BatchOptions,
-    model: LabelingModel,
-    mask_model: SegmentationModel | None,
-    given: _Given | None,
+    scan: ScanFile, options: BatchOptions, models: Models, given: _Given | None, beside: Sequence[str]
 ) -> dict[str, str]:
-    """Return the SHA-256 of all that the labels depend on, and if they are asked for, the masks."""
+    """Return the SHA-256 of all that the labels depend on, and if they are asked for, the masks.
+
+    ``beside`` are those of the session's other images.
+    """
+    model, mask_model = models
     on: list[Any] = [file_sha256(scan.path), model.identity["sha256"], options.device, options.upper]
-    on += [options.min_confidence, __version__, given.digest if given else None]
+    on += [options.min_confidence, __version__, given.digest if given else None, *beside]
     prints = {"Fingerprint": _digest(on)}
     if mask_model is not None:
         prints["MasksFingerprint"] = _digest([*on, mask_model.identity["sha256"]])
@@ -267,29 +285,72 @@ def _finished(names: ResultNames, prints: Mapping[str, str]) -> dict[str, Any] |
     return sidecar if same and names.labels.is_file() else None
 
 
-def _label(
-    scan: ScanFile,
-    options: BatchOptions,
-    names: ResultNames,
-    prints: Mapping[str, str],
-    model: LabelingModel,
-    mask_model: SegmentationModel | None,
-    given: _Given | None,
-) -> dict[str, Any]:
-    """Label a scan; write its files and its entry on the page, and return what the sidecar holds."""
-    from sct_deepspine.workflow.request import ScanRequest
-    from sct_deepspine.workflow.result import Outputs, save_result
-    from sct_deepspine.workflow.scan import process_scan
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be done with one scan.
 
-    request = ScanRequest(
-        labels=given.labels if given else None,
-        upper=options.upper and given is None,
+    Parameters
+    ----------
+    scan
+        The scan.
+    names
+        Where its files go.
+    given
+        Labels that a person made of it, if there are any.
+    prints
+        Fingerprints of all that its files depend on.
+    finished
+        The sidecar of an earlier run that did just this; None if it is to be done.
+    """
+
+    scan: ScanFile
+    names: ResultNames
+    given: _Given | None
+    prints: Mapping[str, str]
+    finished: Mapping[str, Any] | None
+
+    def row(self, sidecar: Mapping[str, Any], status: str, seconds: float) -> Row:
+        """Return the row of a scan that has labels."""
+        return _row(self.scan.name, CORRECTED if self.given else status, sidecar, seconds)
+
+
+def _job(scan: ScanFile, options: BatchOptions, models: Models, beside: Sequence[str] = ()) -> Job:
+    names = bids_names(options.derivatives / scan.folder, scan.stem)
+    given = _given(scan, names, options)
+    prints = _fingerprints(scan, options, models, given, beside)
+    finished = _finished(names, prints)
+    if finished is not None and shows_failure(options.derivatives, scan.name):
+        finished = None
+    return Job(scan, names, given, prints, finished)
+
+
+def request_of(job: Job, options: BatchOptions) -> ScanRequest:
+    """Return what is asked for of one scan."""
+    from sct_deepspine.workflow.request import ScanRequest
+
+    return ScanRequest(
+        labels=job.given.labels if job.given else None,
+        upper=options.upper and job.given is None,
         masks=options.masks,
         maps=True,
         min_confidence=options.min_confidence,
     )
-    result = process_scan(str(scan.path), request, model=model, mask_model=mask_model)
-    record: dict[str, Any] = dict(prints)
+
+
+def process_scan_of(job: Job, options: BatchOptions, models: Models) -> ScanResult:
+    """Process one scan by itself."""
+    from sct_deepspine.workflow.scan import process_scan
+
+    model, mask_model = models
+    return process_scan(str(job.scan.path), request_of(job, options), model=model, mask_model=mask_model)
+
+
+def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) -> dict[str, Any]:
+    """Write the files of a scan and its entry on the page; return what the sidecar holds."""
+    from sct_deepspine.workflow.result import Outputs, save_result
+
+    scan, names, given = job.scan, job.names, job.given
+    record = {**job.prints, **record}
     writers: dict[Path, Writer] = {}
     if given is not None:
         if names.sidecar.exists() and read_sidecar(names.sidecar) is None:
@@ -301,6 +362,11 @@ def _label(
             record["Labels"] = str(given.place)
         else:
             _write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem)
+    unused = [
+        f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
+    ]
+    if unused:
+        result = result.with_notes(unused)
     saved = save_result(
         result,
         names,
@@ -315,6 +381,81 @@ def _label(
     else:
         forget_entry(options.derivatives, scan.name)
     return sidecar
+
+
+def label_together(
+    scans: Sequence[ScanFile],
+    options: BatchOptions,
+    model: LabelingModel | None = None,
+    mask_model: SegmentationModel | None = None,
+) -> list[Row]:
+    """Label the scans of one session as one spine, unless that has been done; never raises.
+
+    A session is done again when one of its images, or a person's labels of one, have changed. Scans that
+    can't be read fail by themselves; if no spine is in any of them, each is labelled alone.
+    """
+    started = time.perf_counter()
+    failed: dict[str, Row] = {}
+    jobs: list[Job] = []
+    try:
+        models = _models(options, model, mask_model)
+        readable: dict[ScanFile, tuple[str, Any]] = {}
+        for scan in scans:
+            try:
+                given = _given(scan, bids_names(options.derivatives / scan.folder, scan.stem), options)
+                readable[scan] = file_sha256(scan.path), given.digest if given else None
+            except Exception as error:
+                failed[scan.name] = _failure(scan, options, error, started)
+        for scan in readable:
+            beside = [str(other) for n, other in readable.items() if n is not scan]
+            jobs.append(_job(scan, options, models, sorted(beside)))
+        if all(job.finished is not None for job in jobs):
+            rows = {job.scan.name: job.row(job.finished or {}, SKIPPED, 0.0) for job in jobs}
+            return [(failed | rows)[scan.name] for scan in scans]
+        rows = _label_jobs(jobs, options, models, started)
+        return [(failed | rows)[scan.name] for scan in scans]
+    except Exception as error:
+        return [failed.get(scan.name) or _failure(scan, options, error, started) for scan in scans]
+
+
+def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, started: float) -> dict[str, Row]:
+    """Label the scans of a session together; return a row for each, by name."""
+    from sct_deepspine.labeling.checks import read_scan
+    from sct_deepspine.workflow.session import process_jobs, refuse_uncertain
+
+    rows: dict[str, Row] = {}
+    volumes: dict[str, Any] = {}
+    for job in jobs:
+        try:
+            volumes[job.scan.name] = read_scan(str(job.scan.path))
+        except Exception as error:
+            rows[job.scan.name] = _failure(job.scan, options, error, started)
+    together = [job for job in jobs if job.scan.name in volumes]
+    if not together:
+        return rows
+    try:
+        found = process_jobs(
+            [volumes[job.scan.name] for job in together],
+            [request_of(job, options) for job in together],
+            names=[job.scan.path.name for job in together],
+            models=models,
+        )
+    except NoDiscsError:
+        return rows | {job.scan.name: label_scan(job.scan, options, *models) for job in together}
+    names = [job.scan.path.name for job in together]
+    for n, (job, result) in enumerate(zip(together, found.scans, strict=True)):
+        before = time.perf_counter()
+        try:
+            if not result.labels.discs:
+                raise NoDiscsError("no disc was found in the image, and none of the session lies in it")
+            refuse_uncertain(result, job.scan.path.name)
+            result = result.with_source(str(job.scan.path))
+            sidecar = _save(job, options, result, session=found.record(n, names))
+            share = (before - started) / len(together) if n == 0 else time.perf_counter() - before
+            rows[job.scan.name] = _kept(job, options, sidecar, share)
+        except Exception as error:
+            rows[job.scan.name] = _failure(job.scan, options, error, before)
+    return rows
 
 
 def _entry(result: ScanResult, scan: ScanFile, sidecar: Mapping[str, Any]) -> Any:

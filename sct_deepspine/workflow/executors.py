@@ -18,7 +18,7 @@ from sct_deepspine._version import __version__
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.io.bids import ScanFile
 from sct_deepspine.io.files import make_folder, write_text
-from sct_deepspine.workflow.cohort import BatchOptions, failed_row, label_scan
+from sct_deepspine.workflow.cohort import BatchOptions, failed_row, label_scan, label_together
 from sct_deepspine.workflow.overview import Row
 
 if TYPE_CHECKING:
@@ -80,56 +80,82 @@ def run_batch(
     """
     make_folder(options.derivatives)
     write_text(options.derivatives / "dataset_description.json", json.dumps(DESCRIPTION, indent=2) + "\n")
+    groups = _groups(scans, options)
     if scheduler is not None:
-        return _on_dask(scans, options, scheduler, label, stop)
+        return _on_dask(groups, options, scheduler, label, stop)
     if jobs == 1:
-        wanted = takewhile(lambda _: not stop(), scans)
-        return (label(scan, options, model, mask_model) for scan in wanted)
-    return _in_processes(scans, options, jobs, label, stop)
+        wanted = takewhile(lambda _: not stop(), groups)
+        return (row for group in wanted for row in _label_group(group, options, label, model, mask_model))
+    return _in_processes(groups, options, jobs, label, stop)
+
+
+Scans = tuple[ScanFile, ...]
+"""Scans that are labelled in one go: those of a session, or one."""
+
+
+def _groups(scans: Sequence[ScanFile], options: BatchOptions) -> list[Scans]:
+    """Part the scans into those that are labelled together, in their order."""
+    groups: dict[object, list[ScanFile]] = {}
+    for scan in scans:
+        key = scan.session if options.together and scan.session is not None else scan
+        groups.setdefault(key, []).append(scan)
+    return [tuple(group) for group in groups.values()]
+
+
+def _label_group(
+    group: Scans,
+    options: BatchOptions,
+    label: Callable[..., Row],
+    *models: LabelingModel | SegmentationModel | None,
+) -> list[Row]:
+    if len(group) == 1:
+        return [label(group[0], options, *models)]
+    return label_together(group, options, *models)  # type: ignore[arg-type]
 
 
 def _in_processes(
-    scans: Sequence[ScanFile],
+    groups: Sequence[Scans],
     options: BatchOptions,
     jobs: int,
     label: Callable[..., Row],
     stop: Callable[[], bool],
 ) -> Iterator[Row]:
-    """Label in worker processes; one that dies takes its scan with it, not the others.
+    """Label in worker processes; one that dies takes its scans with it, not the others.
 
-    A dead worker breaks its pool. The scans that were under way are then tried one at a time, each in a
-    process of its own, which tells the one that kills from those that were only beside it.
+    A dead worker breaks its pool. The scans that were under way are then tried one group at a time, each in
+    a process of its own, which tells the one that kills from those that were only beside it.
     """
-    waiting, attempts = list(scans), dict.fromkeys(scans, 0)
+    waiting, attempts = list(groups), dict.fromkeys(groups, 0)
     while waiting and not stop():
-        careful = any(attempts[scan] for scan in waiting)
+        careful = any(attempts[group] for group in waiting)
         workers = 1 if careful else jobs
-        left: list[ScanFile] = []
+        left: list[Scans] = []
         with _pool(workers, jobs) as pool:
-            running: dict[Future[Row], ScanFile] = {}
+            running: dict[Future[list[Row]], Scans] = {}
             try:
                 broken = False
                 while (waiting and not broken and not stop()) or running:
                     while waiting and not broken and not stop() and len(running) < workers:
-                        scan = waiting.pop(0)
-                        running[pool.submit(label, scan, options)] = scan
+                        group = waiting.pop(0)
+                        running[pool.submit(_label_group, group, options, label)] = group
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        scan = running.pop(future)
+                        group = running.pop(future)
                         try:
-                            yield future.result()
+                            yield from future.result()
                         except BrokenProcessPool:
                             broken = True
-                            attempts[scan] += 1
-                            left.append(scan)
+                            attempts[group] += 1
+                            left.append(group)
             except BrokenProcessPool:
-                left.insert(0, scan)  # submitted to a pool that had just broken
+                left.insert(0, group)  # submitted to a pool that had just broken
             except BaseException:
                 _stop(pool)
                 raise
-        for scan in [scan for scan in left if attempts[scan] >= ATTEMPTS]:
-            left.remove(scan)
-            name = scan.name
-            yield failed_row(name, options, "the worker process died at this scan", time.perf_counter())
+        for group in [group for group in left if attempts[group] >= ATTEMPTS]:
+            left.remove(group)
+            for scan in group:
+                reason = "the worker process died at this scan"
+                yield failed_row(scan.name, options, reason, time.perf_counter())
         waiting = left + waiting
 
 
@@ -168,7 +194,7 @@ def _stop(pool: ProcessPoolExecutor) -> None:
 
 
 def _on_dask(
-    scans: Sequence[ScanFile],
+    groups: Sequence[Scans],
     options: BatchOptions,
     scheduler: str,
     label: Callable[..., Row],
@@ -186,19 +212,19 @@ def _on_dask(
         reason = " ".join(str(error).split())
         raise DeepSpineError(f"no Dask scheduler answers at {scheduler} ({reason})") from error
     with client:
-        # A scan whose worker is lost is given to another one by Dask itself.
+        # A group whose worker is lost is given to another one by Dask itself.
         futures = {
-            client.submit(label, scan, options, pure=False, key=f"{scan.path}"): scan for scan in scans
+            client.submit(_label_group, group, options, label, pure=False, key=f"{group[0].path}"): group
+            for group in groups
         }
         for future in as_completed(list(futures), loop=client.loop):
             if stop():
                 return
-            scan = futures.pop(future)
+            group = futures.pop(future)
             if future.status == "finished":
-                yield future.result()
-            else:
-                name = scan.name
-                reason = " ".join(str(future.exception()).split())[:200]
-                yield failed_row(
-                    name, options, f"the worker was lost at this scan ({reason})", time.perf_counter()
-                )
+                yield from future.result()
+                continue
+            reason = " ".join(str(future.exception()).split())[:200]
+            for scan in group:
+                text = f"the worker was lost at this scan ({reason})"
+                yield failed_row(scan.name, options, text, time.perf_counter())

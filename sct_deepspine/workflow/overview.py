@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -90,7 +90,12 @@ def read_rows(derivatives: Path) -> list[Row]:
     return sorted(rows, key=lambda row: row.scan)
 
 
-def write_overview(derivatives: Path, rows: Sequence[Row] = ()) -> list[Path]:
+def write_overview(
+    derivatives: Path,
+    rows: Sequence[Row] = (),
+    *,
+    written: Callable[[Path], object] = lambda path: None,
+) -> list[Path]:
     """Write ``summary.csv`` and ``index.html`` of all scans in a folder; returns their paths.
 
     Several jobs may do so at once. Each looks again after writing: if another one has added a scan
@@ -102,12 +107,15 @@ def write_overview(derivatives: Path, rows: Sequence[Row] = ()) -> list[Path]:
         The folder.
     rows
         Rows that are not kept there yet.
+    written
+        Is called with the folder each time that the files were written.
     """
     while True:
         before = _listing(derivatives)
-        written = _write(derivatives, rows)
+        paths = _write(derivatives, rows)
+        written(derivatives)
         if _listing(derivatives) == before:
-            return written
+            return paths
 
 
 def _listing(derivatives: Path) -> list[tuple[str, int]]:

@@ -96,6 +96,11 @@ class ScanResult:
         masks = None if self.masks is None else self.masks.with_labels(labels)
         return replace(self, labels=labels, masks=masks)
 
+    def with_notes(self, sentences: Iterable[str]) -> ScanResult:
+        """Return the same result with further sentences that a person should read."""
+        labels = replace(self.labels, warnings=(*self.labels.warnings, *sentences))
+        return replace(self, labels=labels)
+
     def save(
         self,
         folder: str | os.PathLike[str] = ".",

@@ -24,7 +24,7 @@ from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
 from sct_deepspine.workflow.scan import process_scan
 
-__all__ = ["SessionResult", "process_session"]
+__all__ = ["SessionResult", "process_jobs", "process_session", "refuse_uncertain"]
 
 OF_ONE_IMAGE = "cord", "centerline"
 """What can be asked for one image only."""
@@ -100,7 +100,39 @@ def process_session(
         _result(volumes[n], image, given.get(n, session.images[n]), request, model, mask_model)
         for n, image in enumerate(images)
     ]
-    _refuse_uncertain(scans, request, names)
+    for n, scan in enumerate(scans):
+        refuse_uncertain(scan, names[n] if names else f"image {n + 1}")
+    return SessionResult(tuple(scans), session)
+
+
+def process_jobs(
+    volumes: Sequence[Volume],
+    requests: Sequence[ScanRequest],
+    *,
+    names: Sequence[str],
+    models: tuple[LabelingModel, SegmentationModel | None],
+) -> SessionResult:
+    """Label the images of one person together, with a request for each.
+
+    Labels that a person checked of one of them hold for all; that image then keeps them as they are.
+    """
+    model, mask_model = models
+    given = {
+        n: process_scan(volume, replace(request, masks=False, upper=False), model=model).labels
+        for n, (volume, request) in enumerate(zip(volumes, requests, strict=True))
+        if request.labels is not None
+    }
+    session = label_session(
+        volumes,
+        anchors={n: _anchors(labels) for n, labels in given.items()},
+        names=names,
+        weights=model,
+        label=partial(label_discs, return_maps=True),
+    )
+    scans = [
+        _result(volume, volume, given.get(n, session.images[n]), request, model, mask_model)
+        for n, (volume, request) in enumerate(zip(volumes, requests, strict=True))
+    ]
     return SessionResult(tuple(scans), session)
 
 
@@ -144,12 +176,17 @@ def _result(
     return ScanResult(volume, labels, masks, request).with_source(image)
 
 
-def _refuse_uncertain(scans: Sequence[ScanResult], request: ScanRequest, names: Sequence[str] | None) -> None:
-    for n, scan in enumerate(scans):
-        confidence = scan.labels.level_confidence
-        if scan.labels.discs and confidence < request.min_confidence:
-            called = names[n] if names else f"image {n + 1}"
-            raise UncertainError(
-                f"the levels of {called} are less certain than asked for "
-                f"({confidence:.2f} < {request.min_confidence:g}); give the level of one disc"
-            )
+def refuse_uncertain(scan: ScanResult, name: str) -> None:
+    """Refuse levels that are less certain than was asked for.
+
+    Raises
+    ------
+    UncertainError
+        If they are.
+    """
+    confidence, least = scan.labels.level_confidence, scan.request.min_confidence
+    if scan.labels.discs and confidence < least:
+        raise UncertainError(
+            f"the levels of {name} are less certain than asked for ({confidence:.2f} < {least:g}); "
+            "give the level of one disc"
+        )

@@ -18,9 +18,11 @@ from platforms import RUN_BATCH, posix_signals
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
 from sct_deepspine.cli.batch import main
 from sct_deepspine.cli.bids import main as bids_main
+from sct_deepspine.cli.label import main as label_main
 from sct_deepspine.errors import ImageError
 from sct_deepspine.io.bids import find_scans
 from sct_deepspine.reporting.html import Entry
+from sct_deepspine.workflow.overview import keep_row
 
 MODEL = fake_model()
 
@@ -362,9 +364,24 @@ def test_the_bids_app_labels_the_participants_asked_for(dataset, tmp_path):
     ]
     assert bids_main(words) == 1  # the only scan of this participant is broken
     assert list(rows_of(out)) == [os.path.join("sub-02", "anat", "sub-02_T2w")]
-    with pytest.raises(SystemExit) as exit_:
-        bids_main([str(dataset), str(out), "group"])
-    assert exit_.value.code == 2
+    words[4] = "sub-02"
+    assert bids_main(words) == 1
+    (out / "derivatives" / "sct_deepspine" / "summary.csv").unlink()
+    assert bids_main([str(dataset), str(out), "group", "-v", "0"]) == 0
+    assert list(rows_of(out)) == [os.path.join("sub-02", "anat", "sub-02_T2w")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["participant", "--participant-label", "77"], "has no sub-77"),
+        (["participant", "--session-label", "ses-1"], "has no ses-1"),
+        (["group"], "run the level participant first"),
+    ],
+)
+def test_the_bids_app_refuses_what_is_not_there(words, message, dataset, tmp_path, capsys):
+    assert bids_main([str(dataset), str(tmp_path / "out"), *words]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_corrections_of_the_page_are_written_and_kept_for_ever_after(dataset, tmp_path, phantom):
@@ -569,15 +586,203 @@ from sct_deepspine import _version
 _version.__version__ = sys.argv[4]  # as if another release were installed
 from fakes import fake_model
 from sct_deepspine.cli.batch import main
-sys.exit(main(["-i", sys.argv[1], "-o", sys.argv[2], "-v", "0"], model=fake_model()))
+sys.exit(main(["-i", sys.argv[1], "-o", sys.argv[2]], model=fake_model()))
 """
 
 
 def test_what_another_version_labelled_is_labelled_again(painted_file, tmp_path):
     paths = "|".join(path for path in sys.path if path)
     words = [painted_file.parent, tmp_path / "out", paths]
-    status = []
+    counts = []
     for version in ("1.0.0", "1.0.0", "1.0.1"):
-        subprocess.run([sys.executable, "-c", OTHER_VERSION, *words, version], check=True)
-        status += [row["status"] for row in rows_of(tmp_path / "out").values()]
-    assert status == ["done", "skipped", "done"]
+        script = [sys.executable, "-c", OTHER_VERSION, *words, version]
+        done = subprocess.run(script, check=True, capture_output=True, text=True)
+        counts += [line for line in done.stdout.splitlines() if line.startswith("1 scans")]
+    assert counts == [
+        "1 scans: 1 done, 0 skipped, 0 corrected, 0 failed",
+        "1 scans: 0 done, 1 skipped, 0 corrected, 0 failed",
+        "1 scans: 1 done, 0 skipped, 0 corrected, 0 failed",
+    ]
+
+
+# Sessions
+
+
+@pytest.fixture
+def session(tmp_path, painted, phantom):
+    """A BIDS dataset of two subjects: the upper and the lower part of a spine, and a whole one."""
+    root = tmp_path / "study"
+    middle = round(float(painted.grid.voxel_from_world(phantom.discs[6])[0, 2]))
+    parts = {
+        "sub-01_acq-upper_T2w": slice(middle - 25, None),
+        "sub-01_acq-lower_T1w": slice(0, middle + 25),
+        "sub-02_T2w": slice(None),
+    }
+    for name, part in parts.items():
+        affine = np.array(painted.grid.affine)
+        affine[:3, 3] = painted.grid.world_from_voxel([0, 0, part.start or 0])[0]
+        folder = root / name[:6] / "anat"
+        folder.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(painted.data[:, :, part], affine), folder / f"{name}.nii.gz")
+    return root
+
+
+def sidecar_of(results, name):
+    folder = results / "derivatives" / "sct_deepspine" / name[:6] / "anat"
+    return json.loads((folder / f"{name}_label-discs_dlabel.json").read_text())
+
+
+def test_the_images_of_a_session_are_labelled_together_and_done_again_together(session, tmp_path, capsys):
+    words = ["-i", str(session), "-o", str(tmp_path / "out")]
+    assert main(words, model=MODEL) == 0
+    upper = sidecar_of(tmp_path / "out", "sub-01_acq-upper_T2w")
+    assert upper["session"]["images"] == ["sub-01_acq-lower_T1w.nii.gz", "sub-01_acq-upper_T2w.nii.gz"]
+    assert "session" not in sidecar_of(tmp_path / "out", "sub-02_T2w")
+    capsys.readouterr()
+    assert main(words, model=MODEL) == 0
+    assert "3 scans: 0 done, 3 skipped" in capsys.readouterr().out
+    changed = session / "sub-01" / "anat" / "sub-01_acq-lower_T1w.nii.gz"
+    image = nib.load(changed)
+    nib.save(nib.Nifti1Image(2 * np.asarray(image.dataobj), image.affine), changed)
+    assert main(words, model=MODEL) == 0
+    assert "3 scans: 2 done, 1 skipped" in capsys.readouterr().out
+    assert main([*words, "-session", "0"], model=MODEL) == 0
+    assert "session" not in sidecar_of(tmp_path / "out", "sub-01_acq-upper_T2w")
+
+
+def test_corrected_labels_of_one_image_tell_the_levels_of_its_session(session, tmp_path, phantom):
+    name = "sub-01/anat/sub-01_acq-lower_T1w"
+    lower = {v: tip for v, tip in phantom.discs.items() if v >= 6}
+    discs = [{"value": v + 1, "world_mm": tip.tolist()} for v, tip in lower.items()]
+    (tmp_path / "c.json").write_text(json.dumps({"scans": {name: discs}}))
+    words = ["-i", str(session), "-o", str(tmp_path / "out"), "-include", "sub-01*"]
+    assert main([*words, "-corrections", str(tmp_path / "c.json")], model=MODEL) == 0
+    rows = rows_of(tmp_path / "out")
+    assert rows[name]["status"] == "corrected"
+    upper = sidecar_of(tmp_path / "out", "sub-01_acq-upper_T2w")
+    for disc in upper["discs"]:
+        if disc["value"] - 1 in phantom.discs:
+            assert np.linalg.norm(disc["world_mm"] - phantom.discs[disc["value"] - 1]) < 6
+
+
+def test_an_unreadable_image_of_a_session_fails_alone(session, tmp_path):
+    (session / "sub-01" / "anat" / "sub-01_acq-lower_T1w.nii.gz").write_bytes(b"\x1f\x8b broken")
+    words = ["-i", str(session), "-o", str(tmp_path / "out"), "-v", "0"]
+    assert main(words, model=MODEL) == 1
+    status = {name: row["status"] for name, row in rows_of(tmp_path / "out").items()}
+    assert list(status.values()) == ["failed", "done", "done"]
+
+
+def test_a_session_without_any_spine_fails_scan_by_scan(session, tmp_path):
+    blind = fake_model(PaintReader(edit=see_nothing))
+    words = ["-i", str(session), "-o", str(tmp_path / "out"), "-v", "0"]
+    assert main(words, model=blind) == 1
+    assert [row["status"] for row in rows_of(tmp_path / "out").values()] == ["failed"] * 3
+
+
+# What lies in people's folders
+
+
+def test_scans_whose_content_is_elsewhere_are_failures_with_a_remedy(dataset, tmp_path):
+    folder = dataset / "sub-01" / "anat"
+    (folder / "sub-01_T1w.nii.gz").unlink()
+    (folder / "sub-01_T1w.nii.gz").symlink_to("../../.git/annex/objects/x/y/MD5E-s1--1.nii.gz")
+    (folder / "sub-01_T2w.nii.gz").write_text("/annex/objects/MD5E-s123--0123.nii.gz\n")
+    words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-v", "0", "-include", "sub-01*"]
+    assert main(words, model=MODEL) == 1
+    errors = [row["error"] for row in rows_of(tmp_path / "out").values()]
+    assert len(errors) == 2
+    assert all("content is not here; get it first (datalad get" in error for error in errors)
+
+
+@pytest.mark.parametrize(
+    "name", ["t2_seg", "t2_canal", "t2_labels", "t2_lesion", "t2_defacemask", "warp_t2", "t2_labels-disc"]
+)
+def test_masks_labels_and_warps_are_no_scans(name, small, tmp_path):
+    for stem in ("t2", name):
+        (tmp_path / f"{stem}.nii.gz").write_bytes(small.read_bytes())
+    assert [scan.stem for scan in find_scans(tmp_path)] == ["t2"]
+
+
+def test_what_this_package_wrote_is_no_scan(painted_file):
+    folder = painted_file.parent
+    words = ["-i", str(painted_file), "-ofolder", str(folder), "-v", "0", "-masks", "1"]
+    assert label_main(words, model=MODEL, mask_model=fake_mask_model()) == 0
+    assert (folder / "t2_spine.nii.gz").is_file()
+    assert [scan.path for scan in find_scans(folder)] == [painted_file]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "labels-disc",
+        "label-disc",
+        "labels-manual",
+        "labels-disc-manual",
+        "label-discs_desc-manual_dlabel",
+        "space-orig_label-discs_dlabel",
+    ],
+)
+def test_hand_labels_under_the_names_of_datasets_are_taken(end, dataset, tmp_path, phantom, painted):
+    folder = dataset / "derivatives" / "labels" / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    data = np.zeros(painted.data.shape, dtype=np.uint8)
+    for value in (4, 5, 6):
+        data[tuple(np.round(painted.grid.voxel_from_world(phantom.discs[value])[0]).astype(int))] = value
+    nib.save(nib.Nifti1Image(data, painted.grid.affine), folder / f"sub-01_T2w_{end}.nii.gz")
+    options = BatchOptions(tmp_path / "out")
+    (row,) = run_batch(find_scans(dataset, include=["sub-01_T2w*"]), options, model=MODEL)
+    assert (row.status, row.discs, row.first) == ("corrected", 3, "C3/C4")
+
+
+def test_labels_of_a_scan_that_were_not_used_are_named(dataset, tmp_path, small):
+    folder = dataset / "derivatives" / "labels" / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    (folder / "sub-01_T2w_my-disc-labels_v2.nii.gz").write_bytes(small.read_bytes())
+    (row,) = run_batch(
+        find_scans(dataset, include=["sub-01_T2w*"]), BatchOptions(tmp_path / "out"), model=MODEL
+    )
+    assert row.status == "done"
+    assert (
+        "sub-01_T2w_my-disc-labels_v2.nii.gz looks like disc labels of this scan and was not used"
+        in row.warnings
+    )
+
+
+def test_a_list_may_have_quotes_and_a_byte_order_mark(dataset):
+    (dataset / "list.txt").write_bytes(b'\xef\xbb\xbf"sub-01/anat/sub-01_T2w.nii.gz"\r\n\r\n')
+    assert [scan.stem for scan in find_scans(dataset / "list.txt")] == ["sub-01_T2w"]
+
+
+def test_two_files_of_one_name_are_refused_with_a_remedy(dataset):
+    plain = dataset / "sub-01" / "anat" / "sub-01_T2w.nii"
+    plain.write_bytes(b"x")
+    with pytest.raises(ImageError, match="leave one out, for instance with -exclude"):
+        find_scans(dataset)
+
+
+# One folder of results for many jobs
+
+
+def test_the_table_and_the_page_hold_what_all_jobs_did(dataset, tmp_path):
+    for contrast in ("T1w", "T2w"):
+        words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-contrast", contrast, "-v", "0"]
+        main(words, model=MODEL)
+    assert len(rows_of(tmp_path / "out")) == 4
+    page = (tmp_path / "out" / "derivatives" / "sct_deepspine" / "index.html").read_text(encoding="utf-8")
+    assert page.count('"picture": "iVBOR') == 3
+
+
+def test_a_job_that_ends_while_another_one_writes_misses_nothing(tmp_path):
+    folder = tmp_path / "derivatives"
+    keep_row(folder, Row("a", "done"))
+    added = []
+
+    def add_another(_path):
+        if not added:
+            added.append(True)
+            keep_row(folder, Row("b", "done"))
+
+    written = write_overview(folder, written=add_another)
+    with written[0].open(newline="") as file:
+        assert [row["scan"] for row in csv.DictReader(file)] == ["a", "b"]

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sct_deepspine._version import __version__
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.io.files import plain_line
 
@@ -118,6 +119,19 @@ class _Twin(argparse.ArgumentParser):
         add("-v", metavar="<int>", type=int, choices=(0, 1, 2), default=1, help=verbosity)
 
 
+class _PrintCompletion(argparse.Action):
+    """Print the completion script of a command and exit."""
+
+    def __call__(self, parser: Any, _namespace: Any, values: Any, _option: str | None = None) -> None:
+        """Print it, or say what to install."""
+        try:
+            import shtab
+        except ImportError:
+            parser.exit(FAILURE, "ERROR: completion needs shtab: pip install 'sct_deepspine[completion]'\n")
+        print(shtab.complete(parser, shell=values))
+        parser.exit()
+
+
 class Arguments:
     """Arguments in SCT's manner: its own parser where SCT is installed, else a twin of it.
 
@@ -127,11 +141,15 @@ class Arguments:
         Name of the command.
     description
         What it does, in a sentence or two.
+    example
+        A command line that does it.
     """
 
-    def __init__(self, program: str, description: str) -> None:
+    def __init__(self, program: str, description: str, example: str = "") -> None:
         from sct_deepspine.sct.toolbox import argument_parser
 
+        if example:
+            description = f"{description.rstrip()}\n\nExample: {example}\n"
         parser: Any = argument_parser(description) or _Twin(description)
         parser.prog, parser.allow_abbrev = program, False
         self.parser = parser
@@ -139,6 +157,15 @@ class Arguments:
         self.optional = parser.optional_arggroup
         self.misc = parser.misc_arggroup
         parser.add_common_args()
+        version = f"%(prog)s {__version__}"
+        self.misc.add_argument("-version", "--version", action="version", version=version)
+        self.misc.add_argument(
+            "--print-completion",
+            action=_PrintCompletion,
+            choices=("bash", "zsh"),
+            help="Print the shell's completion of this command, to be evaluated by it: "
+            f'eval "$({program} --print-completion bash)". Needs shtab',
+        )
 
     def group(self, title: str) -> Any:
         """Add a group of options with a title of its own."""
@@ -149,12 +176,22 @@ class Arguments:
         self.parser.error(message)
         raise AssertionError("the parser has exited")
 
+    def _short_help(self) -> str:
+        """Return what the command does and needs; the options are shown on request."""
+        formatter = self.parser.formatter_class(prog=self.parser.prog)
+        formatter.add_text(self.parser.description)
+        formatter.start_section(self.mandatory.title)
+        formatter.add_arguments(self.mandatory._group_actions)
+        formatter.end_section()
+        formatter.add_text(f"All options: {self.parser.prog} -h")
+        return str(formatter.format_help())
+
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        """Parse; without any argument, print the help on stderr and exit with 2."""
+        """Parse; without any argument, print a short help on stderr and exit with 2."""
         words = sys.argv[1:] if argv is None else list(argv)
         fit_consoles()
         if not words:
-            self.parser.print_help(sys.stderr)
+            print(self._short_help(), file=sys.stderr)
             raise SystemExit(USAGE_ERROR)
         try:
             return self.parser.parse_args(words)

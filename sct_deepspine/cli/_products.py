@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import time
 from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
@@ -16,7 +17,12 @@ from sct_deepspine.errors import OutputError, SctError
 from sct_deepspine.io.bids import image_stem
 from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.reporting.tables import disc_table, mask_table
-from sct_deepspine.sct.registration import Registration, register_to_template, usable_labels
+from sct_deepspine.sct.registration import (
+    Registration,
+    check_registration,
+    register_to_template,
+    usable_labels,
+)
 from sct_deepspine.sct.toolbox import (
     add_qc_entry,
     require_sct,
@@ -25,7 +31,7 @@ from sct_deepspine.sct.toolbox import (
     show_viewer_syntax,
 )
 from sct_deepspine.workflow.names import ResultNames, sct_names
-from sct_deepspine.workflow.record import Saved
+from sct_deepspine.workflow.record import Saved, edited_files
 from sct_deepspine.workflow.result import Outputs, ScanResult, save_result
 
 __all__ = ["Products", "check_names"]
@@ -56,6 +62,9 @@ class Products:
         self.removed: tuple[Path, ...] = ()
         if arguments.register or arguments.straight == "sct":
             require_sct()
+        if arguments.register:
+            check_registration(arguments.c or "t2", arguments.t)
+            self._refuse_foreign_cord()
 
     @property
     def outputs(self) -> Outputs:
@@ -66,6 +75,7 @@ class Products:
             slicer=bool(asked.slicer),
             heatmaps=bool(asked.heatmaps),
             attention=bool(asked.attention),
+            preview=bool(asked.preview),
             picture=Path(asked.qc_png) if asked.qc_png else None,
         )
 
@@ -88,6 +98,15 @@ class Products:
         shows_cord = result.masks is not None and result.masks.cord_image is not None
         return self.names.masks["seg"] if shows_cord else None
 
+    def _refuse_foreign_cord(self) -> None:
+        """Point to a cord mask that is there and would be in the way of our own."""
+        cord = self.names.masks["seg"]
+        if self.needs_masks and not self.arguments.overwrite and edited_files(self.names.sidecar, [cord]):
+            raise OutputError(
+                f"{cord} is there and was not made by this command: register with it (-s {cord}), or write "
+                "elsewhere with -ofolder"
+            )
+
     def _checked_target(self) -> Path:
         """Return the label image's path."""
         asked = self.arguments
@@ -99,8 +118,7 @@ class Products:
             if target.exists() and given.exists() and target.samefile(given):
                 raise OutputError(f"the output {target} is an input; give another name with -o")
         for folder in {target.parent, Path(asked.qc_png).parent if asked.qc_png else target.parent}:
-            # The output folder is made if need be, but only when there is something to write.
-            place = existing_folder(folder) if asked.ofolder and folder == target.parent else folder
+            place = existing_folder(folder)  # folders are made when there is something to write
             if not place.is_dir():
                 raise OutputError(f"no such folder: {place}")
             if not os.access(place, os.W_OK):
@@ -139,9 +157,12 @@ class Products:
     def register(self, result: ScanResult) -> None:
         """Register with the discs that the registration can take, and print what came of it."""
         asked = self.arguments
+        started = time.perf_counter()
         if asked.v:
-            print("\nRegistering to the template:")
-        echo = partial(print, "  sct_register_to_template:", flush=True) if asked.v else None
+            print(
+                "\nRegistering to the template with sct_register_to_template (1 to 4 minutes) …", flush=True
+            )
+        echo = partial(print, "  ", flush=True) if asked.v == 2 else None
         done = register_to_template(
             self.image,
             self._cord_in_view(result),
@@ -155,6 +176,7 @@ class Products:
             run=partial(run_command, echo=echo),
         )
         if asked.v:
+            print(f"done in {time.perf_counter() - started:.0f} s")
             self._report_registration(done)
 
     def _cord_in_view(self, result: ScanResult) -> Path:
@@ -261,7 +283,9 @@ class Products:
         if self.arguments.n_labels:
             for out in done.left_out:
                 print(f"Left out: {out.value} {out.name}, {out.reason}.")
-        print("Written:", f"  {done.warp_template2anat}", f"  {done.warp_anat2template}", sep="\n")
+        folder = done.warp_template2anat.parent
+        made = sorted(path for path in folder.iterdir() if path.is_file())
+        print("Written:", *(f"  {path}" for path in made), sep="\n")
         words = ["sct_warp_template", "-d", str(self.arguments.i), "-w", str(done.warp_template2anat)]
         print(f"Next:\n  {shlex.join(words)}")
 

@@ -35,7 +35,9 @@ go on after an interruption: scans that are finished are skipped.
 
 def get_parser() -> Arguments:
     """Return the parser of the command."""
-    parser = Arguments("sct_deepspine_batch", DESCRIPTION)
+    parser = Arguments(
+        "sct_deepspine_batch", DESCRIPTION, "sct_deepspine_batch -i dataset -o results -contrast T2w -jobs 2"
+    )
     parser.mandatory.add_argument(
         "-i",
         metavar="SOURCE",

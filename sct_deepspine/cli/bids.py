@@ -22,7 +22,9 @@ an output folder: the level "group" makes the table and the page of all of them 
 
 def get_parser() -> Arguments:
     """Return the parser of the command."""
-    parser = Arguments(PROGRAM, DESCRIPTION)
+    parser = Arguments(
+        PROGRAM, DESCRIPTION, "sct_deepspine_bids /data /out participant --participant-label 01"
+    )
     parser.mandatory.add_argument("bids_dir", help="The dataset")
     parser.mandatory.add_argument("output_dir", help="Folder of results")
     parser.mandatory.add_argument(

@@ -28,7 +28,9 @@ world mm) and "labelled_span_mm" (the world z outside which nothing is counted).
 
 def get_parser() -> Arguments:
     """Return the parser of the command."""
-    parser = Arguments("sct_deepspine_evaluate", DESCRIPTION)
+    parser = Arguments(
+        "sct_deepspine_evaluate", DESCRIPTION, "sct_deepspine_evaluate -i labelled_scans -stress 1"
+    )
     parser.mandatory.add_argument(
         "-i", metavar="FOLDER", required=True, help="Folder of labelled scans, or a labelled BIDS dataset"
     )

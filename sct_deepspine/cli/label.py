@@ -31,7 +31,7 @@ Writes one voxel per disc at its posterior tip, with SCT's disc values (3 is C2/
 
 def get_parser() -> Arguments:
     """Return the parser of the command."""
-    parser = Arguments(PROGRAM, DESCRIPTION)
+    parser = Arguments(PROGRAM, DESCRIPTION, "sct_deepspine_label -i t2.nii.gz -masks 1")
     parser.mandatory.add_argument(
         "-i",
         metavar="IMAGE",
@@ -131,12 +131,19 @@ def _add_outputs(parser: Arguments) -> None:
         "-overwrite": "Replace files that this command did not write, or that were edited since",
     }
     for name, text in switches.items():
-        group.add_argument(name, type=int, choices=(0, 1), default=0, help=text)
+        group.add_argument(name, type=int, choices=(0, 1), default=0, help=f"{text}. Default: 0")
+    group.add_argument(
+        "-preview",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="Write IMAGE_discs.png, a picture of the discs, and of masks where there are any. Default: 1",
+    )
 
 
 def _add_quality_control(parser: Arguments) -> None:
     add = parser.group("quality control").add_argument
-    add("-qc-png", metavar="FILE", help="Write a picture of the discs and the heat map")
+    add("-qc-png", metavar="FILE", help="Write a larger picture of the discs, with the heat map")
     add(
         "-qc",
         metavar="DIR",

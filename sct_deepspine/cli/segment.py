@@ -33,7 +33,7 @@ Segment the spinal cord, the canal, the vertebrae and the discs of a spine MRI. 
 
 def get_parser() -> Arguments:
     """Return the parser of the command."""
-    parser = Arguments(PROGRAM, DESCRIPTION)
+    parser = Arguments(PROGRAM, DESCRIPTION, "sct_deepspine_segment -i t2.nii.gz -ldisc t2_discs.nii.gz")
     parser.mandatory.add_argument(
         "-i", metavar="IMAGE", required=True, help="Image (NIfTI, one 3-D volume). Example: t2.nii.gz"
     )

@@ -70,7 +70,9 @@ to be used by sct_deepspine_label -weights.
 
 def get_parser() -> Arguments:
     """Return the parser of the command."""
-    parser = Arguments("sct_deepspine_train", DESCRIPTION)
+    parser = Arguments(
+        "sct_deepspine_train", DESCRIPTION, "sct_deepspine_train -i labelled_scans -ofolder run -role refine"
+    )
     parser.mandatory.add_argument("-ofolder", metavar="DIR", required=True, help="Folder to write to")
     add = parser.optional.add_argument
     add("-i", metavar="FOLDER", help="Folder of labelled scans to train on, or a labelled BIDS dataset")

@@ -22,6 +22,7 @@ from sct_deepspine.sct.toolbox import absolute, require_sct, run_command
 __all__ = [
     "LeftOut",
     "Registration",
+    "check_registration",
     "register_to_template",
     "straighten",
     "template_labels",
@@ -238,10 +239,7 @@ def register_to_template(
     SctError
         If SCT, its programs or its template are missing, no disc can be given, or the command fails.
     """
-    if contrast not in CONTRASTS:
-        raise SctError(f"the template has the contrasts {', '.join(CONTRASTS)}, not {contrast}")
-    place = _checked_template(template)
-    _check_binaries()
+    place = check_registration(contrast, template)
     target = Path(folder).resolve()
     labels, left_out = template_labels(discs, seg, count=count)
     make_folder(target)
@@ -257,6 +255,25 @@ def register_to_template(
         if not path.is_file():
             raise SctError(f"sct_register_to_template ended well but did not write {path}")
     return Registration(labels, left_out, *paths)
+
+
+def check_registration(contrast: str, template: str | os.PathLike[str] | None = None) -> Path:
+    """Check that a registration can work, before anything is computed; return the template's folder.
+
+    Raises
+    ------
+    SctError
+        If SCT, its programs, its template or the template's image of that contrast are missing.
+    """
+    if contrast not in CONTRASTS:
+        raise SctError(f"the template has the contrasts {', '.join(CONTRASTS)}, not {contrast}")
+    place = _checked_template(template)
+    if not any((place / "template").glob(f"*_{contrast}.nii*")):
+        raise SctError(
+            f"the template in {place} has no image of the contrast {contrast}; choose another with -c"
+        )
+    _check_binaries()
+    return place
 
 
 def _checked_template(template: str | os.PathLike[str] | None) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sct_deepspine.errors import DeepSpineError, OutputError, RequestError
@@ -24,6 +26,8 @@ from sct_deepspine.workflow.record import Saved, Writer, edited_files, write_res
 from sct_deepspine.workflow.request import ScanRequest
 
 __all__ = ["Outputs", "ScanResult", "save_result"]
+
+logger = logging.getLogger(__name__)
 
 NAMINGS: dict[str, Callable[[Path, str], ResultNames]] = {
     "sct": lambda folder, stem: sct_names(folder / f"{stem}_discs.nii.gz"),
@@ -44,8 +48,10 @@ class Outputs:
         The discs as a table, and as a point list of 3D Slicer.
     heatmaps, attention
         What the network predicted; needs a result with maps.
+    preview
+        A small picture of the discs, and of the masks.
     picture
-        Where to write a picture; needs a result with maps.
+        Where to write a picture with the heat map; needs a result with maps.
     """
 
     labels: bool = True
@@ -53,6 +59,7 @@ class Outputs:
     slicer: bool = False
     heatmaps: bool = False
     attention: bool = False
+    preview: bool = False
     picture: Path | None = None
 
 
@@ -227,9 +234,10 @@ def _writers(result: ScanResult, names: ResultNames, outputs: Outputs) -> dict[P
         out[names.csv] = partial(_write_text, labels.to_csv())
     if outputs.slicer:
         out[names.markups] = partial(exports.write_markups, labels)
+    out |= _pictures(result, names, outputs)
     if prediction is None:
-        if outputs.heatmaps or outputs.attention or outputs.picture:
-            raise DeepSpineError("maps and pictures need maps, and a spine that the network sees")
+        if outputs.heatmaps or outputs.attention:
+            raise DeepSpineError("maps need a spine that the network sees")
         return out
     if outputs.heatmaps:
         out[names.heatmaps] = partial(exports.write_heatmaps, prediction)
@@ -238,11 +246,42 @@ def _writers(result: ScanResult, names: ResultNames, outputs: Outputs) -> dict[P
         if prediction.attention is None:
             raise DeepSpineError("these weights have no attention map; leave -attention out")
         out[names.attention] = partial(exports.write_attention, prediction)
+    return out
+
+
+def _pictures(result: ScanResult, names: ResultNames, outputs: Outputs) -> dict[Path, Writer]:
+    """Draw the pictures beforehand: one that can't be drawn does not cost the labels."""
+    draw: dict[Path, Callable[[Path], None]] = {}
+    if outputs.preview:
+        from sct_deepspine.reporting.preview import write_preview
+
+        source = result.labels.source
+        title = Path(source).name if isinstance(source, (str, os.PathLike)) else names.labels.name
+        draw[names.preview] = lambda path: write_preview(
+            result.labels, result.volume, path, title=title, masks=result.masks
+        )
     if outputs.picture:
         from sct_deepspine.reporting.figures import write_png
 
-        out[outputs.picture] = partial(write_png, labels)
-    return out
+        draw[outputs.picture] = partial(write_png, result.labels)
+    return {path: partial(_copy, content) for path, call in draw.items() if (content := _drawn(path, call))}
+
+
+def _drawn(path: Path, draw: Callable[[Path], None]) -> bytes | None:
+    """Return the content of a picture; None, with a warning, if it can't be drawn."""
+    try:
+        with TemporaryDirectory() as folder:
+            place = Path(folder) / "picture.png"
+            draw(place)
+            return place.read_bytes()
+    except Exception as error:  # whatever fonts, caches and drawing libraries meet
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logger.warning("the picture %s could not be drawn (%s)", path, reason)
+        return None
+
+
+def _copy(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -77,7 +77,7 @@ def test_labels_and_json_are_written_to_the_current_folder(label, here, painted_
     before = files_below(painted_file.parent)
     code, out, err = label("-i", painted_file)
     assert (code, err) == (0, "")
-    assert everything_below(here) == ["t2_discs.json", "t2_discs.nii.gz"]
+    assert everything_below(here) == ["t2_discs.json", "t2_discs.nii.gz", "t2_discs.png"]
     assert files_below(painted_file.parent) == before
 
     image = nib.load("t2_discs.nii.gz")
@@ -116,7 +116,9 @@ def test_the_json_is_of_the_published_form(label, painted_file, phantom, painted
 def test_csv_and_slicer_say_the_same_as_json(label, here, painted_file):
     code, _, _ = label("-i", painted_file, "-csv", 1, "-slicer", 1)
     assert code == 0
-    assert everything_below(here) == [f"t2_discs.{end}" for end in ("csv", "json", "mrk.json", "nii.gz")]
+    assert everything_below(here) == [
+        f"t2_discs.{end}" for end in ("csv", "json", "mrk.json", "nii.gz", "png")
+    ]
     discs = json.loads(Path("t2_discs.json").read_text())["discs"]
     rows = list(csv.DictReader(Path("t2_discs.csv").read_text().splitlines()))
     (node,) = json.loads(Path("t2_discs.mrk.json").read_text())["markups"]
@@ -162,14 +164,16 @@ def test_a_picture_is_written_on_request(label, here, painted_file):
 
 def test_a_folder_to_write_to_is_made(label, here, painted_file):
     assert label("-i", painted_file, "-ofolder", "new/deep", "-csv", 1)[0] == 0
-    assert everything_below(here / "new" / "deep") == [f"t2_discs.{end}" for end in ("csv", "json", "nii.gz")]
+    assert everything_below(here / "new" / "deep") == [
+        f"t2_discs.{end}" for end in ("csv", "json", "nii.gz", "png")
+    ]
 
 
 @pytest.mark.parametrize("name", ["sub/mine.nii.gz", "sub/mine.nii"])
 def test_a_file_to_write_names_the_others(name, label, here, painted_file):
-    (here / "sub").mkdir()
     assert label("-i", painted_file, "-o", name, "-csv", 1, "-heatmaps", 1)[0] == 0
-    expected = [Path(name).name, "mine.csv", "mine.json", "mine_heatmaps.json", "mine_heatmaps.nii.gz"]
+    expected = [Path(name).name, "mine.csv", "mine.json", "mine.png"]
+    expected += ["mine_heatmaps.json", "mine_heatmaps.nii.gz"]
     assert everything_below(here / "sub") == sorted(expected)
     assert nib.load(name).get_data_dtype() == np.uint8
 
@@ -177,7 +181,7 @@ def test_a_file_to_write_names_the_others(name, label, here, painted_file):
 def test_labelling_again_replaces_the_files(label, here, painted_file):
     for _ in range(2):
         assert label("-i", painted_file)[0] == 0
-    assert everything_below(here) == ["t2_discs.json", "t2_discs.nii.gz"]
+    assert everything_below(here) == ["t2_discs.json", "t2_discs.nii.gz", "t2_discs.png"]
 
 
 def test_verbosity_zero_is_silent(label, painted_file):
@@ -286,7 +290,10 @@ def test_the_demonstration_shows_the_error_against_the_truth(label, here, phanto
     assert (code, err) == (0, "")
     assert f"{len(phantom.discs)} discs, {len(phantom.discs)} found, 0 invented" in out
     assert "mean 0." in out
-    assert everything_below(here) == ["phantom.nii.gz", "phantom_discs.json", "phantom_discs.nii.gz"]
+    assert everything_below(here) == [
+        "phantom.nii.gz",
+        *(f"phantom_discs.{end}" for end in ("json", "nii.gz", "png")),
+    ]
 
 
 # Bad input: one line on stderr, exit code 1, nothing written
@@ -394,9 +401,7 @@ def test_an_image_without_a_spine_is_refused(label, here, tmp_path, phantom):
     assert "no spine was found" in refused(label, tmp_path, "-i", tmp_path / "leg.nii.gz", "-csv", 1)
 
 
-def test_a_folder_that_is_not_there_is_refused(label, here, tmp_path, painted_file):
-    assert "no" in refused(label, tmp_path, "-i", painted_file, "-o", "missing/discs.nii.gz")
-    assert "missing" in refused(label, tmp_path, "-i", painted_file, "-qc-png", "missing/picture.png")
+def test_a_folder_that_can_not_be_made_is_refused(label, here, tmp_path, painted_file):
     (here / "file").write_text("in the way")
     refused(label, tmp_path, "-i", painted_file, "-ofolder", "file/sub")
     refused(label, tmp_path, "-i", painted_file, "-o", "file/discs.nii.gz")
@@ -536,6 +541,25 @@ def test_without_arguments_the_help_goes_to_stderr(label, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "MANDATORY ARGUMENTS" in printed.err
+    assert "-csv" not in printed.err  # the options are shown on request
+    assert "All options: sct_deepspine_label -h" in printed.err
+
+
+@pytest.mark.parametrize("word", ["-version", "--version"])
+def test_the_version_is_told(word, label, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        label(word)
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"sct_deepspine_label {sct_deepspine.__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_completion_of_a_shell_is_printed(shell, label, capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as exit_:
+        label("--print-completion", shell)
+    assert exit_.value.code == 0
+    assert "-initlabel" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])

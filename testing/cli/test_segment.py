@@ -156,7 +156,8 @@ def test_a_view_below_the_conus_keeps_its_labels_and_says_why_nothing_is_registe
     capsys, tmp_path, monkeypatch, painted_file
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sct_deepspine.cli._products.require_sct", lambda: "SCT")
+    for name in ("require_sct", "check_registration"):
+        monkeypatch.setattr(f"sct_deepspine.cli._products.{name}", lambda *_words: None)
     words = ["-i", str(painted_file), "-register", "1"]
     code = label_command.main(words, model=fake_model(), mask_model=fake_mask_model(NoCord()))
     assert code == 1
@@ -164,3 +165,17 @@ def test_a_view_below_the_conus_keeps_its_labels_and_says_why_nothing_is_registe
     assert "no cord was found in the image" in printed.err
     assert (tmp_path / "t2_discs.nii.gz").exists()
     assert not np.asarray(nib.load(tmp_path / "t2_seg.nii.gz").dataobj).any()
+
+
+def test_a_cord_mask_that_is_there_already_is_offered_instead_of_being_replaced(
+    capsys, tmp_path, monkeypatch, painted_file
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("require_sct", "check_registration"):
+        monkeypatch.setattr(f"sct_deepspine.cli._products.{name}", lambda *_words: None)
+    (tmp_path / "t2_seg.nii.gz").write_bytes(b"of sct_deepseg")
+    words = ["-i", str(painted_file), "-register", "1"]
+    assert label_command.main(words, model=fake_model(), mask_model=fake_mask_model()) == 1
+    assert "register with it (-s t2_seg.nii.gz)" in capsys.readouterr().err
+    assert not (tmp_path / "t2_discs.nii.gz").exists()
+    assert (tmp_path / "t2_seg.nii.gz").read_bytes() == b"of sct_deepseg"

@@ -72,7 +72,9 @@ def test_labels_of_any_of_the_images_hold_for_all(pair, phantom):
 
 def test_a_localizer_helps_and_gets_no_file(pair, phantom):
     assert main(["-i", pair[1], "-localizer", pair[0], "-ofolder", "out", "-v", "0"], model=MODEL) == 0
-    assert {path.name for path in Path("out").iterdir()} == {"lower_discs.nii.gz", "lower_discs.json"}
+    assert {path.name for path in Path("out").iterdir()} == {
+        f"lower_discs.{end}" for end in ("nii.gz", "json", "png")
+    }
     assert content("out/lower_discs.json")["session"]["images"] == [pair[1], pair[0]]
 
 

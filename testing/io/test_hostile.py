@@ -216,16 +216,21 @@ def test_the_scan_and_its_sidecar_are_not_overwritten(painted_file, tmp_path, mo
     assert not (painted_file.parent / "t2w.nii").exists()
 
 
-def test_what_an_earlier_run_wrote_and_this_one_does_not_is_removed(painted_file, tmp_path, monkeypatch):
+def test_what_an_earlier_run_wrote_stays_while_it_is_true(painted_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = ["-i", str(painted_file), "-v", "0"]
+    words = ["-i", str(painted_file)]
     assert main([*words, "-csv", "1", "-slicer", "1"], model=fake_model()) == 0
     assert {"t2_discs.csv", "t2_discs.mrk.json"} <= {path.name for path in tmp_path.iterdir()}
     (tmp_path / "t2_discs.mrk.json").write_text("mine now")
-    assert main(words, model=fake_model()) == 0
+    capsys.readouterr()
+    assert main([*words, "-preview", "0"], model=fake_model()) == 0
+    assert {"t2_discs.csv", "t2_discs.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert "Removed" not in capsys.readouterr().out
+    assert main([*words, "-initdisc", "9,60", "-preview", "0"], model=fake_model()) == 0
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert "t2_discs.csv" not in names  # stale
+    assert not {"t2_discs.csv", "t2_discs.png"} & names  # no longer true
     assert "t2_discs.mrk.json" in names  # a person's
+    assert "Removed, no longer true:" in capsys.readouterr().out
 
 
 def test_every_error_of_the_package_is_of_its_family(painted):

@@ -152,7 +152,8 @@ def test_an_old_version_is_refused(stand_in):
 def ready(stand_in, tmp_path, monkeypatch):
     """A stand-in with a template, programs, and a registration that writes what it should."""
     (stand_in.__data_dir__ / "PAM50" / "template").mkdir(parents=True)
-    (stand_in.__data_dir__ / "PAM50" / "template" / "info_label.txt").write_text("")
+    for name in ("info_label.txt", "PAM50_t2.nii.gz"):
+        (stand_in.__data_dir__ / "PAM50" / "template" / name).write_text("")
     for name in registration.BINARIES:
         (stand_in.__bin_dir__ / name).write_text("")
     runs = []
@@ -200,9 +201,13 @@ def test_the_command_is_run_in_an_empty_folder_with_absolute_paths(ready, tmp_pa
     ("corrupt", "match"),
     [
         (lambda place: (place / "data/PAM50/template/info_label.txt").unlink(), "sct_download_data -d PAM50"),
+        (
+            lambda place: (place / "data/PAM50/template/PAM50_t2.nii.gz").unlink(),
+            "no image of the contrast t2",
+        ),
         (lambda place: (place / "bin" / registration.BINARIES[2]).unlink(), registration.BINARIES[2]),
     ],
-    ids=["template", "program"],
+    ids=["template", "contrast", "program"],
 )
 def test_what_is_missing_is_told_before_anything_is_written(corrupt, match, ready, tmp_path):
     corrupt(tmp_path)

@@ -54,6 +54,7 @@ LEFT_OVER = (
 MISSED = (
     "two neighbouring discs are far apart, and what looks like another disc lies between them; count again"
 )
+ODD = "the distances between the discs are irregular; look for a disc that was missed or invented"
 SMALL_VIEW = "few discs are in view, and little tells that they are discs of a spine; look whether they are"
 
 

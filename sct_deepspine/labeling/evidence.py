@@ -37,9 +37,9 @@ WIDE_GAP = 1.35
 """Neighbouring discs so many times farther apart than this person's others miss one, if a peak lies between
 them. Of 798 right views 1 has such a gap."""
 
-ODD_SPACING = 0.34
+ODD_SPACING = 0.32
 """A distance that deviates by more from the others, in natural-log units, comes of a disc that is missed or
-invented, or of odd anatomy. Of right views that show a landmark, 1 in 100 has one."""
+invented, or of odd anatomy. Of right views that show a landmark, 2 in 100 have one."""
 
 FEWEST_TO_COMPARE = 4
 """With fewer discs no distance is odd."""
@@ -153,8 +153,7 @@ def gather_evidence(
 def _gaps(
     assignment: LevelAssignment, candidates: Candidates, landmarks: Collection[int]
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return how odd each distance between neighbouring discs is, and where a peak between them was left
-    out."""
+    """Return how odd each distance between discs is, and where a peak between two was left out."""
     kept = ~np.isin(assignment.values, list(landmarks))
     values, indices = assignment.values[kept], assignment.indices[kept]
     if len(values) < FEWEST_TO_COMPARE:

@@ -170,7 +170,7 @@ def _weigh(
 ) -> tuple[Evidence, str]:
     """Return the evidence and the kind of the view; without readings, a landmark counts as it is."""
     if scene is None or not model.readings:
-        evidence = Evidence(free.level_confidence, free.runner_up_probability)
+        evidence = gather_evidence(free, candidates, landmarks=model.landmarks)
         sure = free.values[free.probabilities > SEEN]
         return evidence, view_kind(sure.tolist() or free.values.tolist(), model.landmarks)
     readings = read_again(

@@ -99,9 +99,9 @@ def gather_evidence(
     assignment: LevelAssignment,
     candidates: Candidates,
     *,
-    prediction: PlanePrediction,
-    readings: Sequence[Reading],
     landmarks: Collection[int],
+    prediction: PlanePrediction | None = None,
+    readings: Sequence[Reading] = (),
 ) -> Evidence:
     """Gather the evidence for and against an assignment that no anchor shaped.
 
@@ -109,12 +109,12 @@ def gather_evidence(
     ----------
     assignment, candidates
         The levels as the decoding has them, and of what.
+    landmarks
+        Values that tell the level.
     prediction
         Of the midsagittal plane.
     readings
-        Of the same plane, changed.
-    landmarks
-        Values that tell the level.
+        Of the same plane, changed; without them nothing is told of agreement.
     """
     first, last = int(assignment.indices[0]), int(assignment.indices[-1])
     taken = np.isin(np.arange(len(candidates.score)), assignment.indices)
@@ -135,7 +135,7 @@ def gather_evidence(
         missed=int((wide & left_out).sum()),
         odd_spacing=float(np.abs(odd).max(initial=0.0)),
     )
-    if not readings:
+    if prediction is None or not readings:
         return evidence
     points = candidates.points[assignment.indices]
     agreed = agreement(readings, prediction, points, values, landmarks=sorted(landmarks))

@@ -21,6 +21,10 @@ GAP_BELOW, GAP_ABOVE = 0.25, 1.0
 """It lies these shares of the range of all other values (1st to 99th percentile) below or above them. Air
 that is 0, or fluid that is bright or saturated, lies nearer and stays."""
 
+END_SHARE = 0.05
+"""Slices of one value at an end count if they are at least this share of the axis: a single one is no
+border."""
+
 
 def without_fill(volume: Volume) -> Volume:
     """Return a volume in which what was filled with a constant is NaN; the same one if nothing was.
@@ -66,4 +70,7 @@ def _bounds(data: NDArray[Any], axis: int, *, lowest: float) -> tuple[int, int]:
         first += 1
     while last > first and is_filled(last - 1):
         last -= 1
+    thin = END_SHARE * len(slices)
+    first = first if first >= thin else 0
+    last = last if len(slices) - last >= thin else len(slices)
     return (first, last) if first < last else (0, len(slices))

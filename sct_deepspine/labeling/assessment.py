@@ -14,6 +14,7 @@ from sct_deepspine.labeling.candidates import assignment_score
 from sct_deepspine.labeling.evidence import (
     FEWEST_AGAIN,
     MOST_BEYOND,
+    ODD_SPACING,
     SEEN,
     Evidence,
     gather_evidence,
@@ -29,6 +30,9 @@ __all__ = ["CheckedLevels", "Scene", "assign_checked_levels"]
 
 DISAGREEING_LIMIT = 0.7
 """Most that is said where changed readings disagree about places, or discs beyond an end are left over."""
+
+ODD_SPACING_LIMIT = 0.8
+"""Most that is said where one distance between discs is odd beside the others."""
 
 WRONG_SIZE_LIMIT = 0.5
 """Most that is said where the spine looks more like one with voxels of another size: all levels may be
@@ -47,6 +51,10 @@ DISAGREEMENT = (
 LEFT_OVER = (
     "what looks like {count} more discs lies beyond the labels at one end; the levels may have to go on there"
 )
+MISSED = (
+    "two neighbouring discs are far apart, and what looks like another disc lies between them; count again"
+)
+ODD = "the distances between the discs are irregular; look for a disc that was missed or invented"
 SMALL_VIEW = "few discs are in view, and little tells that they are discs of a spine; look whether they are"
 
 
@@ -162,7 +170,7 @@ def _weigh(
 ) -> tuple[Evidence, str]:
     """Return the evidence and the kind of the view; without readings, a landmark counts as it is."""
     if scene is None or not model.readings:
-        evidence = Evidence(free.level_confidence, free.runner_up_probability)
+        evidence = gather_evidence(free, candidates, landmarks=model.landmarks)
         sure = free.values[free.probabilities > SEEN]
         return evidence, view_kind(sure.tolist() or free.values.tolist(), model.landmarks)
     readings = read_again(
@@ -214,6 +222,12 @@ def _limit(evidence: Evidence, factor: float, *, is_small: bool) -> tuple[float,
     if evidence.unused >= MOST_BEYOND:
         limits.append(DISAGREEING_LIMIT)
         reasons.append(LEFT_OVER.format(count=evidence.unused))
+    if evidence.missed:
+        limits.append(DISAGREEING_LIMIT)
+        reasons.append(MISSED)
+    elif evidence.odd_spacing > ODD_SPACING:
+        limits.append(ODD_SPACING_LIMIT)
+        reasons.append(ODD)
     if factor != 1:
         limits.append(WRONG_SIZE_LIMIT)
     if is_small:

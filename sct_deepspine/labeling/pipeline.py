@@ -28,13 +28,11 @@ from sct_deepspine.geometry.straightening import (
 )
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
-from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.labeling.assessment import CheckedLevels, Scene, assign_checked_levels
 from sct_deepspine.labeling.canal import coarse_view, find_centerline, follow_given
 from sct_deepspine.labeling.candidates import (
     assignment_score,
-    columns_about,
     find_candidates,
     predict_midsagittal,
 )
@@ -71,10 +69,10 @@ ACROSS_A_VOID_CONFIDENCE = 0.8
 """Most that is said where two discs or more lie in a void of signal: only distances tell how many there
 are."""
 
-TURNED_SHARE, TURNED_ALONE = 1.1, 1.5
-"""The image turned upside down must score so many times as much, and show a landmark; or so many times
-without. The 12 scans of ``val`` score 1.2 to 2 times as much upright as upside down, and all show one. Short
-views and axial stacks come to 1.2 either way, with none."""
+TURNED_ALONE = 1.3
+"""The image turned upside down must score more and show a landmark, or so many times as much without one, and
+as much as a spine must. The scans of ``val`` score 1.2 to 2 times as much upright, and show one; short views
+and axial stacks come to 1.2 either way, and show none."""
 
 
 def label_discs(
@@ -226,11 +224,9 @@ def seems_upside_down(
 
     The rows of an image are stored the wrong way round now and then, and what comes out looks like labels.
     """
-    narrow = columns_about(prediction, canal, ABOUT_CANAL_MM)
-    image = np.ascontiguousarray(narrow.image[::-1])
-    turned = find_candidates(
-        replace(narrow, image=image, maps=model.locate.predict([image])[0]), canal, volume
-    )
+    image = np.ascontiguousarray(prediction.image[::-1])
+    maps = model.locate.predict([image])[0]
+    turned = find_candidates(replace(prediction, image=image, maps=maps), canal, volume)
     if not len(turned.score):
         return False
     upright = 0.0
@@ -238,7 +234,8 @@ def seems_upside_down(
         upright = assignment_score(assign_levels(candidates, parameters=model.parameters))
     other = assign_levels(turned, parameters=model.parameters)
     landmark = np.isin(other.values[other.probabilities > SEEN], model.landmarks).any()
-    return assignment_score(other) > (TURNED_SHARE if landmark else TURNED_ALONE) * upright
+    needed = max((1.0 if landmark else TURNED_ALONE) * upright, model.minimum_score)
+    return assignment_score(other) > needed
 
 
 def _assemble(

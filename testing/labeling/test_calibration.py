@@ -110,3 +110,42 @@ def test_reliability_counts_every_judgement_once():
     assert calibration_error([0.5, 0.5], [1, 0]) == 0
     assert calibration_error([1.0], [0]) == 1
     assert np.isnan(calibration_error([], []))
+
+
+def weighed(places, share_right, count=200):
+    right = round(share_right * count)
+    evidence = {"places": places}
+    return [Outcome("scan", "landmark", 0.99, n < right, None, evidence) for n in range(count)]
+
+
+def test_evidence_against_the_levels_lowers_the_confidence_by_what_it_was_worth():
+    calibration = fit_calibration(weighed(1.0, 0.99) + weighed(0.4, 0.3))
+    assert calibration.of_scan(0.99, "landmark", {"places": 1.0}) == pytest.approx(0.98, abs=0.015)
+    assert calibration.of_scan(0.99, "landmark", {"places": 0.4}) == pytest.approx(0.3, abs=0.06)
+    # Without evidence nothing is doubted, and what is not weighed changes nothing.
+    assert calibration.of_scan(0.99, "landmark") == calibration.of_scan(0.99, "landmark", {"places": 1.0})
+    assert "levels" not in calibration.scan_weights["landmark"]
+
+
+def test_a_signal_never_raises_a_confidence():
+    calibration = fit_calibration(weighed(1.0, 0.5) + weighed(0.4, 1.0))
+    low, high = (calibration.of_scan(0.9, "landmark", {"places": p}) for p in (0.4, 1.0))
+    assert low <= high <= 0.9
+
+
+def test_weights_come_back_from_a_card_and_strange_ones_are_refused():
+    calibration = fit_calibration(weighed(1.0, 0.99) + weighed(0.4, 0.3))
+    card = calibration.as_card()
+    again = Calibration.from_card(card)
+    evidence = {"places": 0.7}
+    assert again.of_scan(0.99, "landmark", evidence) == pytest.approx(
+        calibration.of_scan(0.99, "landmark", evidence), abs=1e-3
+    )
+    with pytest.raises(ValueError, match="unknown evidence"):
+        Calibration.from_card({"scan_weights": {"landmark": {"luck": 1.0}}})
+
+
+def test_the_kinds_of_earlier_cards_are_read():
+    earlier = Calibration.from_card({"scan": {"open": [0.0, 0.5]}, "disc": {"open": [0.0, 0.5]}})
+    assert earlier.of_scan(0.6, "no_landmark") < 0.6
+    assert earlier.of_discs([0.6], "no_landmark")[0] < 0.6

@@ -1,0 +1,132 @@
+"""What is odd is named, with its place."""
+
+import re
+
+import numpy as np
+import pytest
+from fakes import PaintReader, fake_model
+
+from sct_deepspine import label_discs
+from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
+from sct_deepspine.labeling.notes import _leaving
+
+
+def kinds(labels):
+    return [note.kind for note in labels.notes]
+
+
+def test_a_plain_scan_has_no_notes(painted):
+    labels = label_discs(painted, weights=fake_model())
+    assert labels.notes == ()
+    assert labels.as_dict()["notes"] == []
+
+
+def test_the_part_of_a_mask_that_is_off_the_canal_is_told_and_not_followed(painted, phantom):
+    line = phantom.centerline_world.copy()
+    middle = np.median(line[:, 2])
+    line[np.abs(line[:, 2] - middle) < 22, 1] += 14
+    grid = painted.grid
+    index = np.round(grid.voxel_from_world(line)).astype(int)
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[tuple(np.clip(index, 0, np.array(grid.shape) - 1).T)] = 1
+    labels = label_discs(painted, seg=(mask, grid.affine), weights=fake_model())
+    (note,) = [note for note in labels.notes if note.kind == "mask"]
+    assert "is not followed there; check it" in note.sentence
+    assert note.sentence in labels.warnings
+    assert abs(note.point_world[2] - middle) < 15
+    first, last = map(int, *re.findall(r"in slices (\d+) to (\d+)", note.sentence))
+    told = grid.world_from_voxel([[0, 0, first], [0, 0, last]])[:, 2]
+    np.testing.assert_allclose(told, [middle - 22, middle + 22], atol=12)
+    values = labels.values.tolist()
+    assert values == sorted(phantom.discs)
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (0.5, True), (1.45, True)])
+def test_voxels_of_an_improbable_size_are_told(factor, told, painted):
+    scaled = np.diag([factor, factor, factor, 1.0]) @ painted.grid.affine
+    labels = label_discs((painted.data, scaled), weights=fake_model(PaintReader(2.0 * factor)))
+    assert ("voxel size" in kinds(labels)) == told
+    if told:
+        (note,) = [note for note in labels.notes if note.kind == "voxel size"]
+        assert "check the voxel sizes in the header" in note.sentence
+
+
+def test_a_canal_that_leaves_the_image_sideways_is_told(painted):
+    view = DeobliquedVolume.of(painted)
+    low, high = view.extent_mm()
+    z = np.linspace(low[2], high[2], 60)
+    middle, y = (low[0] + high[0]) / 2, (low[1] + high[1]) / 2
+
+    def line(aside_mm):
+        aside = aside_mm * np.clip((z - z.mean()) / np.ptp(z) * 2, 0, 1)
+        return Centerline.from_points(np.stack([middle + aside, 0 * z + y, z], axis=1), smoothing_mm=2.0)
+
+    half = (high[0] - low[0]) / 2
+    assert _leaving(line(0), view) == []
+    assert _leaving(line(half - 6), view) == []
+    (note,) = _leaving(line(half - 1), view)
+    assert note.point_world[2] > z.mean() + 0.3 * np.ptp(z)
+    assert "leaves the image sideways" in note.sentence
+
+
+def test_notes_are_in_the_json_with_value_and_place(painted):
+    scaled = np.diag([0.5, 0.5, 0.5, 1.0]) @ painted.grid.affine
+    labels = label_discs((painted.data, scaled), weights=fake_model(PaintReader(1.0)))
+    (entry,) = labels.as_dict()["notes"]
+    assert entry.keys() == {"kind", "sentence", "values", "world_mm"}
+    assert entry["sentence"] in labels.as_dict()["warnings"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("make", "kind"), [("metal", "implant"), ("step", "step"), ("fused", "fused")], ids=str
+)
+def test_pitfalls_of_a_real_scan_are_named(make, kind, data_folder):
+    from sct_deepspine.io.annotations import read_annotations
+    from sct_deepspine.simulation import pitfalls
+
+    (scan,) = [a.read() for a in read_annotations(data_folder / "val") if a.name.startswith("spider078")]
+    case = {
+        "metal": lambda: pitfalls.metal(scan, [20, 21]),
+        "step": lambda: pitfalls.stepped(scan, 8.0, 21),
+        "fused": lambda: pitfalls.fused(scan, 22),
+    }[make]()
+    plain = label_discs(scan.volume)
+    labels = label_discs(case.image)
+    assert kind not in kinds(plain)
+    (note,) = [note for note in labels.notes if note.kind == kind]
+    if make != "step":
+        assert set(note.values) <= set(labels.values[labels.interpolated].tolist())
+        assert not plain.interpolated[np.isin(plain.values, note.values)].any()
+    else:
+        assert abs(note.point_world[2] - (scan.discs[21][2] - 8)) < 6
+
+
+@pytest.mark.data
+def test_a_displaced_mask_never_turns_a_right_scan_wrong_in_silence(data_folder):
+    from sct_deepspine.io.annotations import read_annotations
+    from sct_deepspine.simulation.pitfalls import displaced_mask
+
+    for name in ("cervical_20", "VB2_10"):
+        (scan,) = [a.read() for a in read_annotations(data_folder / "val") if a.name.startswith(name)]
+        case = displaced_mask(scan, 12.0)
+        plain, labels = label_discs(case.image), label_discs(case.image, seg=case.seg)
+        assert labels.values.tolist() == plain.values.tolist()
+        assert np.linalg.norm(labels.points_world - plain.points_world, axis=1).max() < 4
+        assert "mask" in kinds(labels)
+
+
+@pytest.mark.data
+def test_grey_values_filled_far_below_all_others_change_nothing(data_folder):
+    from sct_deepspine.io.annotations import read_annotations
+
+    (scan,) = [a.read() for a in read_annotations(data_folder / "val") if a.name.startswith("cervical_20")]
+    ras = scan.volume.as_ras()
+    pad = np.pad(ras.data.astype(np.float32), [(0, 0), (0, 0), (0, 40)], constant_values=-1024)
+    padded = Volume(pad, Grid(pad.shape, ras.grid.affine))
+    plain, labels = label_discs(ras), label_discs(padded)
+    assert labels.values.tolist() == plain.values.tolist()
+    assert np.linalg.norm(labels.points_world - plain.points_world, axis=1).max() < 3
+    assert abs(labels.level_confidence - plain.level_confidence) < 0.1

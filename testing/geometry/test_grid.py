@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
+from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.grid import Grid
-from sct_deepspine.geometry.spacing import SpacingPrior
+from sct_deepspine.geometry.spacing import SpacingPrior, extrapolate_superior
 
 GRID = Grid((3, 5, 7), np.diag([2.0, 3.0, 4.0, 1.0]))
 
@@ -33,3 +35,22 @@ def test_distances_from_a_landmark_at_either_end_may_differ_more():
         [True, True, False, False, False, True],  # from the dens; to S1/S2
         [True, True, False, False, True, True],
     ]
+
+
+def test_the_discs_above_go_by_the_size_of_the_upper_neck_alone():
+    """A long thorax tells nothing of the dens."""
+    depth = SpacingPrior().depth_mm(np.arange(1, 9))
+    z = -0.8 * depth[2:]
+    z[3:] -= [20, 50, 90]
+    points = np.column_stack([np.zeros((6, 2)), z])
+    _, placed, _ = extrapolate_superior(points, np.arange(3, 9))
+    np.testing.assert_allclose(placed[0, 2] - placed[2, 2], 0.8 * (depth[2] - depth[0]))
+    _, of_two, _ = extrapolate_superior(points[:2], np.arange(3, 5))
+    np.testing.assert_allclose(of_two[0, 2] - of_two[2, 2], 0.8 * (depth[2] - depth[0]))
+
+
+@pytest.mark.parametrize("values", [[4, 5, 6], [3]])
+def test_without_c2_c3_and_another_disc_nothing_is_placed_above(values):
+    points = np.column_stack([np.zeros((len(values), 2)), -17.0 * np.arange(len(values))])
+    with pytest.raises(GeometryError, match="C2/C3"):
+        extrapolate_superior(points, np.array(values))

@@ -1,0 +1,117 @@
+"""What a person is told to look at: with the right names, numbers and reasons."""
+
+import numpy as np
+import pytest
+from nibabel.affines import from_matvec
+from nibabel.eulerangles import euler2mat
+
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM
+from sct_deepspine.errors import AnchorError
+from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
+from sct_deepspine.labeling.levels import LevelAssignment
+from sct_deepspine.labeling.review import check_anchors, find_warnings
+from sct_deepspine.labels import Disc
+
+
+def assignment_of(values, *, confidence=0.9, shift=0, indices=None):
+    values = np.array(values)
+    indices = np.arange(len(values)) if indices is None else np.array(indices)
+    given = np.full(len(values), 0.9)
+    return LevelAssignment(indices, values, given, confidence, (), 30.0, 30.0, 1.0, shift, 0.1)
+
+
+def view_of(*, turn_degrees=0.0):
+    turn = from_matvec(euler2mat(x=np.radians(turn_degrees)), [0, 0, 0])
+    grid = Grid((5, 9, 11), np.diag([2.0, 1.0, 1.0, 1.0])).transformed(turn)
+    return DeobliquedVolume.of(Volume(np.zeros(grid.shape, np.float32), grid))
+
+
+def spine(first, last, *, stretched=None, factor=1.0):
+    """Discs at the expected distances, but for the one below a level."""
+    z, discs = 0.0, []
+    for value in range(first, last + 1):
+        discs.append(Disc(value, np.array([0.0, 0.0, z]), 0.9))
+        z -= EXPECTED_SPACING_MM[value] * (factor if value == stretched else 1)
+    return tuple(discs)
+
+
+def told(discs, assignment, *, kind="landmark", anchored=False, view=None):
+    return find_warnings(discs, assignment, view or view_of(), kind=kind, anchored=anchored)
+
+
+def test_a_sound_spine_with_a_landmark_is_not_doubted():
+    assert told(spine(3, 10), assignment_of(range(3, 11))) == ()
+
+
+@pytest.mark.parametrize(("factor", "number"), [(2.0, "2.0 times"), (0.5, "0.5 times")])
+def test_an_odd_distance_is_told_with_its_discs_and_its_ratio(factor, number):
+    (warning,) = told(spine(3, 10, stretched=6, factor=factor), assignment_of(range(3, 11)))
+    distance = factor * EXPECTED_SPACING_MM[6]
+    assert warning.startswith(f"C5/C6 and C6/C7 are {distance:.0f} mm apart, {number} the expected; ")
+
+
+def test_the_size_of_a_body_is_not_odd():
+    large = tuple(Disc(d.value, 1.7 * d.point_world, 0.9) for d in spine(3, 10))
+    assert told(large, assignment_of(range(3, 11))) == ()
+
+
+def test_a_view_without_a_landmark_says_so_and_names_the_disc_in_the_middle():
+    (warning,) = told(spine(10, 16), assignment_of(range(10, 17)), kind="thoracic")
+    assert "neither the dens nor S1/S2 is in view" in warning
+    assert "right is 0.90, and all may be shifted by -1 or +1; give the level" in warning
+    assert "the one labelled T5/T6," in warning
+    (likely,) = told(spine(10, 16), assignment_of(range(10, 17), shift=-1), kind="thoracic")
+    assert "the next likely levels are shifted by -1" in likely
+    assert "-1 or +1" not in likely
+    assert told(spine(10, 16), assignment_of(range(10, 17)), kind="thoracic", anchored=True) == ()
+
+
+def test_a_doubt_beside_a_landmark_does_not_speak_of_shifts_that_are_not_likely():
+    (warning,) = told(spine(3, 10), assignment_of(range(3, 11), confidence=0.3))
+    assert "the levels are uncertain: the probability that every level is right is 0.30; give" in warning
+
+
+@pytest.mark.parametrize(("degrees", "warned"), [(0, False), (30, False), (38, False), (42, True)])
+def test_very_oblique_slices_are_told_with_their_angle(degrees, warned):
+    warnings = told(spine(3, 10), assignment_of(range(3, 11)), view=view_of(turn_degrees=degrees))
+    assert any(f"turned by {degrees}°" in warning for warning in warnings) == warned
+    assert bool(warnings) == warned
+
+
+def test_discs_that_were_filled_in_are_named():
+    discs = [Disc(d.value, d.point_world, 0.4, d.value in (5, 7)) for d in spine(3, 10)]
+    (warning,) = told(tuple(discs), assignment_of([3, 4, 6, 8, 9, 10]))
+    assert warning == "not seen, placed between its neighbours: C4/C5, C6/C7"
+
+
+# Anchors against the image
+
+
+def test_an_anchor_against_a_sure_image_is_told_with_what_the_image_says():
+    free, held = assignment_of(range(3, 11)), assignment_of(range(4, 12))
+    confidence, (warning,) = check_anchors(held, free, {2: 6})
+    assert confidence == 0.5
+    assert "the anchor 6 (C5/C6) contradicts the image: without it this disc is 5 (C4/C5)" in warning
+    assert "with probability 0.90, and the discs are C2/C3 to T2/T3" in warning
+    unsure = assignment_of(range(3, 11), confidence=0.7)
+    assert check_anchors(held, unsure, {2: 6}) == (0.9, ())
+
+
+def test_anchors_that_count_otherwise_than_the_image_say_how_many_discs_are_seen():
+    free, held = assignment_of(range(5, 12)), assignment_of([5, 7, 8, 9, 10, 11, 12])
+    confidence, (warning,) = check_anchors(held, free, {0: 5, 6: 12})
+    assert confidence == 0.5
+    assert "between the anchors 5 (C4/C5) and 12 (T4/T5) 5 discs are seen, 6 are expected" in warning
+    shifted, unsure = assignment_of(range(6, 13)), assignment_of(range(5, 12), confidence=0.5)
+    assert check_anchors(shifted, unsure, {0: 6, 6: 12}) == (0.9, ())
+
+
+@pytest.mark.parametrize(("kept", "fits"), [(5, False), (6, True), (10, True)])
+def test_an_anchor_that_leaves_few_discs_is_refused_by_name(kept, fits):
+    free, held = assignment_of(range(3, 13)), assignment_of(range(3, 3 + kept))
+    if fits:
+        assert check_anchors(held, free, {0: 3})[1] == ()
+    else:
+        with pytest.raises(AnchorError, match=r"3 \(C2/C3\) .* 5 of 10 discs .* it C2/C3 to T4/T5"):
+            check_anchors(held, free, {0: 3})

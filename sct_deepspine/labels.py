@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Disc", "DiscLabels", "Note"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Disc:
     """One disc.
 
@@ -51,6 +52,12 @@ class Disc:
     confidence: float
     interpolated: bool = False
     from_session: bool = False
+
+    def __repr__(self) -> str:
+        place = ", ".join(f"{c:.1f}" for c in self.point_world)
+        marks = [name for name in ("interpolated", "from_session") if getattr(self, name)]
+        words = [f"{self.value} {self.name}", f"({place}) mm", f"{self.confidence:.2f}", *marks]
+        return f"Disc({', '.join(words)})"
 
     @property
     def name(self) -> str:
@@ -91,9 +98,12 @@ class Note:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DiscLabels:
-    """The discs of one image.
+    """The discs of one image: a collection of them, with what is known of them together.
+
+    ``len(labels)`` counts them, iterating yields them from superior to inferior, ``labels[8]`` is the disc of
+    the value 8 (C7/T1), and ``8 in labels`` tells whether there is one.
 
     Parameters
     ----------
@@ -137,6 +147,56 @@ class DiscLabels:
     prediction: PlanePrediction | None = None
     notes: tuple[Note, ...] = ()
     evidence: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        span = f"{self.discs[0].name} to {self.discs[-1].name}, " if self.discs else ""
+        return f"DiscLabels({len(self)} discs, {span}level confidence {self.level_confidence:.2f})"
+
+    def __len__(self) -> int:
+        return len(self.discs)
+
+    def __iter__(self) -> Iterator[Disc]:
+        return iter(self.discs)
+
+    def __contains__(self, value: object) -> bool:
+        return any(disc.value == value for disc in self.discs)
+
+    def __getitem__(self, value: int) -> Disc:
+        for disc in self.discs:
+            if disc.value == value:
+                return disc
+        there = ", ".join(str(disc.value) for disc in self.discs) or "none"
+        raise KeyError(f"no disc of the value {value}; there are {there}")
+
+    def _repr_html_(self) -> str:
+        """Return a picture and a table, as notebooks show them."""
+        return str(import_module("sct_deepspine.reporting.notebook").labels_html(self))
+
+    def plot(self) -> Any:
+        """Return a Matplotlib figure of the discs on the plane along the canal.
+
+        Raises
+        ------
+        DeepSpineError
+            If the image that they are of can't be read again, or its canal is not known.
+        """
+        return import_module("sct_deepspine.reporting.notebook").labels_figure(self)
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas table with the columns of :meth:`to_csv`.
+
+        Raises
+        ------
+        DeepSpineError
+            If pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise DeepSpineError(
+                "a table needs pandas, which is not installed: pip install pandas"
+            ) from error
+        return pandas.read_csv(io.StringIO(self.to_csv()))
 
     @property
     def values(self) -> NDArray[np.int64]:

@@ -1,16 +1,18 @@
 import csv
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from fakes import SctLikeImage
+from fakes import SctLikeImage, fake_model
 from platforms import locked_folders
 
-from sct_deepspine import __version__
+import sct_deepspine
+from sct_deepspine import __version__, label_discs
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM, disc_name
 from sct_deepspine.errors import DeepSpineError, OutputError
 from sct_deepspine.geometry.grid import Grid
@@ -324,3 +326,47 @@ def test_where_the_dens_was_seen_the_upper_discs_are_there():
 def test_without_c2_c3_or_with_one_disc_nothing_is_added():
     for labels in (neck(60, first=4), neck(60, count=1)):
         assert labels.with_upper_discs().values.tolist() == labels.values.tolist()
+
+
+# As a collection
+
+
+def test_labels_are_a_collection_of_discs_by_value():
+    labels = three_labels()
+    assert len(labels) == 3
+    assert [disc.value for disc in labels] == labels.values.tolist()
+    value = labels.discs[1].value
+    assert labels[value] is labels.discs[1]
+    assert value in labels
+    assert 25 not in labels
+    with pytest.raises(KeyError, match="no disc of the value 25"):
+        labels[25]
+
+
+def test_a_line_says_what_labels_and_discs_are():
+    labels = three_labels()
+    assert len(repr(labels)) < 90
+    assert "3 discs" in repr(labels)
+    assert len(repr(labels.discs[0])) < 90
+    assert labels.discs[0].name in repr(labels.discs[0])
+
+
+def test_labels_become_a_table_where_pandas_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(DeepSpineError, match="pip install pandas"):
+        three_labels().to_dataframe()
+
+
+def test_a_notebook_shows_a_table_and_if_it_can_a_picture(painted_file):
+    labels = label_discs(painted_file, weights=fake_model())
+    shown = labels._repr_html_()
+    assert "data:image/png;base64," in shown
+    assert "<td>C2/C3</td>" in shown
+    assert "data:image/png" not in labels.with_source(None)._repr_html_()
+    assert labels.plot().get_size_inches()[1] > 3
+    with pytest.raises(DeepSpineError, match="is not known"):
+        labels.with_source(None).plot()
+
+
+def test_the_package_lists_what_there_is():
+    assert {"label_discs", "process_scan", "label_session"} <= set(dir(sct_deepspine))

@@ -46,7 +46,7 @@ def without_fill(volume: Volume) -> Volume:
     out[inside] = data[inside]
     for value in filled:
         out[data == value] = np.nan
-    return Volume(out, volume.grid, volume.source)
+    return Volume(out, volume.grid)
 
 
 def _is_apart(value: float, others: NDArray[np.generic]) -> bool:

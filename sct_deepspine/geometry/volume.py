@@ -26,13 +26,10 @@ class Volume:
         ``(I, J, K)`` array of real numbers.
     grid
         The grid of the voxels; its shape is the array's.
-    source
-        What the volume was read from; results go back to this kind.
     """
 
     data: NDArray[Any]
     grid: Grid
-    source: Any = None
 
     def as_ras(self) -> Volume:
         """Return a view of the same voxels with axes flipped and swapped to be closest to RAS+.
@@ -42,11 +39,11 @@ class Volume:
         to_ras = io_orientation(self.grid.affine)
         data = apply_orientation(self.data, to_ras)
         affine = self.grid.affine @ inv_ornt_aff(to_ras, self.grid.shape)
-        return Volume(data, Grid(data.shape, affine), self.source)
+        return Volume(data, Grid(data.shape, affine))
 
     def transformed(self, affine: ArrayLike) -> Volume:
         """Return the volume carried along by a ``(4, 4)`` map of the world."""
-        return Volume(self.data, self.grid.transformed(affine), self.source)
+        return Volume(self.data, self.grid.transformed(affine))
 
     def labels_on(self, grid: Grid, world_from_grid_world: ArrayLike | None = None) -> NDArray[Any]:
         """Read the nearest voxel at every voxel of another grid; 0 outside.
@@ -93,7 +90,7 @@ class Volume:
         means = np.ascontiguousarray(total, dtype=np.float32) / factor.prod()
         affine = self.grid.affine @ np.diag([*factor, 1.0])
         affine[:3, 3] = self.grid.world_from_voxel((factor - 1) / 2)[0]
-        return Volume(means, Grid(means.shape, affine), self.source)
+        return Volume(means, Grid(means.shape, affine))
 
 
 @dataclass(frozen=True)

@@ -94,11 +94,12 @@ def read_disc_labels(source: ImageLike | GivenLabels | Mapping[int, Any]) -> Giv
         return source
     if isinstance(source, Mapping):
         return GivenLabels(_checked(_points_of(source)))
-    name = os.fspath(source).lower() if isinstance(source, (str, os.PathLike)) else ""
-    if name.endswith(".csv"):
-        return GivenLabels(_checked(_read_table(Path(source))))
-    if name.endswith(".json"):
-        return GivenLabels(_checked(_read_markups(Path(source))))
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if path.suffix.lower() == ".csv":
+            return GivenLabels(_checked(_read_table(path)))
+        if path.suffix.lower() == ".json":
+            return GivenLabels(_checked(_read_markups(path)))
     return _read_image(source)
 
 

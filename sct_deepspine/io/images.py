@@ -9,16 +9,15 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import nibabel as nib
 import numpy as np
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.errors import ImageError, OutputError
 from sct_deepspine.geometry.grid import Grid
@@ -36,7 +35,31 @@ __all__ = [
     "save_like",
 ]
 
-ImageLike = Any
+
+class SctImage(Protocol):
+    """What is used of SCT's ``Image``."""
+
+    data: Any
+    hdr: Any
+    absolutepath: str | None
+
+    def copy(self) -> Any:
+        """Return a copy."""
+        ...
+
+    def save(self, path: str, verbose: int = 1) -> Any:
+        """Write the image."""
+        ...
+
+
+ImageLike = (
+    str
+    | os.PathLike[str]
+    | nib.spatialimages.SpatialImage
+    | SctImage
+    | Volume
+    | tuple[NDArray[Any], ArrayLike]
+)
 """A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
 
 
@@ -52,7 +75,7 @@ UNITS = "mm", "unknown"
 """Units of length in a header that are read; what is unknown is taken for mm, as SCT takes it."""
 
 
-def is_sct_image(image: object) -> bool:
+def is_sct_image(image: object) -> TypeGuard[SctImage]:
     """Tell whether an object is (or behaves as) SCT's ``Image``, without importing SCT."""
     return all(hasattr(image, name) for name in ("data", "hdr", "absolutepath", "getNonZeroCoordinates"))
 
@@ -84,7 +107,7 @@ def read_volume(image: ImageLike) -> Volume:
         raise ImageError(f"the image holds values of {peak:.2g}; rescale it, or repair its scl_slope")
     if data.min() == data.max():
         raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); it shows nothing")
-    return Volume(data, grid, image)
+    return Volume(data, grid)
 
 
 def _body_sized(grid: Grid) -> Grid:
@@ -108,7 +131,7 @@ def read_one_volume(image: ImageLike) -> Volume:
         return image
     data, affine = _array_and_affine(image)
     if data.ndim == 4 and data.shape[3] > 1 and data.dtype.kind in "biuf":
-        return replace(read_volume((np.nanmean(data, axis=3, dtype=np.float32), affine)), source=image)
+        return read_volume((np.asarray(np.nanmean(data, axis=3, dtype=np.float32)), affine))
     return read_volume(image)
 
 
@@ -130,7 +153,7 @@ def read_mask(image: ImageLike) -> Volume:
         raise ImageError(f"{name} is empty; give one with voxels above zero")
     if data.mean() > MASK_SHARE:
         raise ImageError(f"{name} fills {data.mean():.0%} of its image; is it a mask of the cord?")
-    return Volume(data, Grid(data.shape, affine), image)
+    return Volume(data, Grid(data.shape, affine))
 
 
 def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
@@ -221,10 +244,10 @@ def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
         _check_spacing(image.header)
         _check_size(image)
         return _voxels(image), image.affine
-    if is_sct_image(image):
-        return np.asarray(image.data), image.hdr.get_best_affine()
     if isinstance(image, tuple) and len(image) == 2:
         return np.asarray(image[0]), np.asarray(image[1], dtype=float)
+    if not isinstance(image, tuple) and is_sct_image(image):
+        return np.asarray(image.data), image.hdr.get_best_affine()
     raise ImageError(
         f"can't read an image from {type(image).__name__}; "
         "give a path, a nibabel image, an SCT Image, or (array, affine)"

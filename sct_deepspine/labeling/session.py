@@ -59,7 +59,7 @@ class SeriesReading:
     error: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SessionLabels:
     """The discs of all images of a session.
 
@@ -83,6 +83,9 @@ class SessionLabels:
     level_confidence: float
     groups: tuple[tuple[int, ...], ...]
     notes: tuple[SessionNote, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"SessionLabels({len(self.images)} images, level confidence {self.level_confidence:.2f})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the session in JSON's types."""
@@ -201,7 +204,9 @@ def _labelled(
         for n in group.members:
             alone = readings[n].labels
             if spine is None or (len(group.members) == 1 and alone is not None):
-                labels = alone or DiscLabels((), readings[n].volume.grid, 0.0, weights=model.identity)
+                labels = alone
+                if labels is None:
+                    labels = DiscLabels((), readings[n].volume.grid, 0.0, weights=model.identity)
             else:
                 labels = discs_in_view(spine, n, readings[n].volume, alone, model)
             own = tuple(note.sentence for note in notes if n in note.images)

@@ -233,7 +233,7 @@ def discs_in_view(
         sure = max(sure, alone.level_confidence)
     if alone is not None and n not in spine.dropped and alone.evidence.get("places", 1.0) < FEWEST_AGAIN:
         sure = min(sure, DISAGREEING_LIMIT)  # its levels are known, but its points may lie beside the discs
-    base = alone or DiscLabels((), grid, 0.0, weights=model.identity)
+    base = alone if alone is not None else DiscLabels((), grid, 0.0, weights=model.identity)
     return replace(
         base,
         warnings=tuple(text for text in base.warnings if LEVEL_REQUEST not in text),

@@ -82,7 +82,7 @@ class Structure:
         return self.confidence < UNSURE
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SpineMasks:
     """Cord, canal, vertebrae and discs of one image, on its grid.
 
@@ -111,6 +111,10 @@ class SpineMasks:
     measured: frozenset[int] = frozenset()
     weights: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        names = [part.name for part in self.structures]
+        return f"SpineMasks(cord, canal, {len(names)} vertebrae and discs on {self.grid.shape} voxels)"
 
     def with_labels(self, labels: DiscLabels) -> SpineMasks:
         """Return the same masks with other labels of the same discs, such as those of a file."""

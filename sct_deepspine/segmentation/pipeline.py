@@ -92,7 +92,7 @@ def segment_spine(
     view = DeobliquedVolume.of(volume)
     if labels is None or labels.canal is None:
         own = labeling if isinstance(labeling, LabelingModel) else LabelingModel.load(labeling, device=device)
-        labels = labels or label_discs(volume, weights=own)
+        labels = label_discs(volume, weights=own) if labels is None else labels
     canal = labels.canal or find_centerline(coarse_view(view, own.locate), own.locate, finder=own.canal)
     space = straighten(view, canal)
     corridor = corridor_along(space, view.volume.grid, pixel_mm=model.predictor.pixel_mm)

@@ -150,7 +150,12 @@ def checked_labels(
         raise LabelsError("the labels hold no disc from the top of C1 (1) to L5/S1 (25)")
     empty = DiscLabels((), volume.grid, 1.0)
     told = replace(
-        base or empty, discs=(), landmarks=(), level_confidence=1.0, warnings=notes, view="corrected"
+        empty if base is None else base,
+        discs=(),
+        landmarks=(),
+        level_confidence=1.0,
+        warnings=notes,
+        view="corrected",
     )
     told = told.with_tips(dict(discs))
     marks = tuple(Disc(value, point, 1.0) for value, point in landmarks.items())

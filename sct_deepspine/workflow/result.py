@@ -63,7 +63,7 @@ class Outputs:
     picture: Path | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScanResult:
     """What :func:`sct_deepspine.process_scan` returns.
 
@@ -83,6 +83,12 @@ class ScanResult:
     labels: DiscLabels
     masks: SpineMasks | None
     request: ScanRequest
+
+    def __repr__(self) -> str:
+        return f"ScanResult({self.labels!r}, {self.masks!r})"
+
+    def _repr_html_(self) -> str:
+        return self.labels._repr_html_()
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from sct_deepspine.anatomy import EXPECTED_SPACING_MM
 from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
+from sct_deepspine.labeling.assessment import CheckedLevels
+from sct_deepspine.labeling.evidence import Evidence
 from sct_deepspine.labeling.levels import LevelAssignment
 from sct_deepspine.labeling.review import check_anchors, find_warnings
 from sct_deepspine.labels import Disc
@@ -37,7 +39,9 @@ def spine(first, last, *, stretched=None, factor=1.0):
 
 
 def told(discs, assignment, *, kind="landmark", anchored=False, view=None):
-    return find_warnings(discs, assignment, view or view_of(), kind=kind, anchored=anchored)
+    claimed = frozenset(assignment.values.tolist()) & {1, 2, 26}
+    checked = CheckedLevels(assignment, kind, Evidence(assignment.level_confidence), claimed=claimed)
+    return find_warnings(discs, checked, view or view_of(), anchored=anchored)
 
 
 def test_a_sound_spine_with_a_landmark_is_not_doubted():

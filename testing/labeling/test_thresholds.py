@@ -11,11 +11,13 @@ from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import midsagittal_plane
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling.anchors import match_anchors
+from sct_deepspine.labeling.assessment import CheckedLevels, assign_checked_levels
 from sct_deepspine.labeling.canal import find_centerline
+from sct_deepspine.labeling.candidates import find_candidates
 from sct_deepspine.labeling.corrections import compare_labels
+from sct_deepspine.labeling.evidence import Evidence
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
-from sct_deepspine.labeling.pipeline import assign_checked_levels, find_candidates
 from sct_deepspine.labeling.review import find_warnings
 from sct_deepspine.labels import Disc, DiscLabels
 
@@ -41,17 +43,16 @@ def candidates_of(values):
 def test_levels_more_likely_wrong_than_right_are_doubted_though_a_landmark_is_seen(confidence, doubted):
     view = DeobliquedVolume.of(Volume(np.zeros((9, 9, 200), np.float32), Grid((9, 9, 200), np.eye(4))))
     discs = tuple(Disc(v, np.array([4.0, 4.0, 190.0 - 15 * n]), 0.9) for n, v in enumerate(range(3, 9)))
-    told = find_warnings(
-        discs,
-        assignment_of(range(3, 9), confidence=confidence),
-        view,
-        kind="landmark",
-        anchored=False,
+    checked = CheckedLevels(
+        assignment_of(range(3, 9), confidence=confidence), "landmark", Evidence(confidence)
     )
+    told = find_warnings(discs, checked, view, anchored=False)
     assert any("the levels are uncertain" in warning for warning in told) == doubted
 
 
-@pytest.mark.parametrize(("probability", "view"), [(0.2, "open"), (0.45, "open"), (0.55, "landmark")])
+@pytest.mark.parametrize(
+    ("probability", "view"), [(0.2, "no_landmark"), (0.45, "no_landmark"), (0.55, "landmark")]
+)
 def test_a_landmark_that_is_more_likely_not_there_tells_no_level(probability, view):
     values = [22, 23, 24, 25, LANDMARK]
     model = fake_model()
@@ -59,10 +60,8 @@ def test_a_landmark_that_is_more_likely_not_there_tells_no_level(probability, vi
     assert landmarks
     given = [probability if value in landmarks else 0.9 for value in values]
     free = assignment_of(values, probabilities=given)
-    _, kind, _ = assign_checked_levels(
-        candidates_of(values), {}, model, assign=lambda *_args, **_options: free
-    )
-    assert kind == view
+    checked = assign_checked_levels(candidates_of(values), {}, model, assign=lambda *_args, **_options: free)
+    assert checked.view == view
 
 
 # What lies too far from the canal

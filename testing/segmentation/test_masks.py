@@ -51,8 +51,8 @@ def test_each_structure_has_a_volume_a_confidence_and_what_is_doubtful(masks):
 
 
 def test_the_files_hold_what_their_names_say(masks, tmp_path):
-    for path, write in masks.writers(tmp_path, "t2").items():
-        write(path)
+    for part in masks.parts:
+        masks.save(tmp_path / f"t2_{part}.nii.gz", part=part)
     read = {path.name: np.asarray(nib.load(path).dataobj) for path in tmp_path.iterdir()}
     assert set(read) == {f"t2_{n}.nii.gz" for n in ("spine", "seg", "canal", "seg_labeled")}
     assert np.array_equal(read["t2_spine.nii.gz"], masks.spine)

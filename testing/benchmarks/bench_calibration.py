@@ -28,7 +28,8 @@ def main() -> None:
         calibration = fit_calibration([outcome for scan, outcome in rows if scan != held])
         for outcome in (outcome for scan, outcome in rows if scan == held):
             correct = calibration.of_scan if outcome.part == "scan" else calibration.of_discs
-            confidence = float(np.ravel(correct(outcome.confidence, outcome.kind))[0])
+            told = outcome.confidence if outcome.marginal is None else outcome.marginal
+            confidence = float(np.ravel(correct(told, outcome.kind, outcome.evidence))[0])
             said.append(Outcome(outcome.part, outcome.kind, confidence, outcome.right))
     print(confidence_report(said))
     whole = [o for o in said if o.part == "scan"]

@@ -161,7 +161,7 @@ class SpineMasks:
 
     @property
     def parts(self) -> dict[str, NDArray[np.uint8]]:
-        """The masks by the ending of their files: ``spine``, ``seg``, ``canal``, ``seg_labeled``."""
+        """All masks, by what their files' names end with (``spine``, ``seg``, ``canal``, ``seg_labeled``)."""
         return {
             "spine": self.spine,
             "seg": self.cord,

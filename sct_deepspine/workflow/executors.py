@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -14,11 +13,10 @@ from itertools import takewhile
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from sct_deepspine._version import __version__
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.io.bids import ScanFile
-from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.workflow.cohort import BatchOptions, failed_row, label_scan, label_together
+from sct_deepspine.workflow.dataset import describe_dataset
 from sct_deepspine.workflow.overview import Row
 
 if TYPE_CHECKING:
@@ -32,13 +30,6 @@ PARENT_CHECK_S = 2.0
 
 ATTEMPTS = 2
 """Times a scan may take its worker process down with it before it counts as failed."""
-
-DESCRIPTION = {
-    "Name": "Intervertebral disc labels",
-    "BIDSVersion": "1.9.0",
-    "DatasetType": "derivative",
-    "GeneratedBy": [{"Name": "sct_deepspine", "Version": __version__}],
-}
 
 
 def run_batch(
@@ -78,8 +69,7 @@ def run_batch(
     DeepSpineError
         If there is no Dask, or no scheduler at that address.
     """
-    make_folder(options.derivatives)
-    write_text(options.derivatives / "dataset_description.json", json.dumps(DESCRIPTION, indent=2) + "\n")
+    describe_dataset(options.derivatives)
     groups = _groups(scans, options)
     if scheduler is not None:
         return _on_dask(groups, options, scheduler, label, stop)

@@ -13,6 +13,14 @@ __all__ = ["ResultNames", "bids_names", "mask_names", "sct_names"]
 MASK_FILES = "spine", "seg", "canal", "seg_labeled"
 """Endings of the mask files; see :meth:`sct_deepspine.segmentation.masks.SpineMasks.files`."""
 
+BIDS_MASKS = {
+    "spine": "seg-spine_dseg",
+    "seg": "label-cord_mask",
+    "canal": "label-canal_mask",
+    "seg_labeled": "seg-cordlevels_dseg",
+}
+"""Ending of a mask file → how BIDS calls it."""
+
 
 @dataclass(frozen=True)
 class ResultNames:
@@ -82,11 +90,16 @@ def mask_names(folder: Path, stem: str) -> ResultNames:
 def bids_names(folder: Path, stem: str) -> ResultNames:
     """Name the files as derivatives, in BIDS's order of entities: ``label`` before ``desc``.
 
+    Labels are named as SCT's datasets have them, with the whole name of the image. Masks of a BIDS image are
+    named as BIDS has them: ``space`` says on which image's grid they lie.
+
     Examples
     --------
     >>> names = bids_names(Path("anat"), "sub-01_T2w")
     >>> names.labels.name, names.template.name
     ('sub-01_T2w_label-discs_dlabel.nii.gz', 'sub-01_T2w_label-discs_desc-template_dlabel.nii.gz')
+    >>> names.masks["seg"].name, bids_names(Path("x"), "t2").masks["seg"].name
+    ('sub-01_space-T2w_label-cord_mask.nii.gz', 't2_seg.nii.gz')
     """
     entity, suffix = DERIVATIVE.rsplit("_", 1)
     base = folder / f"{stem}_{DERIVATIVE}"
@@ -100,9 +113,16 @@ def bids_names(folder: Path, stem: str) -> ResultNames:
         heatmap_volumes=folder / f"{stem}_heatmaps.json",
         attention=folder / f"{stem}_attention.nii.gz",
         preview=base.with_name(f"{base.name}.png"),
-        masks=_masks(folder, stem),
+        masks=_bids_masks(folder, stem),
     )
 
 
 def _masks(folder: Path, stem: str) -> dict[str, Path]:
     return {name: folder / f"{stem}_{name}.nii.gz" for name in MASK_FILES}
+
+
+def _bids_masks(folder: Path, stem: str) -> dict[str, Path]:
+    base, _, contrast = stem.rpartition("_")
+    if not base.startswith("sub-") or not contrast.isalnum():
+        return _masks(folder, stem)
+    return {name: folder / f"{base}_space-{contrast}_{end}.nii.gz" for name, end in BIDS_MASKS.items()}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.io.files import make_folder, plain_cell, write_text
+from sct_deepspine.workflow.tables import write_tables
 
 if TYPE_CHECKING:
     from sct_deepspine.reporting.html import Entry
@@ -96,7 +97,7 @@ def write_overview(
     *,
     written: Callable[[Path], object] = lambda path: None,
 ) -> list[Path]:
-    """Write ``summary.csv`` and ``index.html`` of all scans in a folder; returns their paths.
+    """Write the tables and the page of all scans in a folder; returns their paths.
 
     Several jobs may do so at once. Each looks again after writing: if another one has added a scan
     meanwhile, it writes anew, so that whoever is last has seen all.
@@ -134,8 +135,9 @@ def _write(derivatives: Path, rows: Sequence[Row]) -> list[Path]:
     ordered = [known[name] for name in sorted(known)]
     summary, page = derivatives / "summary.csv", derivatives / "index.html"
     write_text(summary, _table([asdict(row) for row in ordered], [column.name for column in fields(Row)]))
+    tables = write_tables(derivatives, [row.scan for row in ordered if not row.error])
     write_page(page, _entries(derivatives, known), title=f"Disc labels of {len(known)} scans")
-    return [summary, page]
+    return [summary, page, *tables]
 
 
 def _entries(derivatives: Path, names: Mapping[str, Row]) -> list[Entry]:

@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -147,14 +149,17 @@ def test_masks_are_written_beside_the_labels_and_shown(dataset, tmp_path):
     words = ["-i", str(dataset), "-o", str(results), "-v", "0", "-include", "sub-01_T2w*"]
     assert main([*words, "-masks", "1"], model=MODEL, mask_model=masks) == 0
     folder = results / "derivatives" / "sct_deepspine"
-    names = {f"sub-01_T2w_{name}.nii.gz" for name in ("spine", "seg", "canal", "seg_labeled")}
+    names = {
+        f"sub-01_space-T2w_{name}.nii.gz"
+        for name in ("seg-spine_dseg", "label-cord_mask", "label-canal_mask", "seg-cordlevels_dseg")
+    }
     assert names < {path.name for path in (folder / "sub-01" / "anat").iterdir()}
     sidecar_path = folder / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.json"
     sidecar = json.loads(sidecar_path.read_text())
     assert names < sidecar["files"].keys()
     assert sidecar["masks"]["weights"]["name"] == "fake"
     assert sidecar["masks"]["cord_mm3"] > 0
-    spine = nib.load(folder / "sub-01" / "anat" / "sub-01_T2w_spine.nii.gz")
+    spine = nib.load(folder / "sub-01" / "anat" / "sub-01_space-T2w_seg-spine_dseg.nii.gz")
     image = nib.load(dataset / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
     assert spine.shape == image.shape
     assert np.allclose(spine.affine, image.affine)
@@ -171,7 +176,7 @@ def test_what_was_done_without_masks_or_with_other_ones_is_done_again(dataset, t
     for options, name in runs:
         rows = run_batch(scans, options, model=MODEL, mask_model=fake_mask_model(sha256=name))
         statuses += [row.status for row in rows]
-        written.append(len(list(options.derivatives.rglob("*_spine.nii.gz"))))
+        written.append(len(list(options.derivatives.rglob("*_seg-spine_dseg.nii.gz"))))
     assert statuses == ["done", "done", "skipped", "done", "skipped", "skipped"]
     assert written == [0, 1, 1, 1, 1, 1]  # what nobody asked to remove stays
 
@@ -232,7 +237,10 @@ def masked(dataset, tmp_path):
 
 def test_masks_json_and_picture_follow_labels_corrected_by_hand(masked, tmp_path):
     scan, options, models, folder = masked
-    label, spine = folder / "sub-01_T2w_label-discs_dlabel.nii.gz", folder / "sub-01_T2w_spine.nii.gz"
+    label, spine = (
+        folder / "sub-01_T2w_label-discs_dlabel.nii.gz",
+        folder / "sub-01_space-T2w_seg-spine_dseg.nii.gz",
+    )
     assert min(disc_values(spine)) == 63
     corrected = edit(label, one_level_down)
     for _ in range(2):
@@ -256,12 +264,15 @@ def test_masks_json_and_picture_follow_labels_corrected_by_hand(masked, tmp_path
 def test_a_mask_edited_beside_corrected_labels_is_kept(masked):
     scan, options, models, folder = masked
     edit(folder / "sub-01_T2w_label-discs_dlabel.nii.gz", one_level_down)
-    mask = edit(folder / "sub-01_T2w_seg.nii.gz", np.zeros_like)
+    mask = edit(folder / "sub-01_space-T2w_label-cord_mask.nii.gz", np.zeros_like)
     for _ in range(2):
         (row,) = run_batch(scan, options, **models)
-        assert row.warnings == "sub-01_T2w_seg.nii.gz is not this command's, or was edited: it is kept"
-        assert (folder / "sub-01_T2w_seg.nii.gz").read_bytes() == mask
-        assert min(disc_values(folder / "sub-01_T2w_spine.nii.gz")) == 64
+        assert (
+            row.warnings
+            == "sub-01_space-T2w_label-cord_mask.nii.gz is not this command's, or was edited: it is kept"
+        )
+        assert (folder / "sub-01_space-T2w_label-cord_mask.nii.gz").read_bytes() == mask
+        assert min(disc_values(folder / "sub-01_space-T2w_seg-spine_dseg.nii.gz")) == 64
 
 
 def test_corrected_labels_outlive_a_scan_that_fails(dataset, tmp_path):
@@ -759,6 +770,44 @@ def test_two_files_of_one_name_are_refused_with_a_remedy(dataset):
     plain.write_bytes(b"x")
     with pytest.raises(ImageError, match="leave one out, for instance with -exclude"):
         find_scans(dataset)
+
+
+def table_of(results, name):
+    with (results / "derivatives" / "sct_deepspine" / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_the_tables_of_a_study_have_a_line_a_disc_and_a_line_a_structure(session, tmp_path, phantom):
+    words = ["-i", str(session), "-o", str(tmp_path / "out"), "-masks", "1", "-v", "0"]
+    assert main(words, model=MODEL, mask_model=fake_mask_model()) == 0
+    discs, volumes = table_of(tmp_path / "out", "discs.tsv"), table_of(tmp_path / "out", "volumes.tsv")
+    whole = [row for row in discs if row["scan"] == "sub-02/anat/sub-02_T2w"]
+    assert [int(row["value"]) for row in whole] == sorted(phantom.discs)
+    assert {row["participant_id"] for row in discs} == {"sub-01", "sub-02"}
+    for row in whole:
+        place = [float(row[f"{axis}_mm"]) for axis in "xyz"]
+        assert np.linalg.norm(place - phantom.discs[int(row["value"])]) < 3
+    upper = next(row for row in discs if "upper" in row["scan"])
+    assert upper["levelled_by"] == "sub-01_acq-lower_T1w.nii.gz"
+    assert {row["structure"] for row in volumes} >= {"cord", "canal"}
+    for name, table in (("discs", discs), ("volumes", volumes)):
+        folder = tmp_path / "out" / "derivatives" / "sct_deepspine"
+        assert list(json.loads((folder / f"{name}.json").read_text())) == list(table[0])
+
+
+def test_the_results_are_valid_derivatives(session, tmp_path):
+    """As the validator of BIDS says, with the schema that it holds."""
+    validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
+    if validator is None:
+        pytest.skip("bids-validator-deno is not installed")
+    words = ["-i", str(session), "-o", str(tmp_path / "out"), "-masks", "1", "-csv", "1", "-slicer", "1"]
+    assert main([*words, "-v", "0"], model=MODEL, mask_model=fake_mask_model()) == 0
+    derivatives = tmp_path / "out" / "derivatives" / "sct_deepspine"
+    done = subprocess.run(
+        [validator, derivatives, "--format", "json"], capture_output=True, text=True, check=False, timeout=120
+    )
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] == "error"] == []
 
 
 # One folder of results for many jobs

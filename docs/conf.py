@@ -67,7 +67,7 @@ intersphinx_mapping = {name: (url, None) for name, (url, _) in INVENTORIES.items
 def _write_help() -> None:
     folder = Path(__file__).parent / "_generated"
     folder.mkdir(exist_ok=True)
-    names = "label", "segment", "batch", "bids", "train", "evaluate", "masks"
+    names = "label", "segment", "batch", "bids", "train", "calibrate", "evaluate", "masks"
     parsers = {name: importlib.import_module(f"sct_deepspine.cli.{name}").get_parser for name in names}
     parsers |= {f"masks_{name}": command.parser for name, command in SUBCOMMANDS.items()}
     for name, parser in parsers.items():
@@ -76,6 +76,21 @@ def _write_help() -> None:
             parser().parse(["-h"])
         sys.argv = argv
         (folder / f"{name}.txt").write_text(text.getvalue(), encoding="utf-8")
+    (folder / "options.md").write_text(_options_table(parsers), encoding="utf-8")
+
+
+def _options_table(parsers: dict) -> str:
+    """Return a table of every option of every command: one line a meaning."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for name, make in parsers.items():
+        for action in make().parser._actions:
+            text = (action.help or "").replace("%(prog)s", "").replace("|", "\\|").strip()
+            spelling = ", ".join(f"`{word}`" for word in action.option_strings) or f"`{action.dest}`"
+            lines.setdefault((spelling, text), []).append(name.replace("_", " "))
+    rows = [
+        f"| {spelling} | {', '.join(names)} | {text} |" for (spelling, text), names in sorted(lines.items())
+    ]
+    return "\n".join(["| option | commands | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
 _write_help()

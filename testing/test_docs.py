@@ -1,3 +1,5 @@
+import html
+import importlib
 import json
 import shutil
 import subprocess
@@ -39,6 +41,11 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "MANDATORY ARGUMENTS" in (tmp_path / "html" / "cli.html").read_text(encoding="utf-8")
+    options = html.unescape((tmp_path / "html" / "options.html").read_text(encoding="utf-8"))
+    for command in ("label", "segment", "batch", "bids", "train", "calibrate", "evaluate"):
+        parser = importlib.import_module(f"sct_deepspine.cli.{command}").get_parser().parser
+        for word in [word for action in parser._actions for word in action.option_strings]:
+            assert f">{word}<" in options, f"{command}: {word}"
 
 
 def test_the_example_notebook_runs():

@@ -80,8 +80,8 @@ import sys
 import sct_deepspine
 sct_deepspine.__version__, sct_deepspine.ImageError
 import sct_deepspine.cli.batch, sct_deepspine.cli.label, sct_deepspine.cli.train, sct_deepspine.cli.evaluate
-import sct_deepspine.cli.masks
-for command in ("batch", "label", "train", "evaluate"):
+import sct_deepspine.cli.masks, sct_deepspine.cli.calibrate, sct_deepspine.cli.segment, sct_deepspine.cli.bids
+for command in ("batch", "label", "train", "evaluate", "calibrate", "segment", "bids"):
     sys.modules["sct_deepspine.cli." + command].get_parser()
 for subcommand in sct_deepspine.cli.masks.SUBCOMMANDS.values():
     subcommand.parser()

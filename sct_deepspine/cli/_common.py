@@ -217,7 +217,13 @@ def add_networks(parser: Arguments) -> Any:
     """Add the arguments that say which networks are run, and by what; return their group."""
     group = parser.group("networks")
     add = group.add_argument
-    add("-weights", metavar="FILE", help="Weights (.safetensors) other than the shipped ones")
+    add(
+        "-weights-discs",
+        "-weights",
+        dest="weights",
+        metavar="FILE",
+        help="Weights of the labelling other than the shipped ones (-weights is the old spelling)",
+    )
     add(
         "-device",
         metavar="D",

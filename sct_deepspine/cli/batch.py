@@ -44,7 +44,14 @@ def get_parser() -> Arguments:
         required=True,
         help="BIDS dataset, any folder, a glob in quotes, or a text file with one image a line",
     )
-    parser.mandatory.add_argument("-o", metavar="OUT_DIR", required=True, help="Folder of results")
+    parser.mandatory.add_argument(
+        "-ofolder",
+        "-o",
+        dest="o",
+        metavar="OUT_DIR",
+        required=True,
+        help="Folder of results (-o is the old spelling)",
+    )
     add = parser.optional.add_argument
     add(
         "-include",

@@ -35,7 +35,7 @@ def get_parser() -> Arguments:
         "-i", metavar="FOLDER", required=True, help="Folder of labelled scans, or a labelled BIDS dataset"
     )
     add = parser.optional.add_argument
-    add("-o", metavar="CSV", help="Write one line per scan")
+    add("-csv", "-o", dest="o", metavar="CSV", help="Write one line per scan (-o is the old spelling)")
     add(
         "-stress",
         type=int,

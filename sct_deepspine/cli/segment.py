@@ -53,7 +53,7 @@ def get_parser() -> Arguments:
         help="Replace files that this command did not write, or that were edited since",
     )
     add_networks(parser).add_argument(
-        "-weights-discs", metavar="FILE", help="Weights of the labelling other than the shipped ones"
+        "-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones"
     )
     return parser
 
@@ -71,7 +71,7 @@ def main(
     argv
         Arguments; by default those of the process.
     model, labeling
-        Loaded models instead of ``-weights`` and ``-weights-discs``.
+        Loaded models instead of ``-weights-masks`` and ``-weights-discs``.
 
     Returns
     -------
@@ -98,8 +98,8 @@ def _segment(arguments: argparse.Namespace) -> int:
     from sct_deepspine.workflow.scan import process_scan
 
     image, folder = Path(arguments.i), Path(arguments.ofolder or ".")
-    model = arguments.model or SegmentationModel.load(arguments.weights, device=arguments.device)
-    labeling = arguments.labeling or LabelingModel.load(arguments.weights_discs, device=arguments.device)
+    model = arguments.model or SegmentationModel.load(arguments.weights_masks, device=arguments.device)
+    labeling = arguments.labeling or LabelingModel.load(arguments.weights, device=arguments.device)
     with about("-i", image):
         volume = read_scan(image)
     with about("-ldisc", arguments.ldisc, AnchorError):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from sct_deepspine.io.annotations import LabelledScan
     from sct_deepspine.models.config import NetworkConfig
     from sct_deepspine.models.networks import Network
-    from sct_deepspine.models.weights import Weights
     from sct_deepspine.training.loop import Batch, TrainingConfig
     from sct_deepspine.training.roles import Task
 
@@ -88,14 +85,8 @@ def get_parser() -> Arguments:
     )
     add(
         "-role",
-        choices=("canal", "locate", "refine", "segment", "calibrate"),
-        help="Which network to train, or calibrate: correct the confidences of -weights. Default: locate",
-    )
-    add(
-        "-confidences",
-        nargs="+",
-        metavar="CSV",
-        help="Confidences on held-out subjects, from sct_deepspine_evaluate; for -role calibrate",
+        choices=("canal", "locate", "refine", "segment"),
+        help="Which network to train. Default: locate",
     )
     add(
         "-with",
@@ -104,7 +95,13 @@ def get_parser() -> Arguments:
         help="Weights whose other network goes into weights.safetensors",
     )
     add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors")
-    add("-weights", metavar="FILE", help="Fine-tune: start from the network of this role in a weights file")
+    add(
+        "-initial",
+        "-weights",
+        dest="weights",
+        metavar="FILE",
+        help="Fine-tune: start from this role's network of a weights file (-weights is the old spelling)",
+    )
     add(
         "-phantoms",
         type=int,
@@ -142,7 +139,14 @@ def get_parser() -> Arguments:
     add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
     add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, else 1")
     add("-blocks", type=int, default=1, metavar="N", help="Residual blocks at each position. Default: 1")
-    add("-features", type=int, metavar="N", help="Features. Default: 64; 16 to segment")
+    add(
+        "-width",
+        "-features",
+        dest="features",
+        type=int,
+        metavar="N",
+        help="Features, 64 by default and 16 to segment (-features is the old spelling)",
+    )
     add("-depth", type=int, default=4, metavar="N", help="Depth of an hourglass. Default: 4")
     add_run(parser, batch=12, steps=7000, evaluate_every=300, workers=1)
     return parser
@@ -164,8 +168,6 @@ def main(
         parser.error("-val and -split exclude each other")
     # The small matrices of a plane are no work for several threads, which would take the cores from torch.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if arguments.confidences and arguments.role != "calibrate":
-        parser.error("-confidences does nothing without -role calibrate")
     given = {name for name, value in vars(arguments).items() if value != parser.parser.get_default(name)}
     for option in sorted(given & IN_CONFIG) if arguments.config else ():
         parser.error(f"-{option.replace('_', '-')} and -config exclude each other: the file says it")
@@ -178,46 +180,14 @@ def main(
         parser.error(f"-{option} does nothing with -network {arguments.network}")
     if segments and arguments.composites:
         parser.error("-composites does nothing with -role segment: it trains on true masks and phantoms")
-    if arguments.role == "calibrate":
-        if not arguments.confidences or not arguments.weights:
-            parser.error("-role calibrate needs -weights and -confidences")
-        return run(_calibrate, arguments)
     return run(_train, arguments)
-
-
-def _calibrate(arguments: argparse.Namespace) -> int:
-    """Fit the correction of the confidences and write the weights with it on their model card."""
-    from importlib.util import find_spec
-
-    from sct_deepspine.evaluation.run import read_outcomes
-    from sct_deepspine.labeling.calibration import fit_calibration
-    from sct_deepspine.models.weights import load_weights
-    from sct_deepspine.training.export import save_weights
-
-    outcomes = [outcome for path in arguments.confidences for _, outcome in read_outcomes(path)]
-    given = load_weights(arguments.weights, device="cpu")
-    card = _own_card(given)
-    card["labeling"] = card["labeling"] | {"calibration": fit_calibration(outcomes).as_card()}
-    path = Path(arguments.ofolder) / "weights.safetensors"
-    save_weights(path, given.networks, card, onnx=find_spec("onnx") is not None)
-    if arguments.v:
-        print(f"{len(outcomes)} outcomes\nWritten: {path}")
-    return 0
-
-
-def _own_card(weights: Weights) -> dict[str, Any]:
-    """Return a model card without what is written anew with each file."""
-    card = {k: v for k, v in weights.card.items() if k not in ("format", "sha256", "networks")}
-    if "labeling" not in card:  # format 1
-        moved = {"decoding": "decoding", "calibration": "calibration", "least_score": "minimum_score"}
-        card["labeling"] = {new: card.pop(old) for old, new in moved.items() if old in card}
-    return card
 
 
 def _train(arguments: argparse.Namespace) -> int:
     need_torch("train")
     from sct_deepspine.io.files import make_folder
     from sct_deepspine.training.loop import train
+    from sct_deepspine.training.release import export_run
     from sct_deepspine.training.roles import task_from_dict
     from sct_deepspine.training.validation import write_convergence
 
@@ -242,7 +212,13 @@ def _train(arguments: argparse.Namespace) -> int:
         initial=initial,
     )
     write_convergence(folder)
-    weights = _export(arguments, config, folder, training, validation)
+    weights = export_run(
+        folder,
+        config,
+        role=arguments.role,
+        others=arguments.other,
+        counts={"training": len(training), "validation": len(validation)},
+    )
     if arguments.v:
         print(f"Written: {weights}")
         if arguments.role in ("canal", "refine") and not arguments.other:
@@ -317,107 +293,22 @@ def _initial(arguments: argparse.Namespace) -> Network | None:
 
 
 def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[LabelledScan]]:
-    """Return the scans to train on and those to choose by; no subject is in both."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from sct_deepspine.errors import ImageError
-    from sct_deepspine.io.annotations import read_scans
-    from sct_deepspine.simulation.composite import can_compose, fit_tissues, make_composite
-    from sct_deepspine.simulation.phantom import make_varied_phantom
-
-    def made(
-        make: Callable[[np.random.Generator], LabelledScan], count: int, title: str
-    ) -> list[LabelledScan]:
-        numbers = tqdm(range(count), desc=title, disable=None if arguments.v else True)
-        return [make(np.random.default_rng((arguments.seed, n))) for n in numbers]
+    """Return the scans to train on and those to choose by."""
+    from sct_deepspine.training.scans import ScanSources, assemble_scans
 
     if arguments.v:
         print("Reading the scans and making synthetic ones (minutes)", flush=True)
-    make_phantom = arguments.make_phantom or make_varied_phantom
-    training = [scan.deobliqued() for scan in read_scans(arguments.i)] if arguments.i else []
-    if arguments.val:
-        validation = read_scans(arguments.val)
-    else:
-        chosen, held = _split(arguments, sorted({scan.subject for scan in training}))
-        validation = [scan for scan in training if scan.subject in held]
-        training = [scan for scan in training if scan.subject in chosen]
-    if not validation:
-        seeds = [(arguments.seed, n) for n in range(10**6, 10**6 + 4)]
-        validation = [make_phantom(np.random.default_rng(s), spineless_share=0) for s in seeds]
-    if arguments.role == "segment":
-        # What a procedural body lays over a scan is no true mask; and a sheet needs a canal to follow.
-        masked = [scan for scan in training if scan.has_masks]
-        phantoms = made(partial(make_phantom, spineless_share=0), arguments.phantoms, "phantoms")
-        if not masked + phantoms:
-            raise ImageError(f"no scan of {arguments.i} has a mask to learn from (cord_seg, tissue_seg, …)")
-        return masked + phantoms, validation
-    training = [fit_tissues(scan) if scan.tissue is None else scan for scan in training]
-    composites: list[LabelledScan] = []
-    if arguments.composites and can_compose(training):
-        composites = made(lambda rng: make_composite(rng, training), arguments.composites, "composite spines")
-    elif arguments.composites:
-        logger.warning("no composite spines: they need scans from C2/C3 to T1/T2 and from T12/L1 to L5/S1")
-    phantoms = made(make_phantom, arguments.phantoms, "phantoms")
-    return training + phantoms + composites, validation
-
-
-def _split(arguments: argparse.Namespace, subjects: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Return the subjects to train on and those to choose by: as the split file says, or by the seed."""
-    import numpy as np
-
-    from sct_deepspine.errors import DeepSpineError
-
-    if not arguments.split:
-        order = np.random.default_rng(arguments.seed).permutation(subjects)
-        held = set(order[: (len(subjects) + 4) // 5].tolist())
-        return set(subjects) - held, held
-    try:
-        split = json.loads(Path(arguments.split).read_text(encoding="utf-8"))
-        chosen, held = set(split["train"]), set(split["val"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DeepSpineError(
-            f'{arguments.split} is no split: {{"train": [subjects], "val": [subjects]}} is needed ({error})'
-        ) from error
-    if chosen & held or not (chosen | held) <= set(subjects) or not held:
-        raise DeepSpineError(
-            f"{arguments.split} must name subjects of {arguments.i}, each in one set, and some to choose by"
-        )
-    return chosen, held
-
-
-def _export(
-    arguments: argparse.Namespace,
-    config: TrainingConfig,
-    folder: Path,
-    training: list[LabelledScan],
-    validation: list[LabelledScan],
-) -> Path:
-    """Write the best network, with the other role's if there is one, and their model card."""
-    from importlib.util import find_spec
-
-    from sct_deepspine.models.backends.torch import TorchRuntime
-    from sct_deepspine.models.weights import TrainedNetwork, load_weights
-    from sct_deepspine.training.export import save_weights
-    from sct_deepspine.training.loop import Checkpoint
-    from sct_deepspine.training.roles import task_from_dict
-
-    state = Checkpoint.start(config)
-    state.load(folder / "best.safetensors")
-    task = task_from_dict(config.task)
-    runtime = TorchRuntime(state.averaged)
-    networks = {arguments.role: TrainedNetwork(runtime, task.codec_card(), task.pixel_mm)}
-    card: dict[str, Any] = {"name": folder.name}
-    if arguments.other:
-        other = load_weights(arguments.other, device="cpu")
-        networks = {**other.networks, **networks}
-        card = _own_card(other) | card
-    counts = {
-        "training": len(training),
-        "validation": len(validation),
-        "step": state.step,
-        "score": state.best,
-    }
-    path = folder / "weights.safetensors"
-    save_weights(path, networks, card | {arguments.role: counts}, onnx=find_spec("onnx") is not None)
-    return path
+    sources = ScanSources(
+        folder=arguments.i,
+        validation=arguments.val,
+        split=arguments.split,
+        phantoms=arguments.phantoms,
+        composites=arguments.composites,
+        seed=arguments.seed,
+    )
+    return assemble_scans(
+        sources,
+        masks=arguments.role == "segment",
+        make_phantom=arguments.make_phantom,
+        progress=bool(arguments.v),
+    )

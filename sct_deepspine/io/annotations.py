@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
@@ -44,9 +43,6 @@ UNKNOWN_TISSUE = 255
 
 SPAN_MARGIN_MM = 6.0
 """Labels of a BIDS dataset are known to be complete to this far beyond the outermost."""
-
-UNKNOWN_MM = 6.0, 40.0
-"""Where the next landmark beyond the last labelled point may lie."""
 
 REQUIRED = ("image", "subject", "region", "contrast", "discs", "labelled_span_mm")
 LATERAL_SMOOTHING_SLICES = 6
@@ -110,25 +106,6 @@ class LabelledScan:
     def group(self) -> str:
         """Region and contrast."""
         return f"{self.region.split(' (')[0]} {self.contrast}"
-
-    def is_known(self, z_mm: FloatArray) -> NDArray[np.bool_]:
-        """Tell at which world z an empty "any disc" map is the truth.
-
-        Nothing above the dens and nothing below S1/S2 is predicted, so that the span is open there, except
-        where a landmark must be that is not labelled. A scan without any disc is one without a spine.
-        """
-        low, high = self.span_z_mm
-        if not self.discs:
-            return np.ones(z_mm.shape, dtype=bool)
-        top, bottom = min(self.levels), max(self.levels)
-        known = ((z_mm < high) | (top <= DISC_VALUES[0])) & ((z_mm > low) | (bottom >= DISC_VALUES[-1]))
-        if 1 < top <= DISC_VALUES[0]:
-            above = z_mm - self.levels[top][2]
-            known &= (above < UNKNOWN_MM[0]) | (above > UNKNOWN_MM[1] * (top - 1))
-        if bottom == DISC_VALUES[-1]:
-            below = self.levels[bottom][2] - z_mm
-            known &= (below < UNKNOWN_MM[0]) | (below > UNKNOWN_MM[1])
-        return known
 
     def lateral_mm(self, z_mm: FloatArray) -> FloatArray:
         """World x of the spine's middle at world z."""

@@ -39,6 +39,7 @@ from sct_deepspine.training.augment import (
     randomise_tissues,
     thick_axial_slices,
 )
+from sct_deepspine.training.known import is_known
 
 __all__ = ["PlaneSettings", "RandomPlanes", "inexact_space", "prepare_scan", "sampling_shares"]
 
@@ -315,7 +316,7 @@ def _targets(
         sigma=sigma,
         unnamed=scan.unnamed * across,
     )
-    known = (~visible | scan.is_known(cells[..., 2])).astype(np.float32)
+    known = (~visible | is_known(scan, cells[..., 2])).astype(np.float32)
     if between_weight:
         middles, _ = codec.encode(_between(scan), cells * across, sigma=sigma)
         known *= 1 + between_weight * middles * (1 - any_disc)

@@ -8,6 +8,7 @@ from scipy.ndimage import map_coordinates
 from sct_deepspine.labeling.heatmaps import NO_LEVEL, DiscCodec
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.dataset import LATERAL_WEIGHT, PlaneSettings, RandomPlanes
+from sct_deepspine.training.known import is_known
 from sct_deepspine.training.roles import ROLES
 
 CODEC = DiscCodec(stride=2)
@@ -122,7 +123,7 @@ def test_what_is_not_labelled_is_masked_and_what_is_outside_is_known_to_be_empty
         plane, _ = planes.laid
         rows, columns = (n // 2 for n in PLANES.shape)
         z = plane.points_world[..., 2].reshape(rows, 2, columns, 2).mean(axis=(1, 3))
-        unlabelled = ~lumbar.is_known(z)
+        unlabelled = ~is_known(lumbar, z)
         covered = (item["image"][0].numpy() != 0).reshape(rows, 2, columns, 2).mean(axis=(1, 3))
         outside = covered == 0
         known = item["any_known"].numpy().astype(bool)

@@ -22,6 +22,7 @@ from scipy.ndimage import center_of_mass, find_objects, label
 from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, disc_name
 from sct_deepspine.errors import GeometryError, LabelsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.io.bids import image_stem
 from sct_deepspine.io.identity import ImageIdentity, file_sha256
 from sct_deepspine.io.images import ImageLike, read_volume
 
@@ -91,9 +92,9 @@ class ReviewedScan:
     sha256, path
         The image file's fingerprint, and its path; empty where the file does not record them.
     rating
-        ``pass``, ``fail``, ``doubt``, or empty.
+        ``pass``, ``fail``, ``doubt``, empty if a rating was taken back, None if nothing was said.
     accepted
-        Whether a person accepted the labels as they are.
+        Whether a person accepted the labels as they are; None if nothing was said.
     """
 
     key: str
@@ -101,8 +102,8 @@ class ReviewedScan:
     labels: GivenLabels | None
     sha256: str = ""
     path: str = ""
-    rating: str = ""
-    accepted: bool = False
+    rating: str | None = None
+    accepted: bool | None = None
 
 
 def read_disc_labels(
@@ -291,7 +292,7 @@ def _reviewed(key: str, entry: Any) -> ReviewedScan:
     """Read one scan of the file, of either form."""
     values = entry if isinstance(entry, Mapping) else {"discs": entry}
     name, image = str(values.get("name", key)), values.get("image") or {}
-    rating = str(values.get("rating") or "")
+    rating, accepted = values.get("rating"), values.get("accepted")
     if rating and rating not in RATINGS:
         raise LabelsError(f"{name}: expected the rating {', '.join(RATINGS)}, got {rating!r}")
     try:
@@ -305,7 +306,7 @@ def _reviewed(key: str, entry: Any) -> ReviewedScan:
         str(image.get("sha256") or ""),
         str(image.get("path") or ""),
         rating,
-        values.get("accepted") is True,
+        None if accepted is None else bool(accepted),
     )
 
 
@@ -319,14 +320,12 @@ def _page_labels(values: Mapping[str, Any], image: Mapping[str, Any]) -> GivenLa
     if both:
         raise LabelsError(f"{both[0]} ({disc_name(both[0])}) is labelled and marked as not there")
     made_on = None
-    if image.get("sha256") and image.get("shape"):
+    if image.get("sha256"):
         try:
             made_on = ImageIdentity.from_dict(image)
-        except GeometryError as error:
+        except (GeometryError, KeyError) as error:
             raise LabelsError(f"its image has no grid ({error})") from error
-    return GivenLabels(
-        _checked(points) if points else (), made_on=made_on, complete=True, absent=absent
-    )
+    return GivenLabels(_checked(points) if points else (), made_on=made_on, complete=True, absent=absent)
 
 
 def scan_of_image(

@@ -1,4 +1,4 @@
-"""An HTML page on which a person reviews, rates and corrects labelled scans; it needs no server and no network."""
+"""An HTML page to review, rate and correct labelled scans on; it needs no server and no network."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def write_page(
 
 
 def _part(name: str) -> str:
-    return files("sct_deepspine.reporting").joinpath("page", name).read_text(encoding="utf-8")
+    return files("sct_deepspine.reporting").joinpath(f"page/{name}").read_text(encoding="utf-8")
 
 
 def _assembled(**content: str) -> str:

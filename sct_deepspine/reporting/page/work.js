@@ -126,7 +126,7 @@ function fileOf() {
     const all = discs || (isAgreed && entry ? ownDraft(entry).discs : null);
     scans[key] = { name: name ?? entry.name, image: image ?? entry.image,
       ...(all ? { discs: [...all].sort(byValue).map(({ value, world_mm, edit }) => edit ? { value, world_mm, edit } : { value, world_mm }), absent: absent ?? entry?.absent ?? [] } : {}),
-      ...(told ? { rating: told } : {}), ...(isAgreed ? { accepted: true } : {}) };
+      ...(told !== undefined && (told || rating === "") ? { rating: told } : {}), ...(isAgreed ? { accepted: true } : accepted === false ? { accepted } : {}) };
   }
   return { format: 2, scans };
 }
@@ -161,7 +161,7 @@ function scanOf(key, value) {
   const number = (n) => { if (typeof n !== "number" || !Number.isFinite(n)) throw new Error("a number is missing"); return n; };
   const discs = scan.discs?.map((disc) => ({ value: number(disc.value), world_mm: [0, 1, 2].map((n) => number(disc.world_mm[n])), ...(disc.edit ? { edit: String(disc.edit) } : {}) }));
   return { name: String(scan.name ?? key), image: scan.image ?? {}, discs, absent: discs && (scan.absent ?? []).map(number),
-    rating: scan.rating in marks ? scan.rating : undefined, accepted: scan.accepted === true ? true : undefined };
+    rating: scan.rating in marks || scan.rating === "" ? scan.rating : undefined, accepted: typeof scan.accepted === "boolean" ? scan.accepted : undefined };
 }
 function readFile(text) {
   const scans = /^\s*\{/.test(text) ? Object.entries(JSON.parse(text).scans).map(([key, value]) => [key, scanOf(key, value)]) : readTable(text);

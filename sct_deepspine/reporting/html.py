@@ -286,7 +286,7 @@ def write_page(
         If it can't be written there.
     """
     path = Path(path)
-    ordered = sorted(entries, key=lambda entry: (not entry.error, entry.level_confidence, entry.name))
+    ordered = sorted(entries, key=lambda one: (not one.error, one.level_confidence, one.name, one.key))
     if pictures_beside is None:
         pictures_beside = len(ordered) > MOST_INSIDE
     labels = _short_names(ordered)

@@ -166,7 +166,7 @@ function showFacts(entry) {
   const facts = element("facts"), at = facts.scrollTop, rating = ratingOf(entry);
   const parts = [make("h2", {}, entry.name), ...notices(entry), make("p", { class: rating || "quiet" }, rating ? `rated: ${rating}` : "not rated"),
     line(...Object.keys(marks).map((name) => action(name, name[0], () => rate(name), { "aria-pressed": rating === name })),
-      ...(entry.discs.length ? [action("accept as it is", "y", edits.accept, { "aria-pressed": isAccepted(entry) })] : []))];
+      ...(entry.discs.length ? [action("accept", "y", edits.accept, { "aria-pressed": isAccepted(entry), title: "every disc is right as it is" })] : []))];
   if (entry.error) parts.push(make("p", { class: "error" }, entry.error));
   if (!entry.error) {
     parts.push(make("p", { class: entry.level_confidence < 0.5 ? "low" : "" }, `level confidence ${entry.level_confidence.toFixed(2)}`));
@@ -199,7 +199,7 @@ function editFacts(entry) {
     numbers.append(make("span", {}, scopeNames[scope]), button(-1, 2 * n + 1), button(1, 2 * n + 2));
   });
   return [make("h3", {}, none ? "edit: no disc chosen" : `edit: ${titleOf(chosen)}`),
-    line(action("add disc", "n", edits.add), action("remove disc", "Del", edits.remove, { disabled: !isDisc }), action("not there", "e", edits.absent, { disabled: none })),
+    line(action("add", "n", edits.add), action("remove", "Del", edits.remove, { disabled: !isDisc }), action("not there", "e", edits.absent, { disabled: none })),
     line(...[["↑", "w", -1, 0], ["↓", "z", 1, 0], ["← back", "a", 0, -1], ["→ front", "x", 0, 1]].map(([title, key, row, column]) =>
       action(title, key, edits.nudge(row, column), { disabled: !isDisc }))),
     make("h3", {}, "renumber"), numbers,

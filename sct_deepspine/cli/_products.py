@@ -31,7 +31,7 @@ from sct_deepspine.sct.toolbox import (
     sct_is_installed,
     show_viewer_syntax,
 )
-from sct_deepspine.workflow.given import given_absent
+from sct_deepspine.workflow.given import labels_of_page
 from sct_deepspine.workflow.names import ResultNames, sct_names
 from sct_deepspine.workflow.record import Saved, edited_files
 from sct_deepspine.workflow.result import Outputs, ScanResult, save_result
@@ -213,8 +213,8 @@ class Products:
         key = sha256(os.fsencode(f"{name}\n{self.image.resolve()}")).hexdigest()[:16]
         identity = ImageIdentity.from_file(self.image, result.volume.grid).as_dict()
         image = identity | {"path": self.image.resolve().as_posix()}
-        absent = given_absent(result.request)
-        entry = make_entry(result.labels, result.volume, name, masks=result.masks, image=image, absent=absent)
+        told = labels_of_page(result.request)
+        entry = make_entry(result.labels, result.volume, name, masks=result.masks, image=image, told=told)
         write_text(entries / f"{key}.json", entry.to_json())
         page = folder / "index.html"
         write_page(page, read_entries(entries), title="Disc labels")

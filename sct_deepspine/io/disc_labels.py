@@ -68,6 +68,8 @@ class GivenLabels:
         Whether these are all the discs of the image, as the review page saves them.
     absent
         Values that the person marked as not there, such as those of fused vertebrae.
+    accepted
+        Whether these are the automatic labels, which the person accepted without an edit.
     """
 
     points: tuple[LabelledPoint, ...]
@@ -75,6 +77,7 @@ class GivenLabels:
     made_on: ImageIdentity | None = None
     complete: bool = False
     absent: frozenset[int] = frozenset()
+    accepted: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +328,14 @@ def _page_labels(values: Mapping[str, Any], image: Mapping[str, Any]) -> GivenLa
             made_on = ImageIdentity.from_dict(image)
         except (GeometryError, KeyError) as error:
             raise LabelsError(f"its image has no grid ({error})") from error
-    return GivenLabels(_checked(points) if points else (), made_on=made_on, complete=True, absent=absent)
+    is_accepted = values.get("accepted") is True and not any(disc.get("edit") for disc in values["discs"])
+    return GivenLabels(
+        _checked(points) if points else (),
+        made_on=made_on,
+        complete=True,
+        absent=absent,
+        accepted=is_accepted,
+    )
 
 
 def scan_of_image(

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
@@ -23,6 +23,7 @@ from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting.outlines import outlined_structures
@@ -151,7 +152,7 @@ def make_entry(
     *,
     masks: SpineMasks | None = None,
     image: dict[str, Any] | None = None,
-    absent: Iterable[int] = (),
+    told: GivenLabels | None = None,
 ) -> Entry:
     """Make an entry of a scan's labels.
 
@@ -167,8 +168,9 @@ def make_entry(
         Its masks, to be shown as outlines.
     image
         Which file it was; see :meth:`sct_deepspine.io.identity.ImageIdentity.as_dict`, and its ``path``.
-    absent
-        Values that a person marked as not there.
+    told
+        What a person said of the discs on the page before: what is not there, and whether the labels were
+        accepted without an edit.
 
     Raises
     ------
@@ -202,8 +204,8 @@ def make_entry(
         pixel_mm=round(plane.pixel_mm, 4),
         structures=outlined_structures(masks, **planes) if masks is not None else (),
         image=image or {},
-        corrected=labels.view == "corrected",
-        absent=tuple(sorted(absent)),
+        corrected=labels.view == "corrected" and not (told is not None and told.accepted),
+        absent=tuple(sorted(told.absent)) if told is not None else (),
         **coronal,
     )
 

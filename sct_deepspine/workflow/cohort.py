@@ -129,8 +129,8 @@ class _Given:
         points: list[Any] = sorted(
             (value, np.round(point, 4).tolist()) for value, point in self.labels.points
         )
-        if self.labels.absent:
-            points.append(sorted(self.labels.absent))
+        if self.labels.absent or self.labels.accepted:
+            points.append([sorted(self.labels.absent), self.labels.accepted])
         return hashlib.sha256(json.dumps(points).encode()).hexdigest()
 
 
@@ -298,7 +298,8 @@ def _recorded_labels(earlier: Mapping[str, Any], names: ResultNames) -> GivenLab
         points = {int(disc["value"]): disc["world_mm"] for disc in [*earlier["discs"], *earlier["landmarks"]]}
     except (KeyError, TypeError, ValueError) as error:
         raise LabelsError(f"{names.sidecar} no longer holds the discs that were set ({error})") from error
-    return _made_on(read_disc_labels(points), earlier)
+    labels = _made_on(read_disc_labels(points), earlier)
+    return replace(labels, accepted=earlier.get("Accepted") is True)
 
 
 def _made_on(labels: GivenLabels, earlier: Mapping[str, Any]) -> GivenLabels:
@@ -307,7 +308,9 @@ def _made_on(labels: GivenLabels, earlier: Mapping[str, Any]) -> GivenLabels:
         made_on = ImageIdentity.from_dict(earlier["source"])
         labels = replace(labels, made_on=made_on)
     with suppress(TypeError, ValueError):
-        labels = replace(labels, absent=frozenset(int(value) for value in earlier.get("Absent", ())))
+        known = {value for value, _ in labels.points}  # what was added since is there
+        absent = frozenset(int(value) for value in earlier.get("Absent", ())) - known
+        labels = replace(labels, absent=absent)
     return labels
 
 
@@ -423,13 +426,15 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
         record["Corrected"] = True
         if given.labels.absent:
             record["Absent"] = sorted(given.labels.absent)
+        if given.labels.accepted:
+            record["Accepted"] = True
         if given.is_own:
             writers[names.labels] = partial(copyfile, names.labels)  # stays as the person left it
         elif given.place is not None:
             record["Labels"] = str(given.place)
         else:
-            absent = {name: record[name] for name in ("Absent",) if name in record}
-            _write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem, **absent)
+            said = {name: record[name] for name in ("Absent", "Accepted") if name in record}
+            _write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem, **said)
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
     ]
@@ -445,7 +450,7 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
     )
     sidecar = read_sidecar(saved.written[1]) or {}
     if result.labels.prediction is not None:
-        keep_entry(options.derivatives, _entry(result, scan, sidecar))
+        keep_entry(options.derivatives, _entry(result, job, sidecar))
     else:
         forget_entry(options.derivatives, scan.name)
     return sidecar
@@ -526,12 +531,13 @@ def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, star
     return rows
 
 
-def _entry(result: ScanResult, scan: ScanFile, sidecar: Mapping[str, Any]) -> Any:
+def _entry(result: ScanResult, job: Job, sidecar: Mapping[str, Any]) -> Any:
     from sct_deepspine.reporting.html import make_entry
 
+    scan = job.scan
     image = (sidecar.get("source") or {}) | {"path": (scan.folder / scan.path.name).as_posix()}
-    absent = sidecar.get("Absent", ())
-    return make_entry(result.labels, result.volume, scan.name, masks=result.masks, image=image, absent=absent)
+    told = job.given.labels if job.given else None
+    return make_entry(result.labels, result.volume, scan.name, masks=result.masks, image=image, told=told)
 
 
 def _write_checked_copy(result: ScanResult, folder: Path, stem: str, **record: Any) -> None:

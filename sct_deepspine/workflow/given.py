@@ -31,7 +31,7 @@ __all__ = [
     "anchors_in_view",
     "checked_labels",
     "compared_edits",
-    "given_absent",
+    "labels_of_page",
     "split_landmarks",
 ]
 
@@ -45,12 +45,10 @@ BEYOND_CANAL_MM, CANAL_STEP_MM = 60.0, 1.0
 """The canal is followed straight on beyond its ends by this much, in steps of this length, mm."""
 
 
-def given_absent(request: ScanRequest) -> frozenset[int]:
-    """Return the levels that a person marked as not there, in labels that were read before."""
-    for given in (request.labels, request.edits):
-        if isinstance(given, GivenLabels):
-            return given.absent
-    return frozenset()
+def labels_of_page(request: ScanRequest) -> GivenLabels | None:
+    """Return the labels of a request that the review page saved and that were read before, if these are."""
+    given = request.edits if request.labels is None else request.labels
+    return given if isinstance(given, GivenLabels) and given.complete else None
 
 
 def split_landmarks(

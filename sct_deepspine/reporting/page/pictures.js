@@ -190,7 +190,7 @@ window.showPictures = (script, content) => {
   if (entry === entries[current]) show();
 };
 function fetchPictures(entry) {
-  if (!entry || !entry.script || entry.isReady || entry.isAsked) return;
+  if (!entry || !entry.script || entry.isReady || entry.isAsked || entry.isLost) return;
   entry.isAsked = true;
   const node = make("script", { src: entry.script });
   node.onload = () => node.remove();

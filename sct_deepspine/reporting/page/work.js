@@ -157,7 +157,7 @@ function entryOf(key, scan) {
   return fit.length === 1 ? fit[0] : named.length === 1 ? named[0] : null;
 }
 function scanOf(key, value) {
-  const scan = Array.isArray(value) ? { discs: value } : value;
+  const scan = Array.isArray(value) ? { discs: value.map((disc) => ({ ...disc, edit: "corrected" })) } : value;
   const number = (n) => { if (typeof n !== "number" || !Number.isFinite(n)) throw new Error("a number is missing"); return n; };
   const discs = scan.discs?.map((disc) => ({ value: number(disc.value), world_mm: [0, 1, 2].map((n) => number(disc.world_mm[n])), ...(disc.edit ? { edit: String(disc.edit) } : {}) }));
   return { name: String(scan.name ?? key), image: scan.image ?? {}, discs, absent: discs && (scan.absent ?? []).map(number),

@@ -293,8 +293,8 @@ def write_page(
         pictures_beside = len(ordered) > MOST_INSIDE
     labels = _short_names(ordered)
     rows = [
-        asdict(entry) | {"key": entry.key, "label": label, "doubtful": entry.is_doubtful}
-        for entry, label in zip(ordered, labels, strict=True)
+        asdict(entry) | {"key": key, "label": label, "doubtful": entry.is_doubtful}
+        for entry, key, label in zip(ordered, _keys(ordered), labels, strict=True)
     ]
     folder = path.with_name(f"{path.stem}_files")
     if pictures_beside:
@@ -338,6 +338,16 @@ def _clear(folder: Path, wanted: set[str]) -> None:
     if not wanted and folder.is_dir():
         with suppress(OSError):  # it holds something else
             folder.rmdir()
+
+
+def _keys(entries: Sequence[Entry]) -> list[str]:
+    """Return the key of each entry; those of one key, without an image, are told by their content."""
+    often = Counter(entry.key for entry in entries)
+    digests = [hashlib.sha256(entry.to_json().encode("utf-8", "backslashreplace")) for entry in entries]
+    return [
+        entry.key if often[entry.key] == 1 else f"{entry.key}#{digest.hexdigest()[:8]}"
+        for entry, digest in zip(entries, digests, strict=True)
+    ]
 
 
 def _short_names(entries: Sequence[Entry]) -> list[str]:

@@ -151,3 +151,11 @@ def test_entries_are_read_back_in_the_order_of_their_files(tmp_path):
 def test_a_page_that_can_not_be_written_is_told(tmp_path):
     with pytest.raises(OutputError):
         write_page(tmp_path / "lost" / "page.html", [], title="t")
+
+
+def test_entries_of_one_name_without_an_image_have_keys_of_their_own(tmp_path):
+    write_page(
+        tmp_path / "page.html", [Entry("t2", warnings=("a",)), Entry("t2", warnings=("b",))], title="t"
+    )
+    keys = re.findall(r'"key": "(.*?)"', (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert len(set(keys)) == 2

@@ -16,6 +16,7 @@ from sct_deepspine.cli._common import existing_folder
 from sct_deepspine.errors import OutputError, SctError
 from sct_deepspine.io.bids import image_stem
 from sct_deepspine.io.files import make_folder, write_text
+from sct_deepspine.io.identity import ImageIdentity
 from sct_deepspine.reporting.tables import disc_table, mask_table
 from sct_deepspine.sct.registration import (
     Registration,
@@ -30,6 +31,7 @@ from sct_deepspine.sct.toolbox import (
     sct_is_installed,
     show_viewer_syntax,
 )
+from sct_deepspine.workflow.given import labels_of_page
 from sct_deepspine.workflow.names import ResultNames, sct_names
 from sct_deepspine.workflow.record import Saved, edited_files
 from sct_deepspine.workflow.result import Outputs, ScanResult, save_result
@@ -209,10 +211,11 @@ class Products:
         entries = folder / "entries"
         make_folder(entries)
         key = sha256(os.fsencode(f"{name}\n{self.image.resolve()}")).hexdigest()[:16]
-        write_text(
-            entries / f"{key}.json",
-            make_entry(result.labels, result.volume, name, masks=result.masks).to_json(),
-        )
+        identity = ImageIdentity.from_file(self.image, result.volume.grid).as_dict()
+        image = identity | {"path": self.image.resolve().as_posix()}
+        told = labels_of_page(result.request)
+        entry = make_entry(result.labels, result.volume, name, masks=result.masks, image=image, told=told)
+        write_text(entries / f"{key}.json", entry.to_json())
         page = folder / "index.html"
         write_page(page, read_entries(entries), title="Disc labels")
         self.written.append(page)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sct_deepspine.cli._common import (
     FAILURE,
     Arguments,
+    about,
     add_networks,
     interruption_code,
     requests_to_stop,
@@ -72,8 +73,8 @@ def get_parser() -> Arguments:
     add(
         "-corrections",
         metavar="JSON",
-        help="Discs corrected on the overview page (corrections.json): written as a person set them, "
-        "also to derivatives/labels, and kept by every later run",
+        help="What a person saved on the page (corrections.json): corrected discs are written as they "
+        "were set, also to derivatives/labels, and kept by every later run; ratings go to ratings.tsv",
     )
     add("-jobs", type=int, default=1, metavar="N", help="Processes, which share the cores. Default: 1")
     add(
@@ -153,11 +154,11 @@ def _batch(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sct_deepspine.batch import BatchOptions, run_batch, write_overview
-    from sct_deepspine.errors import LabelsError
     from sct_deepspine.io.bids import find_scans
     from sct_deepspine.io.disc_labels import read_page_corrections
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.workflow.review import keep_ratings, matched_corrections
 
     # What is wrong with the weights is no scan's fault.
     model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
@@ -171,7 +172,9 @@ def _batch(arguments: argparse.Namespace) -> int:
         str(Path(given).resolve()) if given else None
         for given in (arguments.weights, arguments.weights_masks)
     )
-    corrections = read_page_corrections(arguments.corrections) if arguments.corrections else {}
+    reviewed = read_page_corrections(arguments.corrections) if arguments.corrections else ()
+    with about("-corrections", arguments.corrections):
+        corrections = matched_corrections(reviewed, scans)
     options = BatchOptions(
         Path(arguments.o).resolve(),
         weights,
@@ -185,9 +188,6 @@ def _batch(arguments: argparse.Namespace) -> int:
         min_confidence=arguments.min_confidence,
         together=bool(arguments.session),
     )
-    unknown = sorted(corrections.keys() - {scan.name for scan in scans})
-    if unknown:
-        raise LabelsError(f"{arguments.corrections} corrects {unknown[0]}, which is not among the scans")
     rows: list[Row] = []
     bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)
     with bar, requests_to_stop() as signals:
@@ -202,6 +202,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         ):
             rows.append(row)
             bar.update()
+    keep_ratings(options.derivatives, reviewed)
     written = write_overview(options.derivatives)
     for row in rows:
         if row.error:

@@ -359,7 +359,8 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
         path = getattr(arguments, option)
         if path is not None:
             with about(f"-{option}", path):
-                given[meaning] = read_disc_labels(path)
+                image = arguments.i if len(arguments.images) == 1 else None
+                given[meaning] = read_disc_labels(path, image=image)
     return ScanRequest(
         anchor_slice=arguments.initdisc,
         **given,

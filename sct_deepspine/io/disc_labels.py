@@ -20,16 +20,19 @@ from numpy.typing import NDArray
 from scipy.ndimage import center_of_mass, find_objects, label
 
 from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, disc_name
-from sct_deepspine.errors import LabelsError
+from sct_deepspine.errors import GeometryError, LabelsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
-from sct_deepspine.io.identity import ImageIdentity
+from sct_deepspine.io.bids import image_stem
+from sct_deepspine.io.identity import ImageIdentity, file_sha256
 from sct_deepspine.io.images import ImageLike, read_volume
 
 __all__ = [
     "GivenLabels",
     "LabelledPoint",
+    "ReviewedScan",
     "read_disc_labels",
     "read_page_corrections",
+    "scan_of_image",
     "unique_points",
 ]
 
@@ -65,6 +68,8 @@ class GivenLabels:
         Whether these are all the discs of the image, as the review page saves them.
     absent
         Values that the person marked as not there, such as those of fused vertebrae.
+    accepted
+        Whether these are the automatic labels, which the person accepted without an edit.
     """
 
     points: tuple[LabelledPoint, ...]
@@ -72,23 +77,59 @@ class GivenLabels:
     made_on: ImageIdentity | None = None
     complete: bool = False
     absent: frozenset[int] = frozenset()
+    accepted: bool = False
 
 
-def read_disc_labels(source: ImageLike | GivenLabels | Mapping[int, Any]) -> GivenLabels:
+@dataclass(frozen=True, eq=False)
+class ReviewedScan:
+    """What the review page saved of one scan.
+
+    Parameters
+    ----------
+    key
+        What the page knows it by.
+    name
+        What it is called there.
+    labels
+        Its discs, if they were corrected or accepted; None if it was only rated.
+    sha256, path
+        The image file's fingerprint, and its path; empty where the file does not record them.
+    rating
+        ``pass``, ``fail``, ``doubt``, empty if a rating was taken back, None if nothing was said.
+    accepted
+        Whether a person accepted the labels as they are; None if nothing was said.
+    """
+
+    key: str
+    name: str
+    labels: GivenLabels | None
+    sha256: str = ""
+    path: str = ""
+    rating: str | None = None
+    accepted: bool | None = None
+
+
+def read_disc_labels(
+    source: ImageLike | GivenLabels | Mapping[int, Any], *, image: Any = None
+) -> GivenLabels:
     """Read labels that a person made.
 
     Parameters
     ----------
     source
-        Label image (path or any image that :func:`sct_deepspine.label_discs` takes), path of a CSV table or
-        of 3D Slicer markups, ``{value: (x, y, z)}`` in world mm, or labels that were read before.
+        Label image (path or any image that :func:`sct_deepspine.label_discs` takes), path of a CSV table, of
+        3D Slicer markups or of the review page's ``corrections.json``, ``{value: (x, y, z)}`` in world mm, or
+        labels that were read before.
+    image
+        The scan they are about. If it is a path, it tells which scan of ``corrections.json`` is meant.
 
     Raises
     ------
     ImageError
         If a label image can't be read.
     LabelsError
-        If a table or a point list can't be read, or the labels are none, too many, or no levels.
+        If a table or a point list can't be read, the labels are none, too many, or no levels, or
+        ``corrections.json`` holds no scan, or several, that may be this image.
     """
     if isinstance(source, GivenLabels):
         return source
@@ -99,6 +140,8 @@ def read_disc_labels(source: ImageLike | GivenLabels | Mapping[int, Any]) -> Giv
         if path.suffix.lower() == ".csv":
             return GivenLabels(_checked(_read_table(path)))
         if path.suffix.lower() == ".json":
+            if _is_of_page(path):
+                return _labels_of_image(path, image)
             return GivenLabels(_checked(_read_markups(path)))
     return _read_image(source)
 
@@ -214,11 +257,23 @@ def _read_markups(path: Path) -> list[LabelledPoint]:
         ) from error
 
 
-def read_page_corrections(path: str | os.PathLike[str]) -> dict[str, GivenLabels]:
-    """Read the ``corrections.json`` that the review page saves: scan's name → its discs.
+RATINGS = "pass", "fail", "doubt"
 
-    In the first form of the file an entry is a list of discs; in the second it also holds the image that
-    the scan was.
+
+def _is_of_page(path: Path) -> bool:
+    """Tell corrections of the review page from a point list of 3D Slicer."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "scans" in content
+
+
+def read_page_corrections(path: str | os.PathLike[str]) -> tuple[ReviewedScan, ...]:
+    """Read the ``corrections.json`` that the review page saves.
+
+    In the first form of the file, scans are named and hold a list of discs. In the second they have a key,
+    and hold the image that the scan was, its rating and what is not there, too.
 
     Raises
     ------
@@ -227,23 +282,132 @@ def read_page_corrections(path: str | os.PathLike[str]) -> dict[str, GivenLabels
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        return {str(name): _page_entry(entry) for name, entry in content["scans"].items()}
+        if content.get("format", 2) not in (1, 2):
+            raise LabelsError(f"its format {content['format']} is of a later version than this one reads")
+        return tuple(_reviewed(str(key), entry) for key, entry in content["scans"].items())
     except LabelsError as error:
         raise LabelsError(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabelsError(f"{path} holds no corrections of the review page ({error})") from error
 
 
-def _page_entry(entry: Any) -> GivenLabels:
+def _reviewed(key: str, entry: Any) -> ReviewedScan:
+    """Read one scan of the file, of either form."""
     values = entry if isinstance(entry, Mapping) else {"discs": entry}
+    name, image = str(values.get("name", key)), values.get("image") or {}
+    rating, accepted = values.get("rating"), values.get("accepted")
+    if rating and rating not in RATINGS:
+        raise LabelsError(f"{name}: expected the rating {', '.join(RATINGS)}, got {rating!r}")
+    try:
+        labels = _page_labels(values, image) if values.get("discs") is not None else None
+    except LabelsError as error:
+        raise LabelsError(f"{name}: {error}") from error
+    return ReviewedScan(
+        key,
+        name,
+        labels,
+        str(image.get("sha256") or ""),
+        str(image.get("path") or ""),
+        rating,
+        None if accepted is None else bool(accepted),
+    )
+
+
+def _page_labels(values: Mapping[str, Any], image: Mapping[str, Any]) -> GivenLabels:
     points = [
         (int(disc["value"]), np.array([float(c) for c in disc["world_mm"]]).reshape(3))
         for disc in values["discs"]
     ]
-    image = values.get("image")
+    absent = frozenset(int(value) for value in values.get("absent") or ())
+    both = sorted(absent & {value for value, _ in points})
+    if both:
+        raise LabelsError(f"{both[0]} ({disc_name(both[0])}) is labelled and marked as not there")
+    made_on = None
+    if image.get("sha256"):
+        try:
+            made_on = ImageIdentity.from_dict(image)
+        except (GeometryError, KeyError) as error:
+            raise LabelsError(f"its image has no grid ({error})") from error
+    is_accepted = values.get("accepted") is True and not any(disc.get("edit") for disc in values["discs"])
     return GivenLabels(
         _checked(points) if points else (),
-        made_on=ImageIdentity.from_dict(image) if image else None,
+        made_on=made_on,
         complete=True,
-        absent=frozenset(int(value) for value in values.get("absent", ())),
+        absent=absent,
+        accepted=is_accepted,
     )
+
+
+def scan_of_image(
+    scans: Iterable[ReviewedScan], *, sha256: str = "", path: str = "", name: str = ""
+) -> ReviewedScan | None:
+    """Return what the review page saved of an image: told by its fingerprint, then by its name.
+
+    Parameters
+    ----------
+    scans
+        From :func:`read_page_corrections`.
+    sha256
+        The image file's fingerprint.
+    path
+        Its path.
+    name
+        What the scan is called; by default any name that its path ends with fits.
+
+    Returns
+    -------
+    ReviewedScan or None
+        None if no scan fits.
+
+    Raises
+    ------
+    LabelsError
+        If several scans fit, or the one of this name was another version of the image.
+    """
+    scans = list(scans)
+    same = [scan for scan in scans if sha256 and scan.sha256 == sha256]
+    named = [scan for scan in same if _is_named(scan, path, name)]
+    fitting = same if len(same) == 1 else named or same
+    if not fitting:
+        fitting = [scan for scan in scans if _is_named(scan, path, name)]
+        changed = [scan for scan in fitting if sha256 and scan.sha256]
+        if changed and len(changed) == len(fitting):
+            raise LabelsError(
+                f"the corrections of {changed[0].name} were made on another version of the image; "
+                "correct this one, or restore the other"
+            )
+        fitting = [scan for scan in fitting if scan not in changed]
+    if len(fitting) > 1:
+        names = " and ".join(scan.path or scan.name for scan in fitting[:2])
+        raise LabelsError(f"several scans of the corrections may be this image: {names}")
+    return fitting[0] if fitting else None
+
+
+def _is_named(scan: ReviewedScan, path: str, name: str) -> bool:
+    """Tell whether a scan of the page bears the name of an image, or lay at its path."""
+    if name:
+        return scan.name == name
+    if not path:
+        return False
+    words = scan.name.replace(" / ", "/").split("/")
+    parts = [*Path(path).parent.parts, image_stem(path)]
+    if scan.path and Path(scan.path).is_absolute():
+        return Path(scan.path) == Path(path)
+    return words == parts[-len(words) :] or (scan.name.count(" / ") > 0 and words[-1] == parts[-1])
+
+
+def _labels_of_image(path: Path, image: Any) -> GivenLabels:
+    """Return the discs that the review page saved of an image."""
+    scans = [scan for scan in read_page_corrections(path) if scan.labels is not None]
+    if not isinstance(image, (str, os.PathLike)):
+        if len(scans) == 1 and scans[0].labels is not None:
+            return scans[0].labels  # where its image lay is checked
+        raise LabelsError(f"{path} holds {len(scans)} corrected scans: give the image as a path to say which")
+    place = Path(image).resolve()
+    try:
+        found = scan_of_image(scans, sha256=file_sha256(place), path=str(place))
+    except LabelsError as error:
+        raise LabelsError(f"{path}: {error}") from error
+    if found is None or found.labels is None:
+        raise LabelsError(f"{path} holds no corrections of {Path(image).name}")
+    return found.labels

@@ -1,4 +1,4 @@
-"""A self-contained HTML page on which a person reviews, rates and corrects labelled scans."""
+"""An HTML page to review, rate and correct labelled scans on; it needs no server and no network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import html
 import io
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.files import write_text
+from sct_deepspine.io.disc_labels import GivenLabels
+from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting.outlines import outlined_structures
 from sct_deepspine.reporting.views import coronal_view, sagittal_view
@@ -65,7 +68,15 @@ class Entry:
         What the masks hold, if there are any: ``kind``, ``name``, ``unsure``, ``measured``, and the outlines
         ``sagittal`` and ``coronal`` as SVG paths in the pixels of the pictures.
     image
-        The image file that the scan was: ``sha256``, ``shape`` and ``affine``; empty if it is no file.
+        The image file that the scan was: ``sha256``, ``shape``, ``affine`` and ``path``; empty if it is no
+        file.
+    corrected
+        Whether a person set these discs.
+    absent
+        Values that the person marked as not there.
+    rating, accepted
+        What a person said of the scan before: ``pass``, ``fail`` or ``doubt``, and whether the labels were
+        accepted as they are.
     """
 
     name: str
@@ -84,6 +95,27 @@ class Entry:
     coronal_places: tuple[tuple[float, ...], ...] = ()
     structures: tuple[dict[str, Any], ...] = ()
     image: dict[str, Any] = field(default_factory=dict)
+    corrected: bool = False
+    absent: tuple[int, ...] = ()
+    rating: str = ""
+    accepted: bool = False
+
+    @property
+    def key(self) -> str:
+        """What ratings and corrections are kept by: the image's fingerprint, and its path or else the name.
+
+        Examples
+        --------
+        >>> Entry("t2", image={"sha256": "0123456789abcdef0123", "path": "a/t2.nii.gz"}).key
+        '0123456789abcdef:a/t2.nii.gz'
+        """
+        return f"{str(self.image.get('sha256', ''))[:16]}:{self.image.get('path') or self.name}"
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the levels or a disc are less sure than not."""
+        least = min((disc["confidence"] for disc in self.discs), default=1.0)
+        return not self.error and min(self.level_confidence, least) < 0.5
 
     def to_json(self) -> str:
         """Return the entry as JSON text."""
@@ -93,12 +125,24 @@ class Entry:
     def from_json(cls, text: str) -> Entry:
         """Read what :meth:`to_json` wrote."""
         values = json.loads(text)
-        lists = {
-            name: tuple(values.get(name, ())) for name in ("discs", "warnings", "column_step", "structures")
-        }
+        names = "discs", "warnings", "column_step", "structures", "absent"
+        lists = {name: tuple(values.get(name, ())) for name in names}
         for name in ("row_origins", "coronal_places"):
             lists[name] = tuple(tuple(point) for point in values.get(name, ()))
-        return cls(**values | lists)
+        return cls(**values | lists)._with_places()
+
+    def _with_places(self) -> Entry:
+        """Add where the discs are in the world, which entries before 0.9.0 do not hold."""
+        if not self.row_origins or all("world_mm" in disc for disc in self.discs):
+            return self
+        rows, step = np.array(self.row_origins), np.array(self.column_step)
+        discs = []
+        for disc in self.discs:
+            top = int(np.clip(disc["row"], 0, max(len(rows) - 2, 0)))
+            share = disc["row"] - top
+            start = rows[top] * (1 - share) + rows[min(top + 1, len(rows) - 1)] * share
+            discs.append(disc | {"world_mm": [round(float(c), 3) for c in start + disc["column"] * step]})
+        return replace(self, discs=tuple(discs))
 
 
 def make_entry(
@@ -108,6 +152,7 @@ def make_entry(
     *,
     masks: SpineMasks | None = None,
     image: dict[str, Any] | None = None,
+    told: GivenLabels | None = None,
 ) -> Entry:
     """Make an entry of a scan's labels.
 
@@ -122,7 +167,10 @@ def make_entry(
     masks
         Its masks, to be shown as outlines.
     image
-        Which file it was; see :meth:`sct_deepspine.io.identity.ImageIdentity.as_dict`.
+        Which file it was; see :meth:`sct_deepspine.io.identity.ImageIdentity.as_dict`, and its ``path``.
+    told
+        What a person said of the discs on the page before: what is not there, and whether the labels were
+        accepted without an edit.
 
     Raises
     ------
@@ -156,6 +204,8 @@ def make_entry(
         pixel_mm=round(plane.pixel_mm, 4),
         structures=outlined_structures(masks, **planes) if masks is not None else (),
         image=image or {},
+        corrected=labels.view == "corrected" and not (told is not None and told.accepted),
+        absent=tuple(sorted(told.absent)) if told is not None else (),
         **coronal,
     )
 
@@ -169,6 +219,7 @@ def _disc_rows(labels: DiscLabels, plane: SamplingPlane) -> tuple[dict[str, Any]
             "interpolated": disc.interpolated,
             "row": round(float(row), 1),
             "column": round(float(column), 1),
+            "world_mm": [round(float(c), 3) for c in disc.point_world],
         }
         for disc, (row, column) in zip(labels.discs, plane.pixel_from_world(labels.points_world), strict=True)
     )
@@ -178,9 +229,9 @@ def _rounded(points: FloatArray, digits: int) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(round(float(c), digits) for c in point) for point in points)
 
 
-def failed_entry(name: str, error: str) -> Entry:
+def failed_entry(name: str, error: str, *, image: dict[str, Any] | None = None) -> Entry:
     """Make an entry of a scan that could not be labelled."""
-    return Entry(name=name, error=error)
+    return Entry(name=name, error=error, image=image or {})
 
 
 def _png(grey: np.ndarray) -> str:
@@ -200,21 +251,125 @@ def read_entries(folder: str | Path) -> list[Entry]:
     return entries
 
 
-def write_page(path: str | Path, entries: Sequence[Entry], *, title: str) -> None:
+SCRIPTS = "discs.js", "work.js", "pictures.js", "page.js"
+"""The page's own scripts, in the order in which they stand in it."""
+
+HEAVY = "picture", "coronal_picture", "structures", "row_origins", "coronal_places"
+"""What of an entry is only wanted while it is looked at."""
+
+MOST_INSIDE = 30
+"""A page of more scans than this has their pictures beside it."""
+
+
+def write_page(
+    path: str | Path, entries: Sequence[Entry], *, title: str, pictures_beside: bool | None = None
+) -> None:
     """Write the page: scans that failed first, then from the least to the most confident.
 
-    It holds everything it needs. Ratings and corrections are kept in the browser, for
-    these labels only, and saved to files.
+    Ratings and corrections are kept in the browser, for this page and by the key of each entry, and saved to
+    one file.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    entries
+        The scans.
+    title
+        Of the page.
+    pictures_beside
+        Whether pictures lie in a folder beside the page (``index_files`` for ``index.html``) and are loaded
+        when they are looked at. By default those of more than 30 scans are; a page of fewer is one file that
+        holds everything.
 
     Raises
     ------
     OutputError
         If it can't be written there.
     """
-    ordered = sorted(entries, key=lambda entry: (not entry.error, entry.level_confidence, entry.name))
-    template = files("sct_deepspine.reporting").joinpath("report.html").read_text(encoding="utf-8")
+    path = Path(path)
+    ordered = sorted(entries, key=lambda one: (not one.error, one.level_confidence, one.name, one.key))
+    if pictures_beside is None:
+        pictures_beside = len(ordered) > MOST_INSIDE
+    labels = _short_names(ordered)
+    rows = [
+        asdict(entry) | {"key": key, "label": label, "doubtful": entry.is_doubtful}
+        for entry, key, label in zip(ordered, _keys(ordered), labels, strict=True)
+    ]
+    folder = path.with_name(f"{path.stem}_files")
+    if pictures_beside:
+        make_folder(folder)
+        rows = [_moved_out(row, folder) if row["picture"] else row for row in rows]
     # A "<" could end or open the script that the data stands in, or a comment.
-    data = json.dumps([asdict(entry) for entry in ordered]).replace("<", "\\u003c")
-    identity = hashlib.sha256(os.fsencode(f"{Path(path).resolve()}\n{data}")).hexdigest()[:16]
-    page = template.replace("{{title}}", html.escape(title)).replace("{{identity}}", identity)
-    write_text(path, page.replace("{{entries}}", data))
+    data = json.dumps(rows).replace("<", "\\u003c")
+    identity = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
+    write_text(path, _assembled(title=html.escape(title), identity=identity, entries=data))
+    _clear(folder, {row["script"].rpartition("/")[2] for row in rows if "script" in row})
+
+
+def _part(name: str) -> str:
+    return files("sct_deepspine.reporting").joinpath(f"page/{name}").read_text(encoding="utf-8")
+
+
+def _assembled(**content: str) -> str:
+    """Put the parts of the page and its content together."""
+    content["style"] = _part("page.css")
+    content["script"] = "\n".join(_part(name) for name in SCRIPTS)
+    pieces = re.split(r"\{\{(\w+)\}\}", _part("page.html"))
+    return "".join(content[piece] if n % 2 else piece for n, piece in enumerate(pieces))
+
+
+def _moved_out(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write what is heavy of an entry to a script of its own, named by its content."""
+    content = json.dumps({name: row[name] for name in HEAVY}).replace("<", "\\u003c")
+    digest = hashlib.sha256(f"{row['key']}\n{content}".encode("utf-8", "backslashreplace")).hexdigest()
+    script = f"{folder.name}/{digest[:24]}.js"
+    target = folder.parent / script
+    if not target.is_file():
+        write_text(target, f"showPictures({json.dumps(script)}, {content});\n")
+    return {name: value for name, value in row.items() if name not in HEAVY} | {"script": script}
+
+
+def _clear(folder: Path, wanted: set[str]) -> None:
+    """Remove scripts of entries that are no longer on the page."""
+    for place in folder.glob("*.js"):
+        if place.name not in wanted and re.fullmatch(r"[0-9a-f]{24}\.js", place.name):
+            place.unlink(missing_ok=True)
+    if not wanted and folder.is_dir():
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()
+
+
+def _keys(entries: Sequence[Entry]) -> list[str]:
+    """Return the key of each entry; those of one key, without an image, are told by their content."""
+    often = Counter(entry.key for entry in entries)
+    digests = [hashlib.sha256(entry.to_json().encode("utf-8", "backslashreplace")) for entry in entries]
+    return [
+        entry.key if often[entry.key] == 1 else f"{entry.key}#{digest.hexdigest()[:8]}"
+        for entry, digest in zip(entries, digests, strict=True)
+    ]
+
+
+def _short_names(entries: Sequence[Entry]) -> list[str]:
+    """Return the last word of each name, with as many before it as tell the scans apart.
+
+    Examples
+    --------
+    >>> _short_names([Entry("sub-01/anat/sub-01_T2w"), Entry("a", image={"path": "/x/1/a.nii"}),
+    ...               Entry("a", image={"path": "/x/2/a.nii"})])
+    ['sub-01_T2w', '1/a', '2/a']
+    """
+    words = [[entry.name] if " / " in entry.name else entry.name.split("/") for entry in entries]
+    for entry, parts in zip(entries, words, strict=True):
+        folders = Path(entry.image.get("path", "")).as_posix().split("/")[:-1]
+        if len(parts) == 1:
+            parts[:0] = [folder for folder in folders if folder]
+    counts = [1] * len(words)
+    while True:
+        names = ["/".join(parts[-count:]) for parts, count in zip(words, counts, strict=True)]
+        often = Counter(names)
+        same = [n for n, name in enumerate(names) if often[name] > 1 and counts[n] < len(words[n])]
+        if not same:
+            return names
+        for n in same:
+            counts[n] += 1

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from shutil import copyfile
@@ -33,7 +33,14 @@ from sct_deepspine.io.bids import ScanFile, given_labels, unused_labels
 from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
 from sct_deepspine.io.identity import ImageIdentity, file_sha256
 from sct_deepspine.workflow.names import ResultNames, bids_names
-from sct_deepspine.workflow.overview import Row, forget_entry, keep_entry, keep_row, shows_failure
+from sct_deepspine.workflow.overview import (
+    Row,
+    forget_entry,
+    keep_entry,
+    keep_row,
+    read_entry,
+    shows_failure,
+)
 from sct_deepspine.workflow.record import Writer, edited_files, read_sidecar, remove_results
 
 if TYPE_CHECKING:
@@ -119,8 +126,12 @@ class _Given:
     @property
     def digest(self) -> str:
         """SHA-256 of values and places, as exactly as the sidecar holds them."""
-        points = [(value, np.round(point, 4).tolist()) for value, point in self.labels.points]
-        return hashlib.sha256(json.dumps(sorted(points)).encode()).hexdigest()
+        points: list[Any] = sorted(
+            (value, np.round(point, 4).tolist()) for value, point in self.labels.points
+        )
+        if self.labels.absent or self.labels.accepted:
+            points.append([sorted(self.labels.absent), self.labels.accepted])
+        return hashlib.sha256(json.dumps(points).encode()).hexdigest()
 
 
 def label_scan(
@@ -170,7 +181,10 @@ def _failure(scan: ScanFile, options: BatchOptions, error: Exception, started: f
         if _is_about_image(error, scan):
             with suppress(OSError):
                 _remove_found(bids_names(options.derivatives / scan.folder, scan.stem).sidecar)
-        return failed_row(scan.name, options, str(error), started)
+        keeps_picture = isinstance(error, LabelsError)
+        return failed_row(
+            scan.name, options, str(error), started, image=_image_of(scan), keeps_picture=keeps_picture
+        )
     if isinstance(error, OSError):  # a name that is too long, a folder that is gone
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return failed_row(scan.name, options, reason, started)
@@ -203,13 +217,50 @@ def _mask_model(weights: str | None, device: str | None) -> SegmentationModel:
     return SegmentationModel.load(weights, device=device)
 
 
-def failed_row(name: str, options: BatchOptions, error: str, started: float) -> Row:
-    """Return the row of a scan that failed, and show the failure on the page."""
+def _image_of(scan: ScanFile) -> dict[str, Any]:
+    """Return what tells the image of a scan on the page, as far as it can be read."""
+    image = {"path": (scan.folder / scan.path.name).as_posix()}
+    with suppress(ImageError):
+        image["sha256"] = file_sha256(scan.path)
+    return image
+
+
+def failed_row(
+    name: str,
+    options: BatchOptions,
+    error: str,
+    started: float,
+    *,
+    image: dict[str, Any] | None = None,
+    keeps_picture: bool = False,
+) -> Row:
+    """Return the row of a scan that failed, and show the failure on the page.
+
+    Parameters
+    ----------
+    name
+        Of the scan.
+    options
+        What is asked for.
+    error
+        Why it failed.
+    started
+        When it was begun.
+    image
+        What tells its image on the page.
+    keeps_picture
+        Whether the picture of an earlier run of this image stays, so that the labels of a person that were
+        refused can be set right on the page.
+    """
     from sct_deepspine.reporting.html import failed_entry
 
     row = Row(name, FAILED, seconds=round(time.perf_counter() - started, 2), error=error)
     with suppress(DeepSpineError, OSError):
-        keep_entry(options.derivatives, failed_entry(name, error))
+        entry = failed_entry(name, error, image=image)
+        earlier = read_entry(options.derivatives, name) if keeps_picture else None
+        if earlier is not None and earlier.key == entry.key:
+            entry = replace(earlier, error=error)
+        keep_entry(options.derivatives, entry)
         keep_row(options.derivatives, row)
     return row
 
@@ -217,7 +268,9 @@ def failed_row(name: str, options: BatchOptions, error: str, started: float) -> 
 def _given(scan: ScanFile, names: ResultNames, options: BatchOptions) -> _Given | None:
     """Return the labels that a person made: corrections, our own that were edited, or the dataset's."""
     if scan.name in options.corrections:
-        return _Given(read_disc_labels(options.corrections[scan.name]))
+        labels = read_disc_labels(options.corrections[scan.name])
+        _refuse_other_version(labels, scan)
+        return _Given(labels)
     earlier = read_sidecar(names.sidecar) or {}
     if names.labels.is_file():
         if edited_files(names.sidecar, [names.labels]):
@@ -229,20 +282,35 @@ def _given(scan: ScanFile, names: ResultNames, options: BatchOptions) -> _Given 
     return _Given(read_disc_labels(place), place) if place else None
 
 
+def _refuse_other_version(labels: GivenLabels, scan: ScanFile) -> None:
+    """Refuse corrections whose image had another content than this one."""
+    made_on = labels.made_on
+    if made_on is not None and made_on.sha256 and made_on.sha256 != file_sha256(scan.path):
+        raise LabelsError(
+            f"the corrections of {scan.name} were made on another version of the image; correct this one, "
+            "or restore the other"
+        )
+
+
 def _recorded_labels(earlier: Mapping[str, Any], names: ResultNames) -> GivenLabels:
     """Return the discs of a corrected scan as its sidecar holds them: exactly as they were set."""
     try:
         points = {int(disc["value"]): disc["world_mm"] for disc in [*earlier["discs"], *earlier["landmarks"]]}
     except (KeyError, TypeError, ValueError) as error:
         raise LabelsError(f"{names.sidecar} no longer holds the discs that were set ({error})") from error
-    return _made_on(read_disc_labels(points), earlier)
+    labels = _made_on(read_disc_labels(points), earlier)
+    return replace(labels, accepted=earlier.get("Accepted") is True)
 
 
 def _made_on(labels: GivenLabels, earlier: Mapping[str, Any]) -> GivenLabels:
     """Add which image an earlier run was about, so that its labels are not taken for another one's."""
     with suppress(KeyError, TypeError, ValueError, GeometryError):  # sidecars before 0.9.0 do not say
         made_on = ImageIdentity.from_dict(earlier["source"])
-        return GivenLabels(labels.points, labels.grid, made_on, labels.complete, labels.absent)
+        labels = replace(labels, made_on=made_on)
+    with suppress(TypeError, ValueError):
+        known = {value for value, _ in labels.points}  # what was added since is there
+        absent = frozenset(int(value) for value in earlier.get("Absent", ())) - known
+        labels = replace(labels, absent=absent)
     return labels
 
 
@@ -356,12 +424,17 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
         if names.sidecar.exists() and read_sidecar(names.sidecar) is None:
             raise OutputError(f"{names.sidecar} is not this command's; move it away")
         record["Corrected"] = True
+        if given.labels.absent:
+            record["Absent"] = sorted(given.labels.absent)
+        if given.labels.accepted:
+            record["Accepted"] = True
         if given.is_own:
             writers[names.labels] = partial(copyfile, names.labels)  # stays as the person left it
         elif given.place is not None:
             record["Labels"] = str(given.place)
         else:
-            _write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem)
+            said = {name: record[name] for name in ("Absent", "Accepted") if name in record}
+            _write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem, **said)
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
     ]
@@ -377,7 +450,7 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
     )
     sidecar = read_sidecar(saved.written[1]) or {}
     if result.labels.prediction is not None:
-        keep_entry(options.derivatives, _entry(result, scan, sidecar))
+        keep_entry(options.derivatives, _entry(result, job, sidecar))
     else:
         forget_entry(options.derivatives, scan.name)
     return sidecar
@@ -458,21 +531,22 @@ def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, star
     return rows
 
 
-def _entry(result: ScanResult, scan: ScanFile, sidecar: Mapping[str, Any]) -> Any:
+def _entry(result: ScanResult, job: Job, sidecar: Mapping[str, Any]) -> Any:
     from sct_deepspine.reporting.html import make_entry
 
-    return make_entry(
-        result.labels, result.volume, scan.name, masks=result.masks, image=sidecar.get("source")
-    )
+    scan = job.scan
+    image = (sidecar.get("source") or {}) | {"path": (scan.folder / scan.path.name).as_posix()}
+    told = job.given.labels if job.given else None
+    return make_entry(result.labels, result.volume, scan.name, masks=result.masks, image=image, told=told)
 
 
-def _write_checked_copy(result: ScanResult, folder: Path, stem: str) -> None:
+def _write_checked_copy(result: ScanResult, folder: Path, stem: str, **record: Any) -> None:
     """Write corrected labels to where datasets of the Spinal Cord Toolbox keep them."""
     from sct_deepspine.workflow.result import save_result
 
     names = bids_names(folder, stem)
     labels_only = type(result)(result.volume, result.labels, None, result.request)
-    save_result(labels_only, names, overwrite=True, Corrected=True)
+    save_result(labels_only, names, overwrite=True, Corrected=True, **record)
 
 
 def _row(name: str, status: str, sidecar: Mapping[str, Any], seconds: float) -> Row:

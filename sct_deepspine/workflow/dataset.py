@@ -27,7 +27,7 @@ IGNORED = (
     "*_heatmaps.*",
     "*_attention.*",
     "/index.html",
-    "/page/**",
+    "/index_files/**",
     "/summary.csv",
     "/discs.*",
     "/volumes.*",

@@ -9,7 +9,7 @@ Three meanings, one rule for values (see :mod:`sct_deepspine.io.disc_labels`):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -24,12 +24,14 @@ from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, unique_poin
 from sct_deepspine.io.identity import grid_difference
 from sct_deepspine.labeling.corrections import Corrections, compare_labels
 from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.workflow.request import ScanRequest
 
 __all__ = [
     "WRITTEN_VALUES",
     "anchors_in_view",
     "checked_labels",
     "compared_edits",
+    "labels_of_page",
     "split_landmarks",
 ]
 
@@ -41,6 +43,12 @@ MAX_CANAL_DISTANCE_MM = 40.0
 
 BEYOND_CANAL_MM, CANAL_STEP_MM = 60.0, 1.0
 """The canal is followed straight on beyond its ends by this much, in steps of this length, mm."""
+
+
+def labels_of_page(request: ScanRequest) -> GivenLabels | None:
+    """Return the labels of a request that the review page saved and that were read before, if these are."""
+    given = request.edits if request.labels is None else request.labels
+    return given if isinstance(given, GivenLabels) and given.complete else None
 
 
 def split_landmarks(
@@ -132,7 +140,7 @@ def checked_labels(
     ------
     LabelsError
         If they were made on another version of the image, lie outside it or far from the spine, are out of
-        order, or hold no disc.
+        order, leave out a level that is not marked as absent, or hold no disc.
     """
     if given.made_on is not None:
         difference = grid_difference(given.made_on.grid, volume.grid)
@@ -144,6 +152,8 @@ def checked_labels(
     if not given.points:
         raise LabelsError("every disc was removed; nothing is left to write")
     points, notes = _placed(given, volume.grid)
+    if given.complete:
+        _refuse_gaps(points, given.absent)
     _check_places(points, volume, canal)
     discs, landmarks = split_landmarks(list(points.items()))
     if not discs:
@@ -176,6 +186,17 @@ def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tupl
             "were the labels made on another scan?"
         )
     return points, ()
+
+
+def _refuse_gaps(points: Mapping[int, FloatArray], absent: Collection[int]) -> None:
+    """Refuse labels between which one is missing that is not marked as absent."""
+    missing = [v for v in range(min(points), max(points)) if v not in points and v not in absent]
+    if missing:
+        value = missing[0]
+        raise LabelsError(
+            f"{value} ({disc_name(value)}) is missing between discs above and below; add it on the review "
+            "page, renumber the discs, or mark it as not there"
+        )
 
 
 def _check_places(points: dict[int, FloatArray], volume: Volume, canal: Centerline | None) -> None:

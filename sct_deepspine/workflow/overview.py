@@ -11,11 +11,12 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.io.files import make_folder, plain_cell, write_text
+from sct_deepspine.workflow.review import read_ratings
 from sct_deepspine.workflow.tables import write_tables
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "forget_entry",
     "keep_entry",
     "keep_row",
+    "read_entry",
     "read_rows",
     "shows_failure",
     "write_overview",
@@ -62,6 +64,16 @@ def keep_row(derivatives: Path, row: Row) -> None:
 def keep_entry(derivatives: Path, entry: Entry) -> None:
     """Keep a scan's entry of the page."""
     _keep(derivatives / ENTRIES / f"{entry.name}.json", entry.to_json())
+
+
+def read_entry(derivatives: Path, name: str) -> Entry | None:
+    """Return a scan's entry of the page, if there is one."""
+    from sct_deepspine.reporting.html import Entry
+
+    with suppress(OSError, ValueError, KeyError, TypeError):  # an entry that is broken is made anew
+        text = (derivatives / ENTRIES / f"{name}.json").read_text(encoding="utf-8")
+        return Entry.from_json(text)
+    return None
 
 
 def forget_entry(derivatives: Path, name: str) -> None:
@@ -141,13 +153,14 @@ def _write(derivatives: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def _entries(derivatives: Path, names: Mapping[str, Row]) -> list[Entry]:
-    from sct_deepspine.reporting.html import Entry
-
+    """Return the entries of some scans, with what a person said of them before."""
+    ratings = read_ratings(derivatives)
     entries = []
-    for name in names:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # an entry that is broken is made anew
-            text = (derivatives / ENTRIES / f"{name}.json").read_text(encoding="utf-8")
-            entries.append(Entry.from_json(text))
+    for entry in filter(None, (read_entry(derivatives, name) for name in names)):
+        told = ratings.get(entry.key)
+        entries.append(
+            replace(entry, rating=told.rating, accepted=told.accepted) if told is not None else entry
+        )
     return entries
 
 

@@ -76,7 +76,7 @@ def process_scan(
     request = request or ScanRequest()
     model = model or LabelingModel.load()
     volume = read_scan(image)
-    labels = _labels(volume, request, model)
+    labels = _labels(image, volume, request, model)
     if request.upper:
         labels = labels.with_upper_discs()
     labels = labels.with_source(image)
@@ -85,7 +85,7 @@ def process_scan(
     return ScanResult(volume, labels, masks if masks is None else masks.with_labels(labels), request)
 
 
-def _labels(volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
+def _labels(image: ImageLike, volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
     """Return the labels that the request's way of telling the levels leads to."""
     options: dict[str, Any] = {
         "centerline": request.centerline or given_centerline(request.cord, None),
@@ -95,9 +95,9 @@ def _labels(volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscL
         "min_confidence": request.min_confidence,
     }
     if request.labels is not None:
-        return _checked(read_disc_labels(request.labels), volume, request, model)
+        return _checked(read_disc_labels(request.labels, image=image), volume, request, model)
     if request.edits is not None:
-        return _edited(read_disc_labels(request.edits), volume, options, request, model)
+        return _edited(read_disc_labels(request.edits, image=image), volume, options, request, model)
     if request.anchor_slice is not None:
         value, slice_index = request.anchor_slice
         return label_discs(volume, anchor=anchor_at_slice(value, slice_index, volume), **options)

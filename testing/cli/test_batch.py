@@ -400,7 +400,8 @@ def test_corrections_of_the_page_are_written_and_kept_for_ever_after(dataset, tm
     words = ["-i", str(dataset), "-o", str(results), "-include", "sub-01_T2w*", "-v", "0"]
     assert main(words, model=MODEL) == 0
     discs = [{"value": v + 1, "world_mm": tip.tolist()} for v, tip in phantom.discs.items() if v != 5]
-    (tmp_path / "corrections.json").write_text(json.dumps({"scans": {name: discs}}))
+    corrected = {"scans": {name: {"discs": discs, "absent": [6]}}}
+    (tmp_path / "corrections.json").write_text(json.dumps(corrected))
     assert main([*words, "-corrections", str(tmp_path / "corrections.json")], model=MODEL) == 0
     expected = sorted(value + 1 for value in phantom.discs if value != 5)
     for folder in ("sct_deepspine", "labels"):

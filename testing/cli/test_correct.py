@@ -208,7 +208,7 @@ def test_the_page_works_in_a_browser(labelled, no_sct, browser):
     page.keyboard.press("f")
     assert "rated: fail" in page.locator("#facts").inner_text()
     with page.expect_download() as download:
-        page.keyboard.press("s")
+        page.keyboard.press("c")
     download.value.save_as("ratings.csv")
     assert errors == []
     assert Path("ratings.csv").read_text().splitlines()[1].startswith('"t2",fail,')
@@ -230,18 +230,20 @@ def test_discs_are_corrected_on_the_page(labelled, no_sct, browser):
     page.mouse.move(x + 20, y, steps=4)
     page.mouse.up()
     page.locator('circle[data-value="7"]').click()
-    page.get_by_role("button", name="remove disc").click()
+    page.get_by_role("button", name="remove").click()
+    page.get_by_role("button", name="keep the numbers").click()
     low = page.locator('circle[data-value="10"]').bounding_box()
     page.mouse.dblclick(low["x"], low["y"] + 40)
     page.keyboard.press("+")
     with page.expect_download() as download:
-        page.get_by_role("button", name="save corrections").click()
+        page.locator("#save").click()
     download.value.save_as("corrections.json")
     page.reload()
     assert page.locator("circle").count() == 8  # corrections outlive a reload
     assert errors == []
     (told,) = json.loads(Path("corrections.json").read_text())["scans"].values()
-    found = {disc["value"]: np.array(disc["world_mm"]) for disc in told}
+    assert told["absent"] == [8]
+    found = {disc["value"]: np.array(disc["world_mm"]) for disc in told["discs"]}
     assert list(found) == [4, 5, 6, 7, 9, 10, 11, 12]
     for value in (3, 4, 5, 8, 9, 10):
         assert np.linalg.norm((found[value + 1] - discs[value])[1:]) < 1.5

@@ -113,13 +113,13 @@ def test_a_fine_volume_is_shown_as_fine_as_it_is():
     assert 0.5 <= entry.pixel_mm <= 0.7
 
 
-def test_ratings_of_other_labels_do_not_come_back(entry, tmp_path):
+def test_ratings_of_another_page_do_not_come_back_but_those_of_this_one_do(entry, tmp_path):
     pages = []
-    for name, title in (("a", "t"), ("b", "t")):
+    for name, title in (("a", "t"), ("b", "t"), ("a", "written again")):
         write_page(tmp_path / f"{name}.html", [entry], title=title)
         pages.append((tmp_path / f"{name}.html").read_text(encoding="utf-8"))
-    identities = {page.split('"sct_deepspine:')[1][:16] for page in pages}
-    assert len(identities) == 2
+    first, second, again = (page.split('identity = "')[1][:16] for page in pages)
+    assert first == again != second
 
 
 def test_labels_without_maps_have_no_picture(painted):
@@ -151,3 +151,11 @@ def test_entries_are_read_back_in_the_order_of_their_files(tmp_path):
 def test_a_page_that_can_not_be_written_is_told(tmp_path):
     with pytest.raises(OutputError):
         write_page(tmp_path / "lost" / "page.html", [], title="t")
+
+
+def test_entries_of_one_name_without_an_image_have_keys_of_their_own(tmp_path):
+    write_page(
+        tmp_path / "page.html", [Entry("t2", warnings=("a",)), Entry("t2", warnings=("b",))], title="t"
+    )
+    keys = re.findall(r'"key": "(.*?)"', (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert len(set(keys)) == 2

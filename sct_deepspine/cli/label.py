@@ -383,9 +383,9 @@ def _option_of_levels(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def _straight(arguments: argparse.Namespace) -> Any:
     """Return the line to straighten along, or how to straighten."""
-    from sct_deepspine.geometry.displacement import WarpedStraightSpace
-
     if arguments.warps:
+        from sct_deepspine.geometry.displacement import WarpedStraightSpace
+
         return WarpedStraightSpace.from_sct_folder(arguments.warps).axis_centerline()
     if arguments.straight != "sct":
         return arguments.straight

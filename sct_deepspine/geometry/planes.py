@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import map_coordinates
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.reading import read_linear
 from sct_deepspine.geometry.straightening import StraighteningTransform
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 
@@ -206,7 +206,7 @@ def _read(volume: Volume, points_world: FloatArray) -> tuple[NDArray[np.float32]
     voxels = volume.grid.voxel_from_world(points_world.reshape(-1, 3))
     inside = volume.grid.contains_voxel(voxels).reshape(shape)
     voxels = np.where(np.isfinite(voxels), voxels, 0)
-    values = map_coordinates(volume.data, voxels.T, order=1, mode="nearest", output=np.float32).reshape(shape)
+    values = read_linear(volume.data, voxels.T).reshape(shape)
     return values, inside & np.isfinite(values)  # NaN is what was filled with a constant
 
 

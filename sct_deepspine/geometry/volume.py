@@ -9,7 +9,6 @@ import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import affine_transform
 
 from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, deobliqued_from_world
 
@@ -60,6 +59,8 @@ class Volume:
         to_voxel = np.linalg.inv(self.grid.affine) @ affine @ grid.affine
         if self.grid.shape == grid.shape and np.allclose(to_voxel, np.eye(4), atol=1e-3):
             return self.data
+        from scipy.ndimage import affine_transform
+
         return affine_transform(
             self.data, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=grid.shape, order=0, cval=0
         )

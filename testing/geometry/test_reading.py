@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from scipy.ndimage import map_coordinates, zoom
+
+from sct_deepspine.geometry.reading import linear_weights, read_linear
+
+RNG = np.random.default_rng(3)
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 11), (1, 5, 11), (13, 7)])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64])
+def test_values_between_cells_are_scipys(shape, dtype):
+    data = RNG.integers(0, 200, shape).astype(dtype)[::-1]
+    places = RNG.uniform(-2, 12, (len(shape), 3, 101))
+    expected = map_coordinates(data, places, np.float64, order=1, mode="nearest")
+    read = read_linear(data, places)
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, expected, atol=2e-4)
+
+
+def test_what_holds_no_number_spreads_to_the_places_about_it_only():
+    data = np.array([1.0, np.nan, 3.0, 4.0])
+    np.testing.assert_array_equal(np.isnan(read_linear(data, [np.array([0.5, 1.5, 2.0, 3.0])])), [1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_weights_of_both_axes_resize_an_image_as_scipy_does(factor):
+    image = RNG.normal(size=(13, 7)).astype(np.float32)
+    rows, columns = (linear_weights(np.linspace(0, n - 1, round(n * factor)), n) for n in image.shape)
+    np.testing.assert_allclose(rows @ image @ columns.T, zoom(image, factor, order=1), atol=1e-5)

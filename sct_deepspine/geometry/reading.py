@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["linear_weights", "read_linear"]
+__all__ = ["linear_weights", "read_linear", "read_linear_columns", "read_linear_rows"]
 
 
 def read_linear(
@@ -42,6 +42,29 @@ def read_linear(
         part = weight * data[tuple(cells[side] for side, (cells, _) in zip(corner, axes, strict=True))]
         total = part if total is None else total + part
     return np.asarray(total, dtype=np.float32)
+
+
+def read_linear_rows(
+    data: NDArray[Any], first: NDArray[np.floating], last: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Read whole rows along the middle one of three axes, at ``(R,)`` places of the others.
+
+    Returns
+    -------
+    NDArray
+        ``(R, n)``, as many columns as the middle axis has cells.
+    """
+    (one, one_share), (other, other_share) = _neighbours(first, data.shape[0]), _neighbours(last, data.shape[2])
+    total = np.zeros((len(first), data.shape[1]), dtype=np.float32)
+    for side, beside in product((0, 1), repeat=2):
+        total += (one_share[side] * other_share[beside])[:, None] * data[one[side], :, other[beside]]
+    return total
+
+
+def read_linear_columns(rows: NDArray[np.float32], place: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Read ``(R, n)`` rows at ``(C,)`` places along them, ``(R, C)``."""
+    (below, above), (near, far) = _neighbours(place, rows.shape[1])
+    return near * rows[:, below] + far * rows[:, above]
 
 
 def _neighbours(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sct_deepspine.cli._common import Arguments, about, add_networks, run
+from sct_deepspine.cli._common import Arguments, about, add_networks, one_matrix_thread, run
 
 if TYPE_CHECKING:
     from sct_deepspine.cli._products import Products
@@ -266,11 +266,12 @@ def _refuse_options_of_one_image(parser: Arguments, arguments: argparse.Namespac
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    from sct_deepspine.cli._products import Products
+    with one_matrix_thread():
+        from sct_deepspine.cli._products import Products
 
-    products = Products(arguments, Path(arguments.i))
-    result = _process(arguments, products)
-    products.write(result)
+        products = Products(arguments, Path(arguments.i))
+        result = _process(arguments, products)
+        products.write(result)
     if arguments.v:
         products.report(result)
     if arguments.register:

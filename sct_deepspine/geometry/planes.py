@@ -179,7 +179,8 @@ def sample(
     fine = plane.subdivided(oversample).points_world
     offsets = _slab_offsets(volume, slab_mm)
     places = volume.grid.voxel_from_world(fine.reshape(-1, 3)).T.reshape(3, *fine.shape[:2])
-    step = np.linalg.solve(volume.grid.affine[:3, :3], plane.axes[:, 0])[:, None, None]
+    across = np.linalg.solve(volume.grid.affine[:3, :3], plane.axes[:, 0])
+    step: FloatArray = across.astype(np.float64)[:, None, None]
     read_at = _read_rows if _is_along_axes(places, step) else _read
     total = np.zeros(fine.shape[:2], dtype=np.float32)
     count = np.zeros(fine.shape[:2], dtype=np.float32)
@@ -210,7 +211,9 @@ def _slab_offsets(volume: Volume, slab_mm: float) -> FloatArray:
 
 def _read(data: NDArray[Any], places: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read voxels at continuous indices ``(3, rows, columns)``, and tell which lie in the volume."""
-    inside = np.logical_and.reduce([_is_within(at, size) for at, size in zip(places, data.shape, strict=True)])
+    inside = np.logical_and.reduce(
+        [_is_within(at, size) for at, size in zip(places, data.shape, strict=True)]
+    )
     values = read_linear(data, np.where(np.isfinite(places), places, 0))
     return values, inside & np.isfinite(values)  # NaN is what was filled with a constant
 

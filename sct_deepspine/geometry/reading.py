@@ -54,7 +54,10 @@ def read_linear_rows(
     NDArray
         ``(R, n)``, as many columns as the middle axis has cells.
     """
-    (one, one_share), (other, other_share) = _neighbours(first, data.shape[0]), _neighbours(last, data.shape[2])
+    (one, one_share), (other, other_share) = (
+        _neighbours(first, data.shape[0]),
+        _neighbours(last, data.shape[2]),
+    )
     total = np.zeros((len(first), data.shape[1]), dtype=np.float32)
     for side, beside in product((0, 1), repeat=2):
         total += (one_share[side] * other_share[beside])[:, None] * data[one[side], :, other[beside]]

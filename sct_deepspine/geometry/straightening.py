@@ -101,10 +101,22 @@ class StraightSpace:
         straight = as_points(points)
         finite = np.isfinite(straight).all(axis=1, keepdims=True)
         x, y, arc = np.where(finite, straight, np.nan).T
-        right, anterior, _ = self._frames(arc)
+        # Points of one slice come one after the other in planes and lattices: its frame is computed once.
+        starts = np.flatnonzero(np.diff(arc, prepend=np.nan) != 0)
+        slices, counts = arc[starts], np.diff(starts, append=len(arc))
+        right, anterior, _ = self._frames(slices)
+        right, anterior, curvatures, middle = (
+            np.repeat(of_slices, counts, axis=0)
+            for of_slices in (
+                right,
+                anterior,
+                self.centerline.curvatures(slices),
+                self.centerline.points_world(slices),
+            )
+        )
         offsets = x[:, None] * right + y[:, None] * anterior
-        stretch = 1 - _dot(offsets, self.centerline.curvatures(arc))
-        native = self.centerline.points_world(arc) + offsets
+        stretch = 1 - _dot(offsets, curvatures)
+        native = middle + offsets
         with np.errstate(invalid="ignore"):
             native[~(stretch > MIN_STRETCH)] = np.nan
         return native

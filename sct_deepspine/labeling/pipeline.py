@@ -28,11 +28,13 @@ from sct_deepspine.geometry.straightening import (
 )
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
+from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.labeling.assessment import CheckedLevels, Scene, assign_checked_levels
 from sct_deepspine.labeling.canal import coarse_view, find_centerline, follow_given
 from sct_deepspine.labeling.candidates import (
     assignment_score,
+    columns_about,
     find_candidates,
     predict_midsagittal,
 )
@@ -224,9 +226,10 @@ def seems_upside_down(
 
     The rows of an image are stored the wrong way round now and then, and what comes out looks like labels.
     """
-    image = np.ascontiguousarray(prediction.image[::-1])
+    narrow = columns_about(prediction, canal, ABOUT_CANAL_MM)
+    image = np.ascontiguousarray(narrow.image[::-1])
     maps = model.locate.predict([image])[0]
-    turned = find_candidates(replace(prediction, image=image, maps=maps), canal, volume)
+    turned = find_candidates(replace(narrow, image=image, maps=maps), canal, volume)
     if not len(turned.score):
         return False
     upright = 0.0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates, zoom
 
-from sct_deepspine.geometry.reading import linear_weights, read_linear
+from sct_deepspine.geometry.reading import linear_weights, read_linear, read_linear_columns, read_linear_rows
 
 RNG = np.random.default_rng(3)
 
@@ -28,3 +28,11 @@ def test_weights_of_both_axes_resize_an_image_as_scipy_does(factor):
     image = RNG.normal(size=(13, 7)).astype(np.float32)
     rows, columns = (linear_weights(np.linspace(0, n - 1, round(n * factor)), n) for n in image.shape)
     np.testing.assert_allclose(rows @ image @ columns.T, zoom(image, factor, order=1), atol=1e-5)
+
+
+def test_whole_rows_are_read_as_single_cells_are():
+    data = RNG.normal(size=(5, 7, 3)).astype(np.float32)
+    first, along, last = RNG.uniform(-1, 5, 11), RNG.uniform(-1, 8, 13), RNG.uniform(-1, 4, 11)
+    places = np.broadcast_arrays(first[:, None], along, last[:, None])
+    rows = read_linear_columns(read_linear_rows(data, first, last), along)
+    np.testing.assert_allclose(rows, read_linear(data, places), atol=1e-5)

@@ -7,13 +7,16 @@ loading scipy takes longer than labelling an image does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["linear_weights", "read_linear", "read_linear_columns", "read_linear_rows"]
+__all__ = ["linear_weights", "read_linear", "read_linear_axis", "read_linear_columns", "read_linear_rows"]
+
+AT_ONCE = 2**14
+"""So many places are read together: what is computed for them stays in a core's cache."""
 
 
 def read_linear(
@@ -24,24 +27,56 @@ def read_linear(
     Parameters
     ----------
     data
-        Of any number of axes.
+        Of as many axes as there are places, and further ones: what each cell holds.
     places
-        For each axis of the array, continuous indices, all of one shape. Beyond an end the last cell counts.
+        For each axis, continuous indices, all of one shape. Beyond an end the last cell counts.
 
     Returns
     -------
     NDArray
-        Of the places' shape.
+        Of the places' shape, followed by that of what a cell holds.
     """
-    axes = [_neighbours(place, size) for place, size in zip(places, data.shape, strict=True)]
-    total: NDArray[np.float32] | None = None
-    for corner in product((0, 1), repeat=len(axes)):
-        weight = np.float32(1)
-        for side, (_, shares) in zip(corner, axes, strict=True):
-            weight = weight * shares[side]
-        part = weight * data[tuple(cells[side] for side, (cells, _) in zip(corner, axes, strict=True))]
-        total = part if total is None else total + part
-    return np.asarray(total, dtype=np.float32)
+    shape, held = np.shape(places[0]), data.shape[len(places) :]
+    cells, steps, turned = _in_memory_order(data, len(places))
+    flat = [np.ravel(place) for place in places]
+    out = np.empty((flat[0].size, *held), dtype=np.float32)
+    for first in range(0, len(out), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        at = [
+            np.clip(size - 1 - place[part] if turn else place[part], 0, size - 1)
+            for place, size, turn in zip(flat, data.shape, turned, strict=False)
+        ]
+        out[part] = _read_flat(cells, at, steps, data.shape)
+    return out.reshape(*shape, *held)
+
+
+def _in_memory_order(data: NDArray[Any], axes: int) -> tuple[NDArray[Any], list[int], list[bool]]:
+    """Return the cells one after the other, how far apart those along each axis are, and which are turned."""
+    turned = [stride < 0 for stride in data.strides[:axes]]
+    upright = data[tuple(slice(None, None, -1 if turn else 1) for turn in turned)]
+    order = [*np.argsort(upright.strides[:axes], kind="stable")[::-1].tolist(), *range(axes, data.ndim)]
+    laid = np.ascontiguousarray(upright.transpose(order))  # no copy, as images come
+    steps = [1] * axes
+    for inner, outer in pairwise(order[axes - 1 :: -1]):
+        steps[outer] = steps[inner] * data.shape[inner]
+    return laid.reshape(-1, *data.shape[axes:]), steps, turned
+
+
+def _read_flat(
+    cells: NDArray[Any], at: list[NDArray[np.floating]], steps: list[int], sizes: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Read cells that lie one after the other: along one axis after another, halving what was read."""
+    below = [place.astype(np.intp) for place in at]
+    shares = [(place - low).astype(np.float32) for place, low in zip(at, below, strict=True)]
+    shares = [share.reshape(-1, *[1] * (cells.ndim - 1)) for share in shares]
+    corners = [sum(low * step for low, step in zip(below, steps, strict=True))]
+    for low, step, size in zip(below, steps, sizes, strict=False):
+        onwards = np.where(low < size - 1, step, 0)
+        corners = [index for corner in corners for index in (corner, corner + onwards)]
+    values = [cells.take(corner, axis=0).astype(np.float32, copy=False) for corner in corners]
+    for share in reversed(shares):
+        values = [near + share * (far - near) for near, far in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
 
 
 def read_linear_rows(
@@ -68,6 +103,17 @@ def read_linear_columns(rows: NDArray[np.float32], place: NDArray[np.floating]) 
     """Read ``(R, n)`` rows at ``(C,)`` places along them, ``(R, C)``."""
     (below, above), (near, far) = _neighbours(place, rows.shape[1])
     return near * rows[:, below] + far * rows[:, above]
+
+
+def read_linear_axis(
+    values: NDArray[np.float32], place: NDArray[np.floating], axis: int
+) -> NDArray[np.float32]:
+    """Read an array at ``(K,)`` places along one axis; NaN spreads only as far as it counts."""
+    (below, above), (near, far) = _neighbours(place, values.shape[axis])
+    shape = [-1 if n == axis else 1 for n in range(values.ndim)]
+    out = values.take(below, axis) * near.reshape(shape)
+    out += values.take(np.where(far > 0, above, below), axis) * far.reshape(shape)
+    return out
 
 
 def _neighbours(

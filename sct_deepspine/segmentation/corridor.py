@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import SamplingPlane
+from sct_deepspine.geometry.reading import read_linear_axis
 from sct_deepspine.geometry.straightening import StraighteningTransform
 
 __all__ = [
@@ -173,16 +174,8 @@ def _nodes(count: int, spacing_mm: float) -> NDArray[np.int64]:
 
 def _densified(values: FloatArray, nodes: list[NDArray[np.int64]]) -> NDArray[np.float32]:
     """Interpolate a lattice's values linearly at all voxels between its nodes; NaN spreads to its cells."""
-    known = np.isfinite(values)
-    dense, share = np.where(known, values, 0).astype(np.float32), known.astype(np.float32)
+    dense = values.astype(np.float32)
     for axis, places in enumerate(nodes):
-        weights = _linear_weights(places)
-        dense = np.moveaxis(np.tensordot(weights, dense, axes=(1, axis)), 0, axis)
-        share = np.moveaxis(np.tensordot(weights, share, axes=(1, axis)), 0, axis)
-    return np.where(share > 1 - 1e-4, dense, np.nan).astype(np.float32)
-
-
-def _linear_weights(places: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return ``(voxels, nodes)`` weights of linear interpolation between nodes."""
-    at = np.arange(places[0], places[-1] + 1)
-    return np.stack([np.interp(at, places, row) for row in np.eye(len(places))], axis=1).astype(np.float32)
+        at = np.arange(places[0], places[-1] + 1)
+        dense = read_linear_axis(dense, np.interp(at, places, np.arange(len(places))), axis)
+    return dense

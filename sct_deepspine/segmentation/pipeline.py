@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, label, map_coordinates
+from scipy.ndimage import binary_dilation, label
 
 from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import normalise, sample
+from sct_deepspine.geometry.reading import read_linear
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.canal import coarse_view, find_centerline
@@ -220,8 +221,7 @@ def read_at_voxels(
     nearest = tuple(np.round(places).astype(np.int32))
     active = near[nearest]
     places, nearest = places[:, active], tuple(axis[active] for axis in nearest)
-    read = np.stack([map_coordinates(maps, places, order=1, mode="nearest") for maps in tissues])
-    tissue = read.argmax(axis=0)
+    tissue = read_linear(np.ascontiguousarray(np.moveaxis(tissues, 0, -1)), places).argmax(axis=-1)
     value = np.zeros(len(tissue), dtype=np.uint8)
     value[tissue == Tissue.CORD], value[tissue == Tissue.FLUID] = CORD_VALUE, CANAL_VALUE
     for kind, named in names.items():

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates, zoom
 
-from sct_deepspine.geometry.reading import linear_weights, read_linear, read_linear_columns, read_linear_rows
+from sct_deepspine.geometry.reading import (
+    linear_weights,
+    read_linear,
+    read_linear_axis,
+    read_linear_columns,
+    read_linear_rows,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -36,3 +42,19 @@ def test_whole_rows_are_read_as_single_cells_are():
     places = np.broadcast_arrays(first[:, None], along, last[:, None])
     rows = read_linear_columns(read_linear_rows(data, first, last), along)
     np.testing.assert_allclose(rows, read_linear(data, places), atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_cells_hold_is_read_together(order):
+    data = np.asarray(RNG.normal(size=(5, 7, 3, 4)), order=order)[:, ::-1]
+    places = RNG.uniform(-1, 7, (3, 40_000))
+    read = read_linear(data, places)
+    for held in range(4):
+        expected = map_coordinates(data[..., held], places, order=1, mode="nearest")
+        np.testing.assert_allclose(read[:, held], expected, atol=1e-5)
+
+
+def test_along_one_axis_what_holds_no_number_spreads_only_as_far_as_it_counts():
+    values = np.array([[0.0, np.nan, 2.0, 4.0]], dtype=np.float32)
+    read = read_linear_axis(values, np.array([0.0, 0.5, 1.5, 2.0, 2.5]), 1)
+    np.testing.assert_array_equal(read, [[0, np.nan, np.nan, 2, 3]])

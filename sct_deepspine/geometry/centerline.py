@@ -143,6 +143,14 @@ class Centerline:
         inside = np.clip(arc, 0, self.length_mm)
         return self._spline(inside, 2) * (arc == inside)[:, None]
 
+    def slices(self, arc_mm: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return :meth:`points_world`, :meth:`tangents` and :meth:`curvatures` in one go."""
+        arc = _as_arc(arc_mm)
+        inside = np.clip(arc, 0, self.length_mm)
+        points, slopes, bends = self._spline.with_derivatives(inside)
+        tangents = slopes / np.sqrt(np.einsum("ki,ki->k", slopes, slopes))[:, None]
+        return points + (arc - inside)[:, None] * slopes, tangents, bends * (arc == inside)[:, None]
+
 
 def _as_arc(arc_mm: ArrayLike) -> FloatArray:
     arc = np.atleast_1d(np.asarray(arc_mm, dtype=np.float64))

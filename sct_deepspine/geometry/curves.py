@@ -7,6 +7,7 @@ loading those takes longer than labelling does. The tests compare them with scip
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,21 +38,42 @@ class CubicCurve:
 
     def __call__(self, at: ArrayLike, derivative: int = 0) -> Array:
         """Return the values at ``(K,)`` places, or a derivative of them; NaN at NaN."""
-        at = np.asarray(at, dtype=np.float64)
-        n = np.clip(np.searchsorted(self.places, at, side="right") - 1, 0, len(self.places) - 2)
-        step = self.places[n + 1] - self.places[n]
-        beyond = at - self.places[n]
-        if self.values.ndim > 1:
-            step, beyond = step[:, None], beyond[:, None]
-        first, slope = self.values[n], self.slopes[n]
-        chord = (self.values[n + 1] - first) / step
-        bend = (3 * chord - 2 * slope - self.slopes[n + 1]) / step
-        twist = (slope + self.slopes[n + 1] - 2 * chord) / step**2
+        beyond, first, slope, bend, twist = self._pieces(at)
         if derivative == 0:
             return first + beyond * (slope + beyond * (bend + beyond * twist))
         if derivative == 1:
             return slope + beyond * (2 * bend + 3 * beyond * twist)
         return 2 * bend + 6 * beyond * twist
+
+    def with_derivatives(self, at: ArrayLike) -> tuple[Array, Array, Array]:
+        """Return the values at ``(K,)`` places, and their first and second derivatives."""
+        beyond, first, slope, bend, twist = self._pieces(at)
+        twisted = beyond * twist
+        return (
+            first + beyond * (slope + beyond * (bend + twisted)),
+            slope + beyond * (2 * bend + 3 * twisted),
+            2 * bend + 6 * twisted,
+        )
+
+    def _pieces(self, at: ArrayLike) -> tuple[Array, Array, Array, Array, Array]:
+        """Return how far places lie in their pieces, and the coefficients of these by rising powers."""
+        at = np.asarray(at, dtype=np.float64)
+        n = np.clip(np.searchsorted(self.places, at, side="right") - 1, 0, len(self.places) - 2)
+        beyond = at - self.places[n]
+        return (
+            beyond[:, None] if self.values.ndim > 1 else beyond,
+            *(part[n] for part in self._coefficients),
+        )
+
+    @cached_property
+    def _coefficients(self) -> tuple[Array, Array, Array, Array]:
+        steps = np.diff(self.places)
+        if self.values.ndim > 1:
+            steps = steps[:, None]
+        chords, slopes = np.diff(self.values, axis=0) / steps, self.slopes
+        bends = (3 * chords - 2 * slopes[:-1] - slopes[1:]) / steps
+        twists = (slopes[:-1] + slopes[1:] - 2 * chords) / steps**2
+        return self.values[:-1], slopes[:-1], bends, twists
 
 
 def through_points(places: Array, values: Array, *, natural: bool = False) -> CubicCurve:

@@ -160,9 +160,9 @@ class StraightSpace:
         solved = np.zeros(len(native), dtype=bool)
         active = np.arange(len(native))
         for _ in range(MAX_STEPS):
-            offsets = native[active] - self.centerline.points_world(arc[active])
-            ahead = _dot(offsets, self.centerline.tangents(arc[active]))
-            stretch = 1 - _dot(offsets, self.centerline.curvatures(arc[active]))
+            points, tangents, curvatures = self.centerline.slices(arc[active])
+            offsets = native[active] - points
+            ahead, stretch = _dot(offsets, tangents), 1 - _dot(offsets, curvatures)
             done = np.abs(ahead) < TOLERANCE_MM
             solved[active[done]] = stretch[done] > MIN_STRETCH
             active, ahead, stretch = active[~done], ahead[~done], stretch[~done]

@@ -55,8 +55,8 @@ class OnnxRuntime:
         def run_one(plane: NDArray[np.float32]) -> NDArray[np.float32]:
             return self.session.run([output], {INPUT: plane[None]})[0]
 
-        # A core does no better with several planes at once, whose features leave its cache. Two cores with one
-        # plane each take half of the time; with both on one plane 0.6 to 0.97 of it.
+        # A core does no better with several planes at once, whose features leave its cache. Two cores with a
+        # plane each take half of the time, with both on one plane 0.6 to 0.97 of it.
         workers = min(self.threads, len(image))
         if workers < 2:
             return np.concatenate([run_one(plane) for plane in image])

@@ -60,10 +60,9 @@ class CubicCurve:
         at = np.asarray(at, dtype=np.float64)
         n = np.clip(np.searchsorted(self.places, at, side="right") - 1, 0, len(self.places) - 2)
         beyond = at - self.places[n]
-        return (
-            beyond[:, None] if self.values.ndim > 1 else beyond,
-            *(part[n] for part in self._coefficients),
-        )
+        values, slopes, bends, twists = self._coefficients
+        beyond = beyond[:, None] if self.values.ndim > 1 else beyond
+        return beyond, values[n], slopes[n], bends[n], twists[n]
 
     @cached_property
     def _coefficients(self) -> tuple[Array, Array, Array, Array]:

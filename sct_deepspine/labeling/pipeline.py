@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -155,10 +156,15 @@ def label_discs(
     prediction = predict_midsagittal(coarse, canal, model.locate)
     check_anchor_places(known, view.volume, canal)
     candidates = find_candidates(prediction, canal, view.volume)
-    upside_down = not known and seems_upside_down(prediction, candidates, canal, view.volume, model)
-    if model.refine is not None:
-        space = straighten(view, canal, straight)
-        candidates = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
+    with ThreadPoolExecutor(1) as beside:  # neither needs the other, and each keeps one core busy
+        scene = prediction, candidates, canal, view.volume, model
+        turned = None if known else beside.submit(seems_upside_down, *scene)
+        refined = candidates
+        if model.refine is not None:
+            space = straighten(view, canal, straight)
+            refined = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
+        upside_down = turned is not None and turned.result()
+    candidates = refined
     candidates, clamped = match_anchors(candidates, known, view.volume.grid)
     checked = assign_checked_levels(
         candidates, clamped, model, assign=assign, scene=Scene(prediction, canal, view)

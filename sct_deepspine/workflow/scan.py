@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sct_deepspine.anatomy import LANDMARK_VALUES
 from sct_deepspine.errors import NoDiscsError
@@ -17,6 +17,8 @@ from sct_deepspine.labeling.checks import given_centerline, read_scan
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labels import DiscLabels
+from sct_deepspine.segmentation.masks import SpineMasks
+from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.workflow.given import (
     WRITTEN_VALUES,
     anchors_in_view,
@@ -25,10 +27,6 @@ from sct_deepspine.workflow.given import (
 )
 from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
-
-if TYPE_CHECKING:
-    from sct_deepspine.segmentation.masks import SpineMasks
-    from sct_deepspine.segmentation.model import SegmentationModel
 
 __all__ = ["process_scan"]
 

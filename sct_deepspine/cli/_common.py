@@ -26,6 +26,7 @@ __all__ = [
     "add_networks",
     "existing_folder",
     "interruption_code",
+    "one_matrix_thread",
     "requests_to_stop",
     "run",
 ]
@@ -241,6 +242,24 @@ def about(option: str, given: object, errors: type[DeepSpineError] = DeepSpineEr
     except errors as error:
         named = option if str(given) in str(error) else f"{option} {given}"
         raise type(error)(f"{named}: {error}") from error
+
+
+@contextmanager
+def one_matrix_thread() -> Iterator[None]:
+    """Let numpy and scipy, if they are loaded in here, start no threads for matrices; programs run later do.
+
+    Our matrices are small, and OpenBLAS's threads spin for a while when they are started: that costs as much
+    as half of the labelling of a neck.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 def existing_folder(folder: Path) -> Path:

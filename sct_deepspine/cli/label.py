@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sct_deepspine.cli._common import Arguments, about, add_networks, run
+from sct_deepspine.cli._common import Arguments, about, add_networks, one_matrix_thread, run
 
 if TYPE_CHECKING:
     from sct_deepspine.cli._products import Products
@@ -266,11 +266,12 @@ def _refuse_options_of_one_image(parser: Arguments, arguments: argparse.Namespac
 
 
 def _label(arguments: argparse.Namespace) -> int:
-    from sct_deepspine.cli._products import Products
+    with one_matrix_thread():
+        from sct_deepspine.cli._products import Products
 
-    products = Products(arguments, Path(arguments.i))
-    result = _process(arguments, products)
-    products.write(result)
+        products = Products(arguments, Path(arguments.i))
+        result = _process(arguments, products)
+        products.write(result)
     if arguments.v:
         products.report(result)
     if arguments.register:
@@ -384,9 +385,9 @@ def _option_of_levels(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def _straight(arguments: argparse.Namespace) -> Any:
     """Return the line to straighten along, or how to straighten."""
-    from sct_deepspine.geometry.displacement import WarpedStraightSpace
-
     if arguments.warps:
+        from sct_deepspine.geometry.displacement import WarpedStraightSpace
+
         return WarpedStraightSpace.from_sct_folder(arguments.warps).axis_centerline()
     if arguments.straight != "sct":
         return arguments.straight

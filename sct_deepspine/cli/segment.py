@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_deepspine.cli._common import Arguments, about, add_networks, run
+from sct_deepspine.cli._common import Arguments, about, add_networks, one_matrix_thread, run
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel
@@ -81,7 +81,8 @@ def main(
     arguments = get_parser().parse(argv)
     arguments.model, arguments.labeling = model, labeling
     arguments.words = [PROGRAM, *(sys.argv[1:] if argv is None else argv)]
-    return run(_segment, arguments)
+    with one_matrix_thread():
+        return run(_segment, arguments)
 
 
 def _segment(arguments: argparse.Namespace) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import BSpline, CubicSpline
 
 from sct_deepspine.errors import GeometryError
+from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, cubic_weights, through_points
 from sct_deepspine.geometry.grid import FloatArray, Grid, as_points
 
 __all__ = ["SMOOTHING_MM", "Centerline", "smoothing_spline"]
@@ -45,7 +45,7 @@ class Centerline:
 
     samples_world: FloatArray
     length_mm: float
-    _spline: CubicSpline = field(init=False, repr=False)
+    _spline: CubicCurve = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         samples = as_points(self.samples_world).copy()
@@ -57,7 +57,7 @@ class Centerline:
         samples.setflags(write=False)
         object.__setattr__(self, "samples_world", samples)
         object.__setattr__(self, "length_mm", float(self.length_mm))
-        object.__setattr__(self, "_spline", CubicSpline(self.samples_arc_mm, samples))
+        object.__setattr__(self, "_spline", through_points(self.samples_arc_mm, samples))
 
     @classmethod
     def from_points(cls, points_world: ArrayLike, *, smoothing_mm: float = SMOOTHING_MM) -> Centerline:
@@ -143,6 +143,14 @@ class Centerline:
         inside = np.clip(arc, 0, self.length_mm)
         return self._spline(inside, 2) * (arc == inside)[:, None]
 
+    def slices(self, arc_mm: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return :meth:`points_world`, :meth:`tangents` and :meth:`curvatures` in one go."""
+        arc = _as_arc(arc_mm)
+        inside = np.clip(arc, 0, self.length_mm)
+        points, slopes, bends = self._spline.with_derivatives(inside)
+        tangents = slopes / np.sqrt(np.einsum("ki,ki->k", slopes, slopes))[:, None]
+        return points + (arc - inside)[:, None] * slopes, tangents, bends * (arc == inside)[:, None]
+
 
 def _as_arc(arc_mm: ArrayLike) -> FloatArray:
     arc = np.atleast_1d(np.asarray(arc_mm, dtype=np.float64))
@@ -183,13 +191,13 @@ def _fit(points: FloatArray, weights: FloatArray, smoothing_mm: float) -> Center
             f"got {len(points)} within {span:.3g} mm"
         )
     spline = smoothing_spline(position, points, weights, smoothing_mm)
-    nodes, arc = _arc_length(spline, position[0], position[-1])
-    position = CubicSpline(nodes, arc)(position)
+    nodes, arc, speed = _arc_length(spline, position[0], position[-1])
+    position = CubicCurve(nodes, arc, speed)(position)
     spline = smoothing_spline(position, points, weights, smoothing_mm)
-    nodes, arc = _arc_length(spline, position[0], position[-1])
+    nodes, arc, speed = _arc_length(spline, position[0], position[-1])
     count = max(4, int(np.ceil(arc[-1] / SAMPLE_STEP_MM)) + 1)
-    samples = spline(np.clip(CubicSpline(arc, nodes)(np.linspace(0, arc[-1], count)), nodes[0], nodes[-1]))
-    return Centerline(samples, arc[-1])
+    places = CubicCurve(arc, nodes, 1 / speed)(np.linspace(0, arc[-1], count))
+    return Centerline(spline(np.clip(places, nodes[0], nodes[-1])), arc[-1])
 
 
 def _position_along_main_axis(points: FloatArray) -> FloatArray:
@@ -203,7 +211,7 @@ def _position_along_main_axis(points: FloatArray) -> FloatArray:
 
 def smoothing_spline(
     position: FloatArray, points: FloatArray, weights: FloatArray, smoothing_mm: float
-) -> BSpline:
+) -> UniformSpline:
     """Fit a cubic spline with a penalty on its third derivative.
 
     Minimises ``∫ |curve - points|² + smoothing_mm⁶ ∫ |curve'''|²``, the first integral as a sum over
@@ -224,22 +232,28 @@ def smoothing_spline(
     span = position[-1] - position[0]
     intervals = int(np.ceil(span / max(smoothing_mm / 2.5, MIN_KNOT_STEP_MM)))
     step = span / intervals
-    knots = np.arange(-3.0, intervals + 4)
-    basis = BSpline.design_matrix(np.clip((position - position[0]) / step, 0, intervals), knots, 3)
+    first, four = cubic_weights(np.clip((position - position[0]) / step, 0, intervals), intervals)
+    basis = np.zeros((len(position), intervals + 3))
+    np.put_along_axis(basis, first[:, None] + np.arange(4), four, axis=1)
     # Each point stands for the stretch up to its neighbours, but not for a wide gap.
     gaps = np.minimum(np.diff(position), smoothing_mm)
     weights = weights * (np.append(gaps, 0) + np.append(0, gaps)) / 2
-    weighted = basis.multiply(weights[:, None]).T.tocsr()
+    weighted = (basis * weights[:, None]).T
     second, third = (np.diff(np.eye(intervals + 3), n=n, axis=0) for n in (2, 3))
-    normal = (weighted @ basis).toarray() + smoothing_mm**6 / step**5 * third.T @ third
+    normal = weighted @ basis + smoothing_mm**6 / step**5 * third.T @ third
     normal += STIFFNESS_MM**4 / step**3 * second.T @ second
     origin = points.mean(axis=0)
     coefficients = np.linalg.solve(normal, weighted @ (points - origin)) + origin
-    return BSpline(position[0] + step * knots, coefficients, 3)
+    return UniformSpline(float(position[0]), float(step), coefficients)
 
 
-def _arc_length(spline: BSpline, start: float, end: float) -> tuple[FloatArray, FloatArray]:
-    """Return parameters from start to end, about 0.5 mm apart, and the arc length from start to each."""
+def _arc_length(spline: UniformSpline, start: float, end: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return parameters from start to end, about 0.5 mm apart, the arc length up to each, and its slope."""
     nodes = np.linspace(start, end, max(8, int(np.ceil(2 * (end - start))) + 1))
-    speed = np.linalg.norm(spline(nodes, 1), axis=1)
-    return nodes, CubicSpline(nodes, speed).antiderivative()(nodes)
+    velocity, acceleration = spline(nodes, 1), spline(nodes, 2)
+    speed = np.linalg.norm(velocity, axis=1)
+    change = np.einsum("ki,ki->k", velocity, acceleration) / speed
+    step = nodes[1] - nodes[0]
+    # The integral of the cubic with these speeds and changes of speed: exact to the fourth order of the step.
+    pieces = step / 2 * (speed[:-1] + speed[1:]) + step**2 / 12 * (change[:-1] - change[1:])
+    return nodes, np.concatenate([[0.0], np.cumsum(pieces)]), speed

@@ -9,14 +9,15 @@ left), both in equal steps of mm.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import map_coordinates
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.reading import read_linear, read_linear_columns, read_linear_rows
 from sct_deepspine.geometry.straightening import StraighteningTransform
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 
@@ -38,6 +39,9 @@ SLAB_MM = 4.0
 
 ROUNDING = 1e-3
 """Share of a plane or a row that comes of a header's rounding and makes no further one."""
+
+SAME_VOXEL = 1e-6
+"""Indices of voxels that differ by less are the same: what comes of rounding."""
 
 WIDEST_MM = 200.0
 """Parallel planes are laid over this width at most, about the middle of the image."""
@@ -174,10 +178,14 @@ def sample(
         oversample = max(1, round(plane.pixel_mm / max(float(np.sort(volume.grid.spacing_mm)[1]), 0.25)))
     fine = plane.subdivided(oversample).points_world
     offsets = _slab_offsets(volume, slab_mm)
+    places = volume.grid.voxel_from_world(fine.reshape(-1, 3)).T.reshape(3, *fine.shape[:2])
+    across = np.linalg.solve(volume.grid.affine[:3, :3], plane.axes[:, 0])
+    step: FloatArray = across.astype(np.float64)[:, None, None]
+    read_at = _read_rows if _is_along_axes(places, step) else _read
     total = np.zeros(fine.shape[:2], dtype=np.float32)
     count = np.zeros(fine.shape[:2], dtype=np.float32)
     for offset in offsets:
-        values, inside = _read(volume, fine + offset * plane.axes[:, 0])
+        values, inside = read_at(volume.data, places + offset * step)
         total += np.where(inside, values, 0)
         count += inside
     total, count = _block_sum(total, oversample), _block_sum(count, oversample)
@@ -201,13 +209,37 @@ def _slab_offsets(volume: Volume, slab_mm: float) -> FloatArray:
     return ((np.arange(count) + 0.5) / count - 0.5) * slab_mm
 
 
-def _read(volume: Volume, points_world: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    shape = points_world.shape[:-1]
-    voxels = volume.grid.voxel_from_world(points_world.reshape(-1, 3))
-    inside = volume.grid.contains_voxel(voxels).reshape(shape)
-    voxels = np.where(np.isfinite(voxels), voxels, 0)
-    values = map_coordinates(volume.data, voxels.T, order=1, mode="nearest", output=np.float32).reshape(shape)
+def _read(data: NDArray[Any], places: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read voxels at continuous indices ``(3, rows, columns)``, and tell which lie in the volume."""
+    inside = np.logical_and.reduce(
+        [_is_within(at, size) for at, size in zip(places, data.shape, strict=True)]
+    )
+    values = read_linear(data, np.where(np.isfinite(places), places, 0))
     return values, inside & np.isfinite(values)  # NaN is what was filled with a constant
+
+
+def _is_along_axes(places: FloatArray, step: FloatArray) -> bool:
+    """Tell whether a plane's columns lie along the second voxel axis, and nothing else of it does."""
+    across, along, up = places
+    apart = [np.ptp(across, axis=1).max(), np.ptp(up, axis=1).max(), np.ptp(along, axis=0).max()]
+    return bool(np.isfinite(apart).all() and max(apart) < SAME_VOXEL and abs(step[1:]).max() < SAME_VOXEL)
+
+
+def _read_rows(data: NDArray[Any], places: FloatArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read as :func:`_read` does, whole rows at a time, where the columns lie along the second axis."""
+    across, along, up = places[0, :, 0], places[1, 0], places[2, :, 0]
+    needed = np.clip([along.min(), along.max()], 0, data.shape[1] - 1)
+    first = int(needed[0])
+    part = data[:, first : int(needed[1]) + 2]
+    rows = read_linear_rows(part, across, up)
+    values = read_linear_columns(rows, along - first)
+    within = [_is_within(at, size) for at, size in zip((across, along, up), data.shape, strict=True)]
+    return values, (within[0] & within[2])[:, None] & within[1] & np.isfinite(values)
+
+
+def _is_within(place: FloatArray, size: int) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return (place >= -0.5) & (place < size - 0.5)
 
 
 def _block_sum(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 
 from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM
 from sct_deepspine.errors import GeometryError
+from sct_deepspine.geometry.curves import through_points
 from sct_deepspine.geometry.grid import FloatArray, as_points
 
 __all__ = ["SpacingPrior", "extrapolate_superior", "fill_skipped"]
@@ -114,7 +114,7 @@ def fill_skipped(
     filled[~interpolated] = points
     if interpolated.any():
         place = np.interp(depth[every[interpolated] - 1], depth[values - 1], along)
-        filled[interpolated] = CubicSpline(along, points, bc_type="natural")(place)
+        filled[interpolated] = through_points(along, points, natural=True)(place)
     return every, filled, interpolated
 
 

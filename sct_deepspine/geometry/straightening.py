@@ -8,16 +8,19 @@ plane normal to the centreline, undistorted. Nothing is resampled.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline, PchipInterpolator
-from scipy.spatial import cKDTree
 
 from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.curves import CubicCurve, through_points
 from sct_deepspine.geometry.grid import FloatArray, as_points
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 __all__ = ["ComposedSpace", "ShearedSpace", "StraightSpace", "StraighteningTransform"]
 
@@ -66,14 +69,18 @@ class StraightSpace:
     """
 
     centerline: Centerline
-    _anterior: CubicSpline = field(init=False, repr=False)
-    _tree: cKDTree = field(init=False, repr=False)
+    _anterior: CubicCurve = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         arc = self.centerline.samples_arc_mm
         anterior = _anterior_directions(arc, self.centerline.tangents(arc))
-        object.__setattr__(self, "_anterior", CubicSpline(arc, anterior))
-        object.__setattr__(self, "_tree", cKDTree(self.centerline.samples_world))
+        object.__setattr__(self, "_anterior", through_points(arc, anterior))
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        from scipy.spatial import cKDTree
+
+        return cKDTree(self.centerline.samples_world)
 
     @property
     def z_mm(self) -> tuple[float, float]:
@@ -94,10 +101,22 @@ class StraightSpace:
         straight = as_points(points)
         finite = np.isfinite(straight).all(axis=1, keepdims=True)
         x, y, arc = np.where(finite, straight, np.nan).T
-        right, anterior, _ = self._frames(arc)
+        # Points of one slice come one after the other in planes and lattices: its frame is computed once.
+        starts = np.flatnonzero(np.diff(arc, prepend=np.nan) != 0)
+        slices, counts = arc[starts], np.diff(starts, append=len(arc))
+        right, anterior, _ = self._frames(slices)
+        right, anterior, curvatures, middle = (
+            np.repeat(of_slices, counts, axis=0)
+            for of_slices in (
+                right,
+                anterior,
+                self.centerline.curvatures(slices),
+                self.centerline.points_world(slices),
+            )
+        )
         offsets = x[:, None] * right + y[:, None] * anterior
-        stretch = 1 - _dot(offsets, self.centerline.curvatures(arc))
-        native = self.centerline.points_world(arc) + offsets
+        stretch = 1 - _dot(offsets, curvatures)
+        native = middle + offsets
         with np.errstate(invalid="ignore"):
             native[~(stretch > MIN_STRETCH)] = np.nan
         return native
@@ -141,9 +160,9 @@ class StraightSpace:
         solved = np.zeros(len(native), dtype=bool)
         active = np.arange(len(native))
         for _ in range(MAX_STEPS):
-            offsets = native[active] - self.centerline.points_world(arc[active])
-            ahead = _dot(offsets, self.centerline.tangents(arc[active]))
-            stretch = 1 - _dot(offsets, self.centerline.curvatures(arc[active]))
+            points, tangents, curvatures = self.centerline.slices(arc[active])
+            offsets = native[active] - points
+            ahead, stretch = _dot(offsets, tangents), 1 - _dot(offsets, curvatures)
             done = np.abs(ahead) < TOLERANCE_MM
             solved[active[done]] = stretch[done] > MIN_STRETCH
             active, ahead, stretch = active[~done], ahead[~done], stretch[~done]
@@ -272,6 +291,8 @@ def _anterior_directions(arc: FloatArray, tangents: FloatArray) -> FloatArray:
     if clear.sum() == 1:
         filled = np.full(len(arc), angle[0])
     else:
+        from scipy.interpolate import PchipInterpolator
+
         # Monotone and smooth: the twist over a stretch left open is spread along it.
         filled = PchipInterpolator(arc[clear], angle)(np.clip(arc, arc[clear][0], arc[clear][-1]))
     return np.cos(filled)[:, None] * first + np.sin(filled)[:, None] * second

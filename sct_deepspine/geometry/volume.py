@@ -9,7 +9,6 @@ import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import affine_transform
 
 from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, deobliqued_from_world
 
@@ -26,10 +25,13 @@ class Volume:
         ``(I, J, K)`` array of real numbers.
     grid
         The grid of the voxels; its shape is the array's.
+    is_scan
+        Whether they were read from an image and checked to be a scan; they are then not checked again.
     """
 
     data: NDArray[Any]
     grid: Grid
+    is_scan: bool = False
 
     def as_ras(self) -> Volume:
         """Return a view of the same voxels with axes flipped and swapped to be closest to RAS+.
@@ -60,6 +62,8 @@ class Volume:
         to_voxel = np.linalg.inv(self.grid.affine) @ affine @ grid.affine
         if self.grid.shape == grid.shape and np.allclose(to_voxel, np.eye(4), atol=1e-3):
             return self.data
+        from scipy.ndimage import affine_transform
+
         return affine_transform(
             self.data, to_voxel[:3, :3], to_voxel[:3, 3], output_shape=grid.shape, order=0, cval=0
         )
@@ -79,18 +83,30 @@ class Volume:
         """
         factor = np.clip(np.round(np.array(block_mm) / self.grid.spacing_mm), 1, self.grid.shape).astype(int)
         total = self.data[tuple(slice(n // f * f) for n, f in zip(self.grid.shape, factor, strict=True))]
-        # The axis whose neighbours lie farthest apart in memory goes first: there the parts are whole slabs.
-        for axis in np.argsort(np.abs(total.strides))[::-1]:
-            if factor[axis] > 1:
-                parts = np.moveaxis(total, axis, 0)
-                sums = parts[:: factor[axis]].astype(np.float32)
-                for number in range(1, factor[axis]):
-                    sums += parts[number :: factor[axis]]
-                total = np.moveaxis(sums, 0, axis)
-        means = np.ascontiguousarray(total, dtype=np.float32) / factor.prod()
+        means = np.empty(np.array(total.shape) // factor, dtype=np.float32)
+        # Slab by slab across the axis whose neighbours lie farthest apart in memory: what is summed is near.
+        order = np.argsort(np.abs(total.strides))[::-1]
+        parts, out, sizes = total.transpose(order), means.transpose(order), factor[order].tolist()
+        for number in range(len(out)):
+            slab = parts[number * sizes[0] : (number + 1) * sizes[0]]
+            for axis, size in enumerate(sizes):
+                slab = _sums_along(slab, axis, size)
+            out[number] = slab[0]
+        means /= factor.prod()
         affine = self.grid.affine @ np.diag([*factor, 1.0])
         affine[:3, 3] = self.grid.world_from_voxel((factor - 1) / 2)[0]
         return Volume(means, Grid(means.shape, affine))
+
+
+def _sums_along(values: NDArray[Any], axis: int, size: int) -> NDArray[Any]:
+    """Add up blocks of so many values along an axis, in single precision."""
+    if size == 1:
+        return values
+    along = np.moveaxis(values, axis, 0)
+    sums = along[::size].astype(np.float32)
+    for number in range(1, size):
+        sums += along[number::size]
+    return np.moveaxis(sums, 0, axis)
 
 
 @dataclass(frozen=True)

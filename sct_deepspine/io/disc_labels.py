@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import center_of_mass, find_objects, label
 
 from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, disc_name
 from sct_deepspine.errors import GeometryError, LabelsError
@@ -189,6 +188,8 @@ def unique_points(points: Iterable[LabelledPoint]) -> dict[int, FloatArray]:
 
 
 def _read_image(source: ImageLike) -> GivenLabels:
+    from scipy.ndimage import center_of_mass, find_objects, label
+
     volume = read_volume(source)
     labels = _whole_numbers(volume.data)
     values = np.unique(labels[labels > 0])

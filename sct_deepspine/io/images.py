@@ -100,12 +100,13 @@ def read_volume(image: ImageLike) -> Volume:
     data, affine = _array_and_affine(image)
     data = _one_volume(data)
     grid = _body_sized(Grid(data.shape, affine))
-    if not np.isfinite(data).all():
+    low, high = float(data.min()), float(data.max())  # NaN if one voxel is
+    if not np.isfinite([low, high]).all():
         raise ImageError("the image holds NaN or infinite voxels; replace them (for instance by 0) first")
-    peak = max(abs(float(data.min())), abs(float(data.max())))
+    peak = max(abs(low), abs(high))
     if peak > LARGEST_GREY:
         raise ImageError(f"the image holds values of {peak:.2g}; rescale it, or repair its scl_slope")
-    if data.min() == data.max():
+    if low == high:
         raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); it shows nothing")
     return Volume(data, grid)
 

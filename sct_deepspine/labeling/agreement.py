@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
@@ -83,6 +82,8 @@ def _without_end(end: int) -> Change:
 
 
 def _blurred(image: MapArray, pixel_mm: float) -> MapArray:
+    from scipy.ndimage import gaussian_filter
+
     inside = (image != 0).astype(np.float32)
     sigma = BLUR_MM / pixel_mm
     share = np.maximum(gaussian_filter(inside, sigma), 1e-3)

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
-from scipy.special import expit, logit
 
 from sct_deepspine.anatomy import LANDMARK_VALUES, THORACIC_VALUES
 from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.models.maps import sigmoid
 
 __all__ = [
     "KINDS",
@@ -173,12 +172,17 @@ def _against(evidence: Mapping[str, float], signal: str) -> float:
     return 1 - value if signal in AGREEING else value
 
 
+def _log_odds(probability: FloatArray) -> FloatArray:
+    inside = np.clip(probability, EXTREME, 1 - EXTREME)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
 def _corrected(probability: ArrayLike, curve: Curve, kind: str, doubt: float) -> FloatArray:
     said = corrected = np.asarray(probability, dtype=np.float64)
     if curve != IDENTITY or doubt:
         offset, slope = curve
-        odds = offset + slope * logit(np.clip(said, EXTREME, 1 - EXTREME)) - doubt
-        corrected = np.minimum(said, expit(odds))
+        odds = offset + slope * _log_odds(said) - doubt
+        corrected = np.minimum(said, sigmoid(odds))
     return np.minimum(corrected, LIMITS.get(kind, 1.0))
 
 
@@ -241,9 +245,11 @@ def fit_calibration(outcomes: Sequence[Outcome], *, signals: Sequence[str] = SIG
 def _fit(
     outcomes: Sequence[Outcome], signals: Sequence[str], fixed_slope: float | None
 ) -> tuple[Curve, Weights]:
+    from scipy.optimize import minimize
+
     said = np.array([j.confidence if j.marginal is None else j.marginal for j in outcomes])
     right = np.array([j.right for j in outcomes], dtype=float)
-    odds = logit(np.clip(said, EXTREME, 1 - EXTREME))
+    odds = _log_odds(said)
     against = np.array([[_against(j.evidence, s) for s in signals] for j in outcomes])
     against = against.reshape(len(outcomes), len(signals))
 

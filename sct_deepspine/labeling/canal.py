@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
 from sct_deepspine.errors import GeometryError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
@@ -236,8 +235,8 @@ def _apart_mm(own: FloatArray, found: FloatArray, view: DeobliquedVolume) -> Flo
 
 def _long_runs(flags: NDArray[np.bool_], length: float) -> NDArray[np.bool_]:
     """Keep the runs of true entries that are at least so long."""
-    run, count = label(flags)
-    sizes = np.bincount(run, minlength=count + 1)
+    run = np.cumsum(np.diff(flags, prepend=False)) * flags  # odd numbers, one for each run
+    sizes = np.bincount(run)
     return flags & (sizes[run] >= length)
 
 

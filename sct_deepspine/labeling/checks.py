@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,18 +37,20 @@ def read_scan(image: ImageLike) -> Volume:
     ImageError
         If it can't be read, is too small for a spine, or holds a few values only, as masks do.
     """
+    if isinstance(image, Volume) and image.is_scan:
+        return image
     volume = read_volume(image)
     lengths = volume.grid.spacing_mm * volume.grid.shape
     if np.sort(lengths)[1] < SHORTEST_SIDE_MM:
         met = " × ".join(f"{length:.3g}" for length in lengths)
         raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
     sampled = volume.data.ravel(order="K")[:: max(1, volume.data.size // SAMPLED_VOXELS)]
-    values = np.unique(sampled)
+    values, _ = np.unique(sampled, return_counts=True)  # without counts it loads numpy.ma first
     if len(values) <= FEWEST_GREYS:
         raise ImageError(
             f"the image holds {len(values)} different values only; is it a mask or a label image, not a scan?"
         )
-    return volume
+    return replace(volume, is_scan=True)
 
 
 def given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:

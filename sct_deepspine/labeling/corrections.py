@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from sct_deepspine.anatomy import DISC_VALUES, FIRST_VALUE, LAST_VALUE, disc_name
 from sct_deepspine.errors import AnchorError
@@ -80,7 +79,8 @@ def compare_labels(
     AnchorError
         If what was edited can be understood in more than one way.
     """
-    distance = cdist([point for _, point in points], automatic.points_world)
+    told = np.array([point for _, point in points])
+    distance = np.linalg.norm(told[:, None] - automatic.points_world, axis=2)
     nearest = distance.argmin(axis=1)
     is_copied = (distance.min(axis=1) <= max(MOVED_MM, voxel_mm)) & (
         distance.argmin(axis=0)[nearest] == np.arange(len(points))

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import maximum_filter
-from scipy.special import expit, softmax
 
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SamplingPlane
+from sct_deepspine.models.maps import sigmoid, softmax
 from sct_deepspine.models.predictor import Predictor
 
 __all__ = ["NO_LEVEL", "DiscCodec", "DiscMaps", "DiscPredictor", "PlanePrediction", "gaussian", "peaks"]
@@ -105,7 +104,7 @@ class DiscCodec:
             raise ValueError(f"expected {self.channels} maps, got {raw.shape[0]}")
         logits = np.asarray(raw, dtype=np.float32)
         levels = self.levels
-        return DiscMaps(expit(logits[levels]), softmax(logits[:levels], axis=0), expit(logits[levels + 1]))
+        return DiscMaps(sigmoid(logits[levels]), softmax(logits[:levels]), sigmoid(logits[levels + 1]))
 
     def encode(
         self,
@@ -241,7 +240,7 @@ def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[Flo
     score
         ``(K,)`` value of the highest cell.
     """
-    highest = maximum_filter(heat, size=2 * separation + 1, mode="constant")
+    highest = _highest_near(heat, separation)
     rows, columns = _one_of_each_tie(np.argwhere((heat >= highest) & (heat > threshold)), separation).T
     log = np.log(np.pad(heat, 1, mode="edge").astype(np.float64) + 1e-9)
     row, column = rows + 1, columns + 1
@@ -261,6 +260,16 @@ def peaks(heat: MapArray, *, threshold: float, separation: int = 2) -> tuple[Flo
     steps[(rows == 0) | (rows == heat.shape[0] - 1), 0] = 0
     steps[(columns == 0) | (columns == heat.shape[1] - 1), 1] = 0
     return np.stack([rows, columns], axis=1) + steps, heat[rows, columns].astype(np.float64)
+
+
+def _highest_near(heat: MapArray, reach: int) -> MapArray:
+    """Return the highest value within some cells of each cell, sideways and up and down; 0 outside."""
+    for axis in (0, 1):
+        beside = [(reach, reach) if n == axis else (0, 0) for n in (0, 1)]
+        padded = np.moveaxis(np.pad(heat, beside), axis, 0)
+        count = len(padded) - 2 * reach
+        heat = np.moveaxis(np.max([padded[n : n + count] for n in range(2 * reach + 1)], axis=0), 0, axis)
+    return heat
 
 
 def _one_of_each_tie(cells: NDArray[np.int64], separation: int) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -28,11 +29,13 @@ from sct_deepspine.geometry.straightening import (
 )
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
+from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
 from sct_deepspine.labeling.assessment import CheckedLevels, Scene, assign_checked_levels
 from sct_deepspine.labeling.canal import coarse_view, find_centerline, follow_given
 from sct_deepspine.labeling.candidates import (
     assignment_score,
+    columns_about,
     find_candidates,
     predict_midsagittal,
 )
@@ -153,10 +156,15 @@ def label_discs(
     prediction = predict_midsagittal(coarse, canal, model.locate)
     check_anchor_places(known, view.volume, canal)
     candidates = find_candidates(prediction, canal, view.volume)
-    upside_down = not known and seems_upside_down(prediction, candidates, canal, view.volume, model)
-    if model.refine is not None:
-        space = straighten(view, canal, straight)
-        candidates = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
+    with ThreadPoolExecutor(1) as beside:  # neither needs the other, and each keeps one core busy
+        scene = prediction, candidates, canal, view.volume, model
+        turned = None if known else beside.submit(seems_upside_down, *scene)
+        refined = candidates
+        if model.refine is not None:
+            space = straighten(view, canal, straight)
+            refined = refine(view, space, coarse=prediction, candidates=candidates, predictor=model.refine)
+        upside_down = turned is not None and turned.result()
+    candidates = refined
     candidates, clamped = match_anchors(candidates, known, view.volume.grid)
     checked = assign_checked_levels(
         candidates, clamped, model, assign=assign, scene=Scene(prediction, canal, view)
@@ -224,9 +232,10 @@ def seems_upside_down(
 
     The rows of an image are stored the wrong way round now and then, and what comes out looks like labels.
     """
-    image = np.ascontiguousarray(prediction.image[::-1])
+    narrow = columns_about(prediction, canal, ABOUT_CANAL_MM)
+    image = np.ascontiguousarray(narrow.image[::-1])
     maps = model.locate.predict([image])[0]
-    turned = find_candidates(replace(prediction, image=image, maps=maps), canal, volume)
+    turned = find_candidates(replace(narrow, image=image, maps=maps), canal, volume)
     if not len(turned.score):
         return False
     upright = 0.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import zoom
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.planes import SamplingPlane
+from sct_deepspine.geometry.reading import linear_weights
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.candidates import assignment_score, columns_about, find_candidates
@@ -57,7 +57,10 @@ def wrong_size(prediction: PlanePrediction, canal: Centerline, volume: Volume, m
 
 def _resized(narrow: PlanePrediction, factor: float, model: LabelingModel) -> PlanePrediction:
     """Predict the maps of the same plane, shrunk or enlarged."""
-    image = zoom(narrow.image, factor, order=1).astype(np.float32)
+    rows, columns = (
+        linear_weights(np.linspace(0, n - 1, max(1, round(n * factor))), n) for n in narrow.image.shape
+    )
+    image = np.ascontiguousarray(rows @ narrow.image @ columns.T)
     places = [(np.arange(n) + 0.5) / factor - 0.5 for n in image.shape]
     pixels = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 2)
     points = narrow.plane.world_from_pixel(pixels).reshape(*image.shape, 3)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import map_coordinates, uniform_filter1d
+from numpy.typing import NDArray
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.reading import read_linear
 from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.candidates import columns_about
 from sct_deepspine.labeling.heatmaps import PlanePrediction
@@ -43,7 +44,7 @@ FLAT_MM, BONE_MM, FLAT_SHARE = 4.0, 7.0, 0.3
 from those of the bone beyond the second distance, by less than this share of the median disc's: it may be
 fused."""
 
-STEP_ROWS, SMOOTHED_PIXELS = 2, 3
+STEP_ROWS = 2
 REACH_PIXELS, LEAST_PIXELS = 8, 3
 """How far rows are moved against each other, and what is a step: 16 and 6 mm."""
 
@@ -70,8 +71,9 @@ def _patches(prediction: PlanePrediction, discs: Sequence[Disc]) -> FloatArray:
         + front[:, None, None] * (IN_FRONT_MM / plane.pixel_mm)[None, None, :, None]
     )
     where = np.moveaxis(place, -1, 0)
-    inside = map_coordinates((image != 0).astype(np.float32), where, order=1, cval=0.0) > 0.99
-    return np.where(inside, map_coordinates(image, where, order=1), np.nan)
+    within = np.all([(w >= 0) & (w <= n - 1) for w, n in zip(where, image.shape, strict=True)], axis=0)
+    inside = within & (read_linear((image != 0).astype(np.float32), where) > 0.99)
+    return np.where(inside, read_linear(image, where), np.nan)
 
 
 def find_voids(prediction: PlanePrediction, discs: Sequence[Disc]) -> list[Disc]:
@@ -127,7 +129,7 @@ def find_step(
     image, pixel_mm = narrow.image, narrow.plane.pixel_mm
     if len(image) < 2 * (NEARBY_ROWS[1] + STEP_ROWS) or image.shape[1] < 4 * REACH_PIXELS:
         return None
-    likeness = _likeness(np.diff(uniform_filter1d(image, SMOOTHED_PIXELS, axis=1), axis=1))
+    likeness = _likeness(np.diff(_smoothed(image), axis=1))
     shift = likeness.argmax(axis=1) - REACH_PIXELS
     best, gain = likeness.max(axis=1), likeness.max(axis=1) - likeness[:, REACH_PIXELS]
     rows = narrow.plane.pixel_from_world(np.array([disc.point_world for disc in discs]))[:, 0]
@@ -145,6 +147,12 @@ def find_step(
     _, row, excess = max(found)
     pixel = np.array([[row + STEP_ROWS - 0.5, image.shape[1] / 2]])
     return narrow.plane.world_from_pixel(pixel)[0], float(excess * pixel_mm)
+
+
+def _smoothed(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average each pixel with its neighbours in the row; beyond an end the last pixel counts twice."""
+    wide = np.pad(image, ((0, 0), (1, 1)), mode="edge")
+    return (wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]) / np.float32(3)
 
 
 def _likeness(edges: FloatArray) -> FloatArray:

@@ -15,7 +15,7 @@ __all__ = ["MapCodec", "Predictor", "Runtime"]
 
 Array = NDArray[np.float32]
 
-LARGEST_BATCH_CELLS = 2**17
+LARGEST_BATCH_CELLS = 2**18
 """Planes are predicted together up to this many cells of their maps, which bounds the memory."""
 
 

@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sct_deepspine.anatomy import TEMPLATE_LAST_VALUE
 from sct_deepspine.errors import SctError
-from sct_deepspine.geometry.displacement import WarpedStraightSpace
 from sct_deepspine.io.files import make_folder
 from sct_deepspine.io.images import ImageLike, read_mask
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.sct.toolbox import absolute, require_sct, run_command
+
+if TYPE_CHECKING:
+    from sct_deepspine.geometry.displacement import WarpedStraightSpace
 
 __all__ = [
     "LeftOut",
@@ -195,6 +198,8 @@ def straighten(
     run_command(
         "sct_straighten_spinalcord", ["-i", absolute(image), "-s", absolute(seg), "-ofolder", str(target)]
     )
+    from sct_deepspine.geometry.displacement import WarpedStraightSpace
+
     return WarpedStraightSpace.from_sct_folder(target)
 
 

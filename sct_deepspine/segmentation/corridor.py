@@ -6,7 +6,7 @@ inferior, its columns from posterior to anterior, as in every :class:`SamplingPl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import SamplingPlane
+from sct_deepspine.geometry.reading import read_linear_axis
 from sct_deepspine.geometry.straightening import StraighteningTransform
 
 __all__ = [
@@ -44,6 +45,9 @@ SLOPE_MM = 15.0
 LATTICE_MM = 4.0
 """Cells and voxels take their places in the other space from a lattice this coarse. Between its nodes the
 error is some hundredths of a millimetre, as curved as a spine is."""
+
+SLAB_NODES = 8
+"""Steps of the lattice (4 mm each) in a slab: few enough that its voxels take little memory."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,13 @@ class Corridor:
 
     def cells_of_voxels(
         self, grid: Grid
-    ) -> tuple[tuple[slice, slice, slice], tuple[NDArray[np.float32], ...]]:
-        """Return where the native voxels about the corridor lie in it.
+    ) -> Iterator[tuple[tuple[slice, slice, slice], tuple[NDArray[np.float32], ...]]]:
+        """Tell where the native voxels about the corridor lie in it, slab by slab along the longest axis.
 
-        Returns
-        -------
+        Yields
+        ------
         box
-            Those voxels, as slices of the grid's three axes.
+            Some of those voxels, as slices of the grid's three axes. Boxes share their outermost voxels.
         cells
             Continuous sheet, row and column of each, ``(I, J, K)`` of the box; NaN where there are none.
         """
@@ -135,13 +139,19 @@ class Corridor:
         margin = 2 * LATTICE_MM / np.array(self.cell_mm)
         with np.errstate(invalid="ignore"):
             near = np.all((cells > -margin) & (cells < np.array(self.shape) + margin), axis=-1)
-        if not near.any():
-            return (slice(0), slice(0), slice(0)), tuple(np.empty((0, 0, 0), np.float32) for _ in range(3))
-        spans = [np.nonzero(near.any(axis=tuple({0, 1, 2} - {axis})))[0][[0, -1]] for axis in range(3)]
-        parts = [n[low : high + 1] for n, (low, high) in zip(nodes, spans, strict=True)]
-        cells = cells[tuple(slice(low, high + 1) for low, high in spans)]
-        first, second, third = (slice(int(part[0]), int(part[-1]) + 1) for part in parts)
-        return (first, second, third), tuple(_densified(cells[..., axis], parts) for axis in range(3))
+        along = int(np.argmax(near.shape))
+        for first in range(0, max(near.shape[along] - 1, 1), SLAB_NODES):
+            slab = [slice(None)] * 3
+            slab[along] = slice(first, first + SLAB_NODES + 1)
+            seen = near[tuple(slab)]
+            if not seen.any():
+                continue
+            spans = [np.nonzero(seen.any(axis=tuple({0, 1, 2} - {axis})))[0][[0, -1]] for axis in range(3)]
+            spans[along] += first
+            within = tuple(slice(low, high + 1) for low, high in spans)
+            parts = [n[span] for n, span in zip(nodes, within, strict=True)]
+            one, two, three = (slice(int(part[0]), int(part[-1]) + 1) for part in parts)
+            yield (one, two, three), tuple(_densified(cells[within][..., axis], parts) for axis in range(3))
 
 
 def corridor_along(space: StraighteningTransform, grid: Grid, *, pixel_mm: float) -> Corridor:
@@ -173,16 +183,8 @@ def _nodes(count: int, spacing_mm: float) -> NDArray[np.int64]:
 
 def _densified(values: FloatArray, nodes: list[NDArray[np.int64]]) -> NDArray[np.float32]:
     """Interpolate a lattice's values linearly at all voxels between its nodes; NaN spreads to its cells."""
-    known = np.isfinite(values)
-    dense, share = np.where(known, values, 0).astype(np.float32), known.astype(np.float32)
+    dense = values.astype(np.float32)
     for axis, places in enumerate(nodes):
-        weights = _linear_weights(places)
-        dense = np.moveaxis(np.tensordot(weights, dense, axes=(1, axis)), 0, axis)
-        share = np.moveaxis(np.tensordot(weights, share, axes=(1, axis)), 0, axis)
-    return np.where(share > 1 - 1e-4, dense, np.nan).astype(np.float32)
-
-
-def _linear_weights(places: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return ``(voxels, nodes)`` weights of linear interpolation between nodes."""
-    at = np.arange(places[0], places[-1] + 1)
-    return np.stack([np.interp(at, places, row) for row in np.eye(len(places))], axis=1).astype(np.float32)
+        at = np.arange(places[0], places[-1] + 1)
+        dense = read_linear_axis(dense, np.interp(at, places, np.arange(len(places))), axis)
+    return dense

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, label, map_coordinates
+from scipy.ndimage import binary_dilation, label
 
 from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import normalise, sample
+from sct_deepspine.geometry.reading import read_linear
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.canal import coarse_view, find_centerline
@@ -211,28 +212,36 @@ def read_at_voxels(
         ),
     }
     spine = np.zeros(grid.shape, dtype=np.uint8)
-    box, cells = corridor.cells_of_voxels(grid)
     near = binary_dilation(likeliest != Tissue.OTHER, np.ones((3, 3, 3)))
-    inside = np.logical_and.reduce(
-        [(cell > -0.5) & (cell < n - 0.5) for cell, n in zip(cells, corridor.shape, strict=True)]
-    )
-    places = np.stack([cell[inside] for cell in cells])
+    of_cells = np.ascontiguousarray(np.moveaxis(tissues, 0, -1))
+    for box, cells in corridor.cells_of_voxels(grid):
+        spine[box] = _values_at(cells, near, of_cells, names)
+    return spine
+
+
+def _values_at(
+    cells: tuple[NDArray[np.float32], ...],
+    near: NDArray[np.bool_],
+    tissues: NDArray[np.float32],
+    names: Mapping[Tissue, NDArray[np.uint8]],
+) -> NDArray[np.uint8]:
+    """Return the mask values at continuous cells; ``near`` any tissue only, tissues by cell."""
+    out = np.zeros(cells[0].shape, dtype=np.uint8)
+    with np.errstate(invalid="ignore"):
+        within = [(cell > -0.5) & (cell < n - 0.5) for cell, n in zip(cells, near.shape, strict=True)]
+    inside = np.flatnonzero(np.logical_and.reduce(within))
+    places = np.stack([cell.ravel()[inside] for cell in cells])
     nearest = tuple(np.round(places).astype(np.int32))
     active = near[nearest]
     places, nearest = places[:, active], tuple(axis[active] for axis in nearest)
-    read = np.stack([map_coordinates(maps, places, order=1, mode="nearest") for maps in tissues])
-    tissue = read.argmax(axis=0)
+    tissue = read_linear(tissues, places).argmax(axis=-1)
     value = np.zeros(len(tissue), dtype=np.uint8)
     value[tissue == Tissue.CORD], value[tissue == Tissue.FLUID] = CORD_VALUE, CANAL_VALUE
     for kind, named in names.items():
         of_kind = tissue == kind
         value[of_kind] = read_coarse(named, tuple(axis[of_kind] for axis in nearest))
-    whole = np.zeros(inside.shape, dtype=np.uint8)
-    filled = np.zeros(int(inside.sum()), dtype=np.uint8)
-    filled[active] = value
-    whole[inside] = filled
-    spine[box] = whole
-    return spine
+    out.reshape(-1)[inside[active]] = value
+    return out
 
 
 def _renamed(labels: NDArray[np.uint8], names: Mapping[int, int]) -> NDArray[np.uint8]:

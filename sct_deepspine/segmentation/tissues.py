@@ -7,8 +7,8 @@ from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
+from sct_deepspine.models.maps import softmax
 from sct_deepspine.models.predictor import Predictor
 
 __all__ = ["ANY_TISSUE", "Tissue", "TissueCodec", "TissuePredictor"]
@@ -45,7 +45,7 @@ class TissueCodec:
         """Turn raw maps, ``(channels, rows, columns)``, into the probability of each tissue."""
         if raw.shape[0] != self.channels:
             raise ValueError(f"expected {self.channels} maps, got {raw.shape[0]}")
-        return softmax(np.asarray(raw, dtype=np.float32), axis=0)
+        return softmax(np.asarray(raw, dtype=np.float32))
 
 
 TissuePredictor = Predictor[TissueCodec]

@@ -19,7 +19,6 @@ from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.segmentation.model import SegmentationModel
-from sct_deepspine.segmentation.pipeline import segment_spine
 from sct_deepspine.workflow.given import (
     WRITTEN_VALUES,
     anchors_in_view,
@@ -155,6 +154,8 @@ def _masks(
     """Segment the scan if that is asked for, and say why it could not be where a person set the labels."""
     if not request.masks:
         return None, ()
+    from sct_deepspine.segmentation.pipeline import segment_spine  # loads much that labels alone don't need
+
     try:
         return segment_spine(volume, labels=labels, weights=mask_model, labeling=model), ()
     except NoDiscsError as error:

@@ -2,10 +2,11 @@
 
 Run it on an idle machine::
 
-    python testing/benchmarks/bench_stages.py [IMAGE] [-n CALLS]
+    python testing/benchmarks/bench_stages.py [IMAGE] [-n CALLS] [-before CHECKOUT] [-picture FILE]
 
 Without an image, a phantom of 384 × 225 × 52 voxels is made. Every figure is given for onnxruntime and for
-torch, from the same run, and it is checked that both find the same discs.
+torch, from the same run, and it is checked that both find the same discs. What ``bench_cold.py`` prints of
+the cold command follows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image", nargs="?")
     parser.add_argument("-n", type=int, default=10)
+    parser.add_argument(
+        "-before", help="another checkout of the repository, to compare the cold command with"
+    )
+    parser.add_argument("-picture", help="draw the shares of the cold command")
     parser.add_argument("-only", choices=RUNTIMES, help="time the calls of one runtime, in this process")
     arguments = parser.parse_args()
     if arguments.only:
@@ -41,6 +46,11 @@ def main() -> None:
                 [sys.executable, __file__, image, "-n", str(arguments.n), "-only", runtime], check=True
             )
         compare(image)
+        print(flush=True)
+        words = ["-before", arguments.before] if arguments.before else []
+        words += ["-picture", arguments.picture] if arguments.picture else []
+        cold = str(Path(__file__).with_name("bench_cold.py"))
+        subprocess.run([sys.executable, cold, image, *words], check=True)
 
 
 def make_image(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -31,10 +32,13 @@ class OnnxRuntime:
         The ``InferenceSession``.
     config
         What defines the network.
+    threads
+        How many planes are run side by side.
     """
 
     session: Any
     config: NetworkConfig
+    threads: int = 1
 
     def run(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map images, as :func:`~sct_deepspine.models.images.with_channels` takes them, to raw maps."""
@@ -47,7 +51,17 @@ class OnnxRuntime:
 
     def _run(self, output: str, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         image = np.ascontiguousarray(with_channels(planes, self.config.in_channels), dtype=np.float32)
-        return self.session.run([output], {INPUT: image})[0]
+
+        def run_one(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+            return self.session.run([output], {INPUT: plane[None]})[0]
+
+        # A core does no better with several planes at once, whose features leave its cache. Two cores with a
+        # plane each take half of the time, with both on one plane 0.6 to 0.97 of it.
+        workers = min(self.threads, len(image))
+        if workers < 2:
+            return np.concatenate([run_one(plane) for plane in image])
+        with ThreadPoolExecutor(workers) as pool:
+            return np.concatenate(list(pool.map(run_one, image)))
 
 
 def onnx_is_installed() -> bool:
@@ -76,10 +90,11 @@ def read_graph(content: bytes, config: NetworkConfig) -> OnnxRuntime:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # onnxruntime does not heed the variable that torch and numpy do; 0 is as many as there are cores.
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes share no base but this
         raise WeightsError(" ".join(str(error).split())[:200]) from error
-    return OnnxRuntime(session, config)
+    # onnxruntime does not heed the variable that torch and numpy do.
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
+    return OnnxRuntime(session, config, threads)

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from scipy.interpolate import BSpline, CubicSpline
+
+from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, through_points
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("columns", [(), (3,)])
+@pytest.mark.parametrize(("count", "natural"), [(4, False), (5, False), (31, False), (3, True), (17, True)])
+def test_a_spline_through_points_is_scipys(count, natural, columns):
+    places = np.cumsum(RNG.uniform(0.5, 2, count))
+    values = RNG.normal(size=(count, *columns))
+    ours = through_points(places, values, natural=natural)
+    theirs = CubicSpline(places, values, bc_type="natural" if natural else "not-a-knot")
+    at = np.append(RNG.uniform(places[0] - 1, places[-1] + 1, 41), places)
+    for derivative in range(3):
+        np.testing.assert_allclose(ours(at, derivative), theirs(at, derivative), atol=1e-9)
+
+
+def test_two_points_with_natural_ends_are_joined_by_a_line():
+    line = through_points(np.array([1.0, 3.0]), np.array([[0.0, 1.0], [4.0, 1.0]]), natural=True)
+    np.testing.assert_allclose(line([1.5, 2.0]), [[1, 1], [2, 1]])
+
+
+def test_where_a_place_is_not_finite_a_curve_is_not():
+    curve = CubicCurve(np.arange(3.0), np.arange(3.0), np.ones(3))
+    np.testing.assert_array_equal(np.isnan(curve([0.5, np.nan])), [False, True])
+
+
+@pytest.mark.parametrize("derivative", [0, 1, 2])
+def test_a_uniform_spline_is_scipys(derivative):
+    coefficients = RNG.normal(size=(11, 2))
+    ours = UniformSpline(3.0, 0.7, coefficients)
+    theirs = BSpline(3.0 + 0.7 * np.arange(-3.0, 12), coefficients, 3)
+    at = RNG.uniform(2.5, 3.0 + 0.7 * 8 + 0.5, 37)
+    np.testing.assert_allclose(ours(at, derivative), theirs(at, derivative), atol=1e-9)

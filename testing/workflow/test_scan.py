@@ -143,7 +143,7 @@ def test_results_are_saved_under_both_schemes_of_names(painted_file, tmp_path):
     plain = {path.name for path in result.save(tmp_path / "a", csv=True)}
     assert {"t2_discs.nii.gz", "t2_discs.json", "t2_discs.csv", "t2_spine.nii.gz"} <= plain
     bids = {path.name for path in result.save(tmp_path / "b", stem="sub-01_T2w", names="bids")}
-    assert {"sub-01_T2w_label-discs_dlabel.nii.gz", "sub-01_T2w_spine.nii.gz"} <= bids
+    assert {"sub-01_T2w_label-discs_dlabel.nii.gz", "sub-01_space-T2w_seg-spine_dseg.nii.gz"} <= bids
     with pytest.raises(RequestError, match="names"):
         result.save(tmp_path, names="else")
 

@@ -276,7 +276,9 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
     fit_consoles()
     level = (logging.ERROR, logging.WARNING, logging.DEBUG)[arguments.v]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("sct_deepspine").setLevel(level)
+    own = logging.getLogger("sct_deepspine")
+    level_before = own.level
+    own.setLevel(level)
     in_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
     before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:
@@ -299,5 +301,6 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
         print("interrupted; nothing half-written was left", file=sys.stderr)
         return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     finally:
+        own.setLevel(level_before)
         if in_main:
             signal.signal(signal.SIGTERM, before)

@@ -321,6 +321,7 @@ def _label_session(arguments: argparse.Namespace) -> int:
 def _process(arguments: argparse.Namespace, products: Products) -> ScanResult:
     from sct_deepspine.errors import AnchorError
     from sct_deepspine.labeling.checks import read_scan
+    from sct_deepspine.workflow.geometry import geometry_notes
     from sct_deepspine.workflow.scan import process_scan
 
     with about("-i", arguments.i):
@@ -329,7 +330,7 @@ def _process(arguments: argparse.Namespace, products: Products) -> ScanResult:
     model, mask_model = _models(arguments, products)
     with about(*_option_of_levels(arguments), AnchorError):
         result = process_scan(volume, request, model=model, mask_model=mask_model)
-    return result.with_source(arguments.i)
+    return result.with_source(arguments.i).with_notes(geometry_notes(arguments.i))
 
 
 def _models(
@@ -351,10 +352,13 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
     """Return what the options ask for."""
     from sct_deepspine.io.disc_labels import read_disc_labels
     from sct_deepspine.labeling.checks import given_centerline
+    from sct_deepspine.workflow.geometry import check_mask_space
     from sct_deepspine.workflow.request import ScanRequest
 
     with about("-s", arguments.s):
         cord_line = given_centerline(arguments.s, None)
+        if arguments.s:
+            check_mask_space(arguments.s, arguments.i)
     given: dict[str, Any] = {}
     for option, meaning in (("initlabel", "edits"), ("ldisc", "labels")):
         path = getattr(arguments, option)

@@ -27,7 +27,9 @@ Segment the spinal cord, the canal, the vertebrae and the discs of a spine MRI. 
   IMAGE_seg.nii.gz          the cord, as SCT's commands take it
   IMAGE_canal.nii.gz        the dural sac: cord, fluid and roots
   IMAGE_seg_labeled.nii.gz  the cord by vertebral level, as sct_label_vertebrae writes it
-  IMAGE_spine.json          volumes, how sure each level is, and what was never measured
+  IMAGE_spine.json          volumes, how sure each level is, and what was not measured
+
+The cord is for registration and levels: to measure its area, use sct_deepseg spinalcord.
 """
 
 

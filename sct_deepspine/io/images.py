@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, cast
 
 import nibabel as nib
 import numpy as np
@@ -19,16 +19,17 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import ArrayLike, NDArray
 
-from sct_deepspine.errors import ImageError, OutputError
+from sct_deepspine.errors import GeometryError, ImageError, OutputError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.files import written_whole
-from sct_deepspine.io.identity import check_content
+from sct_deepspine.io.identity import check_content, grid_difference
 
 __all__ = [
     "ImageLike",
     "image_like",
     "is_sct_image",
+    "other_geometry",
     "read_mask",
     "read_one_volume",
     "read_volume",
@@ -118,6 +119,27 @@ def _body_sized(grid: Grid) -> Grid:
         met = " × ".join(f"{length:.4g}" for length in lengths)
         raise ImageError(f"the image is {met} mm large; are the voxel sizes in the header right (mm)?")
     return grid
+
+
+def other_geometry(image: ImageLike) -> Grid | None:
+    """Return the grid that the header's other transform gives, where qform and sform contradict each other.
+
+    nibabel and SCT use the sform where it is set, and so does this package.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        with _quiet_nibabel(), suppress(Exception):  # what is wrong with it, reading it says
+            return other_geometry(cast("nib.spatialimages.SpatialImage", nib.load(image)))
+        return None
+    header = getattr(image, "header", None)
+    if not isinstance(header, nib.Nifti1Header):
+        return None
+    (sform, s_code), (qform, q_code) = header.get_sform(coded=True), header.get_qform(coded=True)
+    if not (s_code and q_code) or sform is None or qform is None:
+        return None
+    with suppress(GeometryError):
+        used, other = Grid(header.get_data_shape()[:3], sform), Grid(header.get_data_shape()[:3], qform)
+        return other if grid_difference(used, other) else None
+    return None
 
 
 def read_one_volume(image: ImageLike) -> Volume:

@@ -181,7 +181,8 @@ def label_discs(
     warnings = *checked.warnings, *sentences, *find_warnings(discs, checked, view, anchored=bool(known))
     if assignment.level_confidence < min_confidence:
         said = f"{assignment.level_confidence:.2f} < {min_confidence:g}"
-        raise UncertainError(f"the levels are less certain than asked for ({said}): {'; '.join(warnings)}")
+        why = "; ".join(warnings) or "give the level of one disc, or labels of another scan"
+        raise UncertainError(f"the levels are less certain than asked for ({said}): {why}")
     if return_maps:
         prediction = replace(prediction, attention=model.locate.attention(prediction.image))
     return DiscLabels(

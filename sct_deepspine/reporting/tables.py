@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sct_deepspine.labels import DiscLabels
-from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, SpineMasks
+from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_NOTE, CORD_VALUE, SpineMasks
 
 __all__ = ["disc_table", "mask_table"]
 
@@ -24,14 +24,16 @@ def disc_table(labels: DiscLabels) -> str:
 
 
 def mask_table(masks: SpineMasks) -> str:
-    """Return a line for each structure: its value, name, volume and the confidence of its level."""
+    """Return a line for each structure: its value, name, volume and the probability of its level."""
     facts = masks.as_dict()
-    lines = [f"{'value':>5}  {'structure':<9} {'volume ml':>9}  {'level':>5}"]
+    lines = [f"{'value':>5}  {'structure':<9} {'volume ml':>9}  {'level prob':>10}"]
     for value, name in ((CORD_VALUE, "cord"), (CANAL_VALUE, "canal")):
         lines.append(f"{value:>5}  {name:<9} {facts[f'{name}_mm3'] / 1000:9.2f}")
     for part in masks.structures:
-        marks = {"level unsure": part.unsure, "never measured": not part.measured}
-        notes = ", ".join(note for note, holds in marks.items() if holds)
-        text = f"{part.value:>5}  {part.name:<9} {part.volume_mm3 / 1000:9.2f}  {part.confidence:5.2f}"
-        lines.append(f"{text}  {notes}".rstrip())
+        text = f"{part.value:>5}  {part.name:<9} {part.volume_mm3 / 1000:9.2f}  {part.confidence:10.2f}"
+        lines.append(f"{text}  {'level unsure' if part.unsure else ''}".rstrip())
+    unmeasured = [part.name for part in masks.structures if not part.measured]
+    if unmeasured:
+        lines.append(f"not yet compared with true masks: {', '.join(unmeasured)}")
+    lines.append(CORD_NOTE)
     return "\n".join(lines)

@@ -20,6 +20,12 @@ __all__ = ["CANAL_VALUE", "CORD_VALUE", "SpineMasks", "Structure", "disc_mask_va
 CORD_VALUE, CANAL_VALUE = 1, 2
 """Of the whole mask, as TotalSpineSeg has them; 2 is what the dural sac holds beside the cord."""
 
+CORD_NOTE = (
+    "the cord is for registration and levels; to measure its area, use sct_deepseg spinalcord (ours was 19 % "
+    "too small to 15 % too large by level on two necks)"
+)
+"""What people who measure must know: cross-sectional areas against masks drawn by hand, two unseen necks."""
+
 UNSURE = 0.8
 """A level less certain than this is called unsure."""
 
@@ -211,6 +217,7 @@ class SpineMasks:
                 }
                 for part in self.structures
             ],
+            "cord_note": CORD_NOTE,
             "warnings": list(self.warnings),
             "weights": dict(self.weights),
         }

@@ -492,3 +492,8 @@ def test_an_anchor_outside_the_image_is_refused(painted):
     model = fake_model()
     with pytest.raises(AnchorError, match=r"anchor 5: \(0, 0, 9000\) mm lies outside the image"):
         label_discs(painted, anchor=(5, (0.0, 0.0, 9000.0)), weights=model)
+
+
+def test_levels_that_are_refused_come_with_what_to_do(painted):
+    with pytest.raises(UncertainError, match=r"asked for \(.* < 1\): \w"):
+        label_discs(painted, weights=fake_model(), min_confidence=1.0)

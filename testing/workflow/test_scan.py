@@ -8,12 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fakes import PaintReader, fake_mask_model, fake_model
+from nibabel.affines import from_matvec
+from nibabel.eulerangles import euler2mat
 
 from sct_deepspine import ScanRequest, process_scan
 from sct_deepspine.batch import BatchOptions, run_batch
 from sct_deepspine.cli import label as label_command
 from sct_deepspine.cli import segment as segment_command
-from sct_deepspine.errors import LabelsError, OutputError, RequestError
+from sct_deepspine.errors import GeometryError, LabelsError, OutputError, RequestError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.bids import find_scans
 
@@ -252,3 +254,34 @@ def test_a_person_sees_what_no_network_sees(painted):
     labels = {5: middle + np.array([0, 0, 10]), 6: middle - np.array([0, 0, 10])}
     result = process_scan(Volume(painted.data, painted.grid), ScanRequest(labels=labels), model=blind)
     assert result.labels.values.tolist() == [5, 6]
+
+
+# Two geometries in one header
+
+
+@pytest.fixture
+def twofold(painted_file, tmp_path):
+    """An image whose qform is turned by 14° against its sform, and that qform."""
+    image = nib.load(painted_file)
+    turn = from_matvec(euler2mat(x=np.radians(14)), [0, 0, 0])
+    other = turn @ image.affine
+    out = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    out.set_sform(image.affine, 1)
+    out.set_qform(other, 1)
+    nib.save(out, tmp_path / "twofold.nii.gz")
+    return tmp_path / "twofold.nii.gz", other
+
+
+def test_which_of_two_geometries_was_used_is_said(twofold, painted_file):
+    path, _ = twofold
+    result = process_scan(path, model=MODEL)
+    assert any("the header holds two geometries" in note for note in result.notes)
+    assert not any("geometries" in note for note in process_scan(painted_file, model=MODEL).notes)
+
+
+def test_a_mask_in_the_other_geometry_is_refused(twofold, phantom, tmp_path):
+    path, other = twofold
+    data = (phantom.tissue.data >= 3).astype(np.uint8)
+    nib.save(nib.Nifti1Image(data, other), tmp_path / "seg.nii.gz")
+    with pytest.raises(GeometryError, match="where the qform of the image puts it"):
+        process_scan(path, ScanRequest(cord=tmp_path / "seg.nii.gz"), model=MODEL)

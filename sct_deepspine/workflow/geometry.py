@@ -1,0 +1,40 @@
+"""What a header says twice: two transforms that contradict each other."""
+
+from __future__ import annotations
+
+from sct_deepspine.errors import GeometryError
+from sct_deepspine.io.identity import grid_difference
+from sct_deepspine.io.images import ImageLike, other_geometry, read_mask, read_volume
+
+__all__ = ["check_mask_space", "geometry_notes"]
+
+
+def geometry_notes(image: ImageLike) -> tuple[str, ...]:
+    """Say which transform of an image was used where its header holds two that contradict each other."""
+    other = other_geometry(image)
+    if other is None:
+        return ()
+    used = read_volume(image).grid
+    return (
+        f"the header holds two geometries ({grid_difference(used, other)}): the sform was used, the qform was "
+        "not; make them agree (sct_image -set-sform-to-qform, or -set-qform-to-sform)",
+    )
+
+
+def check_mask_space(mask: ImageLike, image: ImageLike) -> None:
+    """Refuse a mask that lies where the image's unused transform puts it.
+
+    Raises
+    ------
+    GeometryError
+        If it does.
+    """
+    other = other_geometry(image)
+    if other is None:
+        return
+    grid = read_mask(mask).grid
+    if not grid_difference(grid, other) and grid_difference(grid, read_volume(image).grid):
+        raise GeometryError(
+            "the mask lies where the qform of the image puts it, but the image is read by its sform; make the "
+            "two transforms of the image agree, then make the mask again"
+        )

@@ -16,8 +16,8 @@ def geometry_notes(image: ImageLike) -> tuple[str, ...]:
         return ()
     used = read_volume(image).grid
     return (
-        f"the header holds two geometries ({grid_difference(used, other)}): the sform was used, the qform was "
-        "not; make them agree (sct_image -set-sform-to-qform, or -set-qform-to-sform)",
+        f"the header holds two geometries ({grid_difference(used, other)}): the sform was used, not the "
+        "qform; make them agree (sct_image -set-sform-to-qform, or -set-qform-to-sform)",
     )
 
 
@@ -35,6 +35,6 @@ def check_mask_space(mask: ImageLike, image: ImageLike) -> None:
     grid = read_mask(mask).grid
     if not grid_difference(grid, other) and grid_difference(grid, read_volume(image).grid):
         raise GeometryError(
-            "the mask lies where the qform of the image puts it, but the image is read by its sform; make the "
-            "two transforms of the image agree, then make the mask again"
+            "the mask lies where the qform of the image puts it, but the image is read by its sform; make "
+            "the two transforms of the image agree, then make the mask again"
         )

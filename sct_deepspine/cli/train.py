@@ -76,7 +76,7 @@ def get_parser() -> Arguments:
     add(
         "-val",
         metavar="FOLDER",
-        help="Folder of labelled scans to choose by. Default: a fifth of the subjects of -i",
+        help="Folder of validation scans. Default: a fifth of the subjects of -i",
     )
     add(
         "-split",

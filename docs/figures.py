@@ -2,19 +2,21 @@
 
     python docs/figures.py TRAIN VAL [NAME ...]
 
-writes discs.png, spine_masks.png, frames.png, synthesis.png, composites.png, regions.png and failures.png beside this file, or those
-that are named. TRAIN and VAL are folders of labelled scans.
+writes discs.png, spine_masks.png, frames.png, synthesis.png, composites.png, regions.png, failures.png and sessions.png
+beside this file, or those that are named. TRAIN and VAL are folders of labelled scans.
 """
 
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.colors
 import numpy as np
+from matplotlib.patches import ConnectionPatch
 from nibabel.affines import apply_affine
 
-from sct_deepspine import label_discs, segment_spine
+from sct_deepspine import label_discs, label_session, segment_spine
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.evaluation.run import RIGHT_MM, folder_cases
 from sct_deepspine.geometry.centerline import Centerline
@@ -45,6 +47,7 @@ from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, disc_mask_
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.simulation.composite import make_composite
 from sct_deepspine.simulation.phantom import make_phantom, make_varied_phantom
+from sct_deepspine.simulation.sessions import cut_session
 from sct_deepspine.training.dataset import RandomPlanes
 from sct_deepspine.training.roles import ROLES
 
@@ -260,6 +263,40 @@ def draw_failures(path, folder):
     figure.savefig(path, dpi=85, facecolor="black")
 
 
+def draw_session(path, scans):
+    """Draw four series of one composite spine, as they were labelled together, discs of one value joined."""
+    spine = make_composite(np.random.default_rng(3), scans)
+    series = cut_session(spine, np.random.default_rng(1), count=4, shift_mm=(0, 0, 10))
+    session = label_session([one.image for one in series])
+    figure = new_figure(9, 8, dark=True)
+    panels = figure.subplots(1, 4, sharey=True)
+    for axes, labels, one in zip(panels, session.images, series, strict=True):
+        plane = midsagittal_plane(DeobliquedVolume.of(one.image), labels.canal, 1.0)
+        image = normalise(*sample(one.image.as_ras(), plane, slab_mm=SLAB_MM))
+        z, y = plane.points_world[:, 0, 2], plane.points_world[0, :, 1]
+        axes.imshow(image, cmap="gray", vmin=-2, vmax=3, extent=(y[0], y[-1], z[-1], z[0]), aspect="equal")
+        tips = labels.points_world
+        axes.plot(tips[:, 1], tips[:, 2], "o", ms=4, mfc="none", mec="#39ff6a")
+        axes.set_xlim(tips[:, 1].min() - 45, tips[:, 1].max() + 60)
+        axes.set_title(f"confidence {labels.level_confidence:.2f}", color="white", fontsize=9)
+        axes.axis("off")
+    places = [(n, disc) for n, labels in enumerate(session.images) for disc in labels.discs]
+    low, high = (end(disc.point_world[2] for _, disc in places) for end in (min, max))
+    panels[0].set_ylim(low - 40, high + 40)
+    for value in sorted({disc.value for _, disc in places}):
+        own = [(panels[n], disc) for n, disc in places if disc.value == value]
+        for (left, one), (right, other) in pairwise(own):
+            joint = ConnectionPatch(
+                one.point_world[1:], other.point_world[1:], "data", "data", axesA=left, axesB=right,
+                color="#39ff6a", lw=0.8,
+            )  # fmt: skip
+            figure.add_artist(joint)
+        axes, disc = own[-1]
+        place = disc.point_world[1:] + (10, 0)
+        axes.text(*place, f"{value} {disc.name}", color="#39ff6a", fontsize=7, va="center")
+    figure.savefig(path, dpi=110, facecolor="black")
+
+
 def try_to_label(case):
     """Return the discs of a case that has no anchor, or None."""
     try:
@@ -286,6 +323,7 @@ def main():
         "composites": lambda path: draw_composites(path, scans),
         "regions": lambda path: draw_regions(path, read_scans(val)),
         "failures": lambda path: draw_failures(path, val),
+        "sessions": lambda path: draw_session(path, read_scans(val)),
     }
     for name in names or figures:
         figures[name](HERE / f"{name}.png")

@@ -29,6 +29,10 @@ __all__ = ["SessionDisc", "Spine", "assign_spine", "discs_in_view"]
 LEVEL_REQUEST = "give the level of one disc"
 """Part of the sentence in which labels of one image alone ask for a level: answered by the other images."""
 
+MIN_END, MAX_TRIMMED = 0.6, 2
+"""Up to two discs at either end of a merged spine are left out if they are less probable than this: on the
+session benchmark such were none."""
+
 LANDMARK_SEEN = 0.5
 """A landmark is seen if the probability that it is there exceeds this."""
 
@@ -122,6 +126,7 @@ def assign_spine(
     """
     clamped = _clamped(chain, readings, group, anchored)
     assignment = assign_levels(chain.candidates, anchors=clamped, parameters=model.parameters)
+    assignment = _trimmed(assignment, clamped)
     points = chain.candidates.points[assignment.indices]
     values, places, _ = fill_skipped(points, assignment.values)
     discs = tuple(
@@ -148,6 +153,21 @@ def assign_spine(
         support=group.support,
         levelled_by=frozenset(by or anchored & set(group.members)),
         dropped=chain.dropped,
+    )
+
+
+def _trimmed(assignment: LevelAssignment, clamped: Mapping[int, int]) -> LevelAssignment:
+    """Leave out one or two at either end that are hardly discs: a view's border looks like one."""
+    sure = (assignment.probabilities >= MIN_END) | np.isin(assignment.indices, list(clamped))
+    if not sure.any():
+        return assignment
+    above, below = (int(side.argmax()) for side in (sure, sure[::-1]))
+    kept = slice(above if above <= MAX_TRIMMED else 0, len(sure) - (below if below <= MAX_TRIMMED else 0))
+    return replace(
+        assignment,
+        indices=assignment.indices[kept],
+        values=assignment.values[kept],
+        probabilities=assignment.probabilities[kept],
     )
 
 

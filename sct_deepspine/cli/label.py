@@ -415,7 +415,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     image = folder / "phantom.nii.gz"
     arguments.i = str(image)
     products = Products(arguments, image)
-    phantom = arguments.demo_scan or make_phantom(np.random.default_rng(0), first=3, last=16)
+    phantom = arguments.demo_scan or make_phantom(np.random.default_rng(7), first=3, last=16)
     make_folder(folder)
     with written_whole(image) as partial:
         nib.save(nib.Nifti1Image(phantom.volume.data, phantom.volume.grid.affine), partial)

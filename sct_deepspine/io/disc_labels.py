@@ -339,9 +339,7 @@ def _page_labels(values: Mapping[str, Any], image: Mapping[str, Any]) -> GivenLa
     )
 
 
-def scan_of_image(
-    scans: Iterable[ReviewedScan], *, sha256: str = "", path: str = "", name: str = ""
-) -> ReviewedScan | None:
+def scan_of_image(scans: Iterable[ReviewedScan], *, sha256: str, path: str) -> ReviewedScan | None:
     """Return what the review page saved of an image: told by its fingerprint, then by its name.
 
     Parameters
@@ -351,9 +349,7 @@ def scan_of_image(
     sha256
         The image file's fingerprint.
     path
-        Its path.
-    name
-        What the scan is called; by default any name that its path ends with fits.
+        Its path; any name of a scan that it ends with fits.
 
     Returns
     -------
@@ -366,12 +362,12 @@ def scan_of_image(
         If several scans fit, or the one of this name was another version of the image.
     """
     scans = list(scans)
-    same = [scan for scan in scans if sha256 and scan.sha256 == sha256]
-    named = [scan for scan in same if _is_named(scan, path, name)]
+    same = [scan for scan in scans if scan.sha256 == sha256]
+    named = [scan for scan in same if _is_named(scan, path)]
     fitting = same if len(same) == 1 else named or same
     if not fitting:
-        fitting = [scan for scan in scans if _is_named(scan, path, name)]
-        changed = [scan for scan in fitting if sha256 and scan.sha256]
+        fitting = [scan for scan in scans if _is_named(scan, path)]
+        changed = [scan for scan in fitting if scan.sha256]
         if changed and len(changed) == len(fitting):
             raise LabelsError(
                 f"the corrections of {changed[0].name} were made on another version of the image; "
@@ -384,12 +380,8 @@ def scan_of_image(
     return fitting[0] if fitting else None
 
 
-def _is_named(scan: ReviewedScan, path: str, name: str) -> bool:
+def _is_named(scan: ReviewedScan, path: str) -> bool:
     """Tell whether a scan of the page bears the name of an image, or lay at its path."""
-    if name:
-        return scan.name == name
-    if not path:
-        return False
     words = scan.name.replace(" / ", "/").split("/")
     parts = [*Path(path).parent.parts, image_stem(path)]
     if scan.path and Path(scan.path).is_absolute():

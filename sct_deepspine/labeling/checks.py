@@ -14,7 +14,14 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.images import ImageLike, read_mask, read_volume
 
-__all__ = ["check_anchor_places", "distance_from_canal_mm", "given_centerline", "read_scan"]
+__all__ = [
+    "FARTHEST_TIP_MM",
+    "check_anchor_places",
+    "distance_from_canal_mm",
+    "given_centerline",
+    "places_along_canal",
+    "read_scan",
+]
 
 BEYOND_MM = 60.0
 """The canal is followed straight on beyond its ends by this much."""
@@ -25,8 +32,9 @@ SHORTEST_SIDE_MM = 20.0
 SAMPLED_VOXELS, FEWEST_GREYS = 200_000, 12
 """Of so many voxels, a scan has more different grey values than this."""
 
-FARTHEST_ANCHOR_MM = 40.0
-"""An anchor is no farther than this from the canal."""
+FARTHEST_TIP_MM = 40.0
+"""What a person gives as a posterior tip is no farther than this from the canal; tips lie 6 to 15 mm before
+it."""
 
 
 def read_scan(image: ImageLike) -> Volume:
@@ -84,7 +92,7 @@ def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal
                 f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
             )
         distance = float(distance_from_canal_mm(point[None], canal)[0])
-        if distance > FARTHEST_ANCHOR_MM:
+        if distance > FARTHEST_TIP_MM:
             raise AnchorError(
                 f"anchor {value}: ({place}) mm lies {distance:.0f} mm from the spine that was found; "
                 "give the posterior tip of the disc"
@@ -93,5 +101,13 @@ def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal
 
 def distance_from_canal_mm(points_world: FloatArray, canal: Centerline) -> FloatArray:
     """Return the distance of points from the canal, which is followed straight on beyond its ends."""
-    line = canal.points_world(np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, 2.0))
-    return np.linalg.norm(points_world[:, None] - line, axis=2).min(axis=1)
+    return places_along_canal(points_world, canal, step_mm=2.0)[1]
+
+
+def places_along_canal(
+    points_world: FloatArray, canal: Centerline, *, step_mm: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the arc length, in steps, of what of the canal is nearest to points, and how far it is, mm."""
+    arc = np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, step_mm)
+    distance = np.linalg.norm(points_world[:, None] - canal.points_world(arc), axis=2)
+    return arc[distance.argmin(axis=1)], distance.min(axis=1)

@@ -110,7 +110,7 @@ def group_series(
             parts |= dict.fromkeys(merged, merged)
             used.append(link)
     unique = {id(part): part for part in parts.values()}.values()
-    return [_group(sorted(part), used, volumes, canals) for part in unique], links
+    return [_group(sorted(part), used, canals) for part in unique], links
 
 
 def _is_doubtful(link: Link, parts: dict[int, set[int]], links: Sequence[Link]) -> bool:
@@ -154,17 +154,10 @@ def _canals_meet(one: Centerline | None, other: Centerline | None) -> bool:
         return False
     lower, upper = sorted((one, other), key=lambda line: line.samples_world[:, 2].mean())
     top, bottom = lower.samples_world[-1], upper.samples_world[0]
-    if top[2] < lower.samples_world[0][2]:
-        top, bottom = lower.samples_world[0], upper.samples_world[-1]
     return bool(np.linalg.norm((bottom - top)[:2]) < MAX_ASIDE_MM + 0.5 * abs(bottom[2] - top[2]))
 
 
-def _group(
-    members: Sequence[int],
-    links: Sequence[Link],
-    volumes: Sequence[Volume],
-    canals: Sequence[Centerline | None],
-) -> Group:
+def _group(members: Sequence[int], links: Sequence[Link], canals: Sequence[Centerline | None]) -> Group:
     """Carry shifts and support from the member with the longest canal to all the others."""
     lengths = {n: canal.length_mm if (canal := canals[n]) is not None else 0.0 for n in members}
     first = max(members, key=lambda n: lengths[n])

@@ -17,10 +17,13 @@ from sct_deepspine.labels import Disc
 if TYPE_CHECKING:
     from sct_deepspine.labeling.assessment import CheckedLevels
 
-__all__ = ["UNCERTAIN", "check_anchors", "find_warnings"]
+__all__ = ["LEVEL_REQUEST", "UNCERTAIN", "check_anchors", "find_warnings"]
 
 UNCERTAIN = 0.5
 """Below this confidence the labels come with a request for an anchor."""
+
+LEVEL_REQUEST = "give the level of one disc"
+"""What labels of one image alone ask for where nothing tells the level; other images may answer it."""
 
 ODD_SPACING = 1.5
 """A distance this many times larger or smaller than expected is pointed out."""
@@ -79,9 +82,7 @@ def _level_doubt(discs: tuple[Disc, ...], checked: CheckedLevels) -> str:
     elif kind != "landmark":
         text += ", and all may be shifted by -1 or +1"
     middle = discs[len(discs) // 2].name
-    return (
-        text + f"; give the level of one disc, such as the one labelled {middle}, or labels of another scan"
-    )
+    return text + f"; {LEVEL_REQUEST}, such as the one labelled {middle}, or labels of another scan"
 
 
 def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from sct_deepspine.errors import ImageError, NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
@@ -27,7 +25,7 @@ from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_le
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labeling.session_notes import SessionNote, apart_note, group_notes, link_notes
-from sct_deepspine.labeling.spine import SessionDisc, Spine, assign_spine, discs_in_view
+from sct_deepspine.labeling.spine import SessionDisc, Spine, assign_spine, discs_in_view, same_discs
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.models.weights import Weights
 
@@ -262,13 +260,6 @@ def _contradicted(
         labels = readings[n].labels
         if labels is None or labels.level_confidence < SURE:
             continue
-        own = dict(zip(labels.values.tolist(), labels.points_world, strict=True))
-        offsets = [
-            value - disc.value
-            for disc in spine.discs
-            for value, point in own.items()
-            if n in disc.points_world and np.linalg.norm(disc.points_world[n] - point) < 1.0
-        ]
-        if any(offsets):
+        if any(alone != merged for alone, merged in same_discs(labels, n, spine.discs)):
             out.append(n)
     return out

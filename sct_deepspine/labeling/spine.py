@@ -15,26 +15,24 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.assessment import DISAGREEING_LIMIT
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.chain import Chain
-from sct_deepspine.labeling.evidence import FEWEST_AGAIN
+from sct_deepspine.labeling.evidence import FEWEST_AGAIN, SEEN
 from sct_deepspine.labeling.grouping import Group
 from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.review import LEVEL_REQUEST
 from sct_deepspine.labels import Disc, DiscLabels
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.session import SeriesReading
 
-__all__ = ["SessionDisc", "Spine", "assign_spine", "discs_in_view"]
-
-LEVEL_REQUEST = "give the level of one disc"
-"""Part of the sentence in which labels of one image alone ask for a level: answered by the other images."""
+__all__ = ["SessionDisc", "Spine", "assign_spine", "discs_in_view", "same_discs"]
 
 MIN_END, MAX_TRIMMED = 0.6, 2
 """Up to two discs at either end of a merged spine are left out if they are less probable than this: on the
 session benchmark such were none."""
 
-LANDMARK_SEEN = 0.5
-"""A landmark is seen if the probability that it is there exceeds this."""
+SAME_POINT_MM = 1.0
+"""A disc of an image and one of the merged spine are the same if their points in that image are nearer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +137,7 @@ def assign_spine(
             assignment.values, assignment.indices, assignment.probabilities, strict=True
         )
     )
-    seen = assignment.values[assignment.probabilities > LANDMARK_SEEN].tolist()
+    seen = assignment.values[assignment.probabilities > SEEN].tolist()
     kind = view_kind(seen or assignment.values.tolist(), model.landmarks)
     marks = [disc for disc in discs if disc.value in LANDMARK_VALUES and disc.value in seen]
     by = {n for disc in marks for n in disc.points_world}
@@ -180,7 +178,7 @@ def _own(reading: SeriesReading, index: int) -> FloatArray:
 def _clamped(
     chain: Chain, readings: Sequence[SeriesReading], group: Group, anchored: set[int]
 ) -> dict[int, int]:
-    """Clamp the uppermost disc of each image whose levels a person told; the others follow."""
+    """Clamp the discs of each image whose levels a person told."""
     out: dict[int, int] = {}
     for n in anchored & set(group.members):
         labels = readings[n].labels
@@ -188,7 +186,7 @@ def _clamped(
             continue
         for disc in labels.discs:
             for node, own in enumerate(chain.sources):
-                if n in own and np.linalg.norm(_own(readings[n], own[n]) - disc.point_world) < 1.0:
+                if n in own and np.linalg.norm(_own(readings[n], own[n]) - disc.point_world) < SAME_POINT_MM:
                     out[node] = disc.value
     return out
 
@@ -215,15 +213,19 @@ def _confidence(
     return max(best, min(together, 1 - 0.5 * (1 - best)))
 
 
-def _agrees(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> bool:
-    own = dict(zip(labels.values.tolist(), labels.points_world, strict=True))
-    pairs = [
-        value == disc.value
+def same_discs(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> list[tuple[int, int]]:
+    """Return the values, alone and in the merged spine, of the discs of an image that both have."""
+    return [
+        (own.value, disc.value)
         for disc in discs
-        for value, point in own.items()
-        if n in disc.points_world and np.linalg.norm(disc.points_world[n] - point) < 1.0
+        for own in labels.discs
+        if n in disc.points_world and np.linalg.norm(disc.points_world[n] - own.point_world) < SAME_POINT_MM
     ]
-    return bool(pairs) and all(pairs)
+
+
+def _agrees(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> bool:
+    pairs = same_discs(labels, n, discs)
+    return bool(pairs) and all(alone == merged for alone, merged in pairs)
 
 
 def discs_in_view(

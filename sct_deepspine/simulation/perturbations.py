@@ -6,7 +6,7 @@ truth of the changed one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +23,9 @@ from sct_deepspine.io.images import ImageLike
 __all__ = [
     "Case",
     "bent_aside",
+    "between",
     "in_view",
+    "midway",
     "perturbed",
     "remapped",
     "resampled",
@@ -237,6 +239,25 @@ def slice_heights(grid: Grid) -> FloatArray:
     return grid.world_from_voxel(np.outer(np.arange(grid.shape[2]), (0, 0, 1)))[:, 2]
 
 
+def midway(discs: Mapping[int, FloatArray], kept: Sequence[int]) -> tuple[float, float]:
+    """Return the heights midway from the last and the first disc kept to the next ones; infinite without."""
+    z = {value: point[2] for value, point in discs.items()}
+    first, last = kept[0], kept[-1]
+    below = (z[last] + z[last + 1]) / 2 if last + 1 in z else -np.inf
+    above = (z[first] + z[first - 1]) / 2 if first - 1 in z else np.inf
+    return below, above
+
+
+def between(ras: Volume, below: float, above: float) -> Volume:
+    """Return the axial slices of a volume, which lies along the world's axes, between two heights."""
+    heights = slice_heights(ras.grid)
+    inside = np.flatnonzero((heights > below) & (heights < above))
+    affine = np.array(ras.grid.affine)
+    affine[:3, 3] = ras.grid.world_from_voxel([0, 0, inside[0]])[0]
+    data = ras.data[:, :, inside[0] : inside[-1] + 1]
+    return Volume(data, Grid(data.shape, affine))
+
+
 def _bias(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floating]:
     """Return a smooth field between about 1/2 and 2, as a surface coil's."""
     knots = rng.standard_normal((2, 4, 4))
@@ -274,19 +295,14 @@ def _crop(name: str, scan: LabelledScan, ras: Volume, kept: list[int], *, anchor
     """Cut the volume midway to the next disc, or beyond the landmark's end not at all."""
     z = {value: point[2] for value, point in scan.discs.items()}
     step = (z[kept[0]] - z[kept[-1]]) / (len(kept) - 1)
-    above = (z[kept[0]] + z[kept[0] - 1]) / 2 if kept[0] - 1 in z else z[kept[0]] + step / 2
-    below = (z[kept[-1]] + z[kept[-1] + 1]) / 2 if kept[-1] + 1 in z else z[kept[-1]] - step / 2
+    below, above = midway(scan.discs, kept)
+    above = above if np.isfinite(above) else z[kept[0]] + step / 2
+    below = below if np.isfinite(below) else z[kept[-1]] - step / 2
     if name.endswith("with landmark"):
         above = np.inf if kept[0] <= TOP_ANCHOR else above
         below = -np.inf if kept[-1] == BOTTOM_ANCHOR else below
-    heights = slice_heights(ras.grid)
-    inside = np.nonzero((heights > below) & (heights < above))[0]
-    first, last = int(inside[0]), int(inside[-1])
-    affine = np.array(ras.grid.affine)
-    affine[:3, 3] = ras.grid.world_from_voxel([0, 0, first])[0]
-    data = ras.data[:, :, first : last + 1]
     truth = {value: scan.discs[value] for value in kept}
     span = max(scan.span_z_mm[0], below), min(scan.span_z_mm[1], above)
     middle = kept[len(kept) // 2]
     anchor = {middle: scan.discs[middle]} if anchored else None
-    return Case(name, Volume(data, Grid(data.shape, affine)), truth, span, anchor=anchor)
+    return Case(name, between(ras, below, above), truth, span, anchor=anchor)

@@ -27,7 +27,9 @@ from sct_deepspine.simulation.composite import fit_tissues
 from sct_deepspine.simulation.perturbations import (
     Case,
     bent_aside,
+    between,
     in_view,
+    midway,
     remapped,
     resampled,
     slice_heights,
@@ -224,18 +226,12 @@ def cut_to(scan: LabelledScan, kept: list[int], *, name: str) -> Case:
     ras = scan.volume.as_ras()
     z = {value: point[2] for value, point in scan.discs.items()}
     step = (z[kept[0]] - z[kept[-1]]) / (len(kept) - 1)
-    above = (z[kept[0]] + z[kept[0] - 1]) / 2 if kept[0] - 1 in z else np.inf
-    below = (z[kept[-1]] + z[kept[-1] + 1]) / 2 if kept[-1] + 1 in z else -np.inf
+    below, above = midway(scan.discs, kept)
     if len(kept) <= FEWEST_DISCS:
         above, below = min(above, z[kept[0]] + step / 2), max(below, z[kept[-1]] - step / 2)
-    heights = slice_heights(ras.grid)
-    inside = np.flatnonzero((heights > below) & (heights < above))
-    affine = np.array(ras.grid.affine)
-    affine[:3, 3] = ras.grid.world_from_voxel([0, 0, inside[0]])[0]
-    data = ras.data[:, :, inside[0] : inside[-1] + 1]
-    grid = Grid(data.shape, affine)
+    image = between(ras, below, above)
     span = max(scan.span_z_mm[0], below), min(scan.span_z_mm[1], above)
-    return Case(name, Volume(data, grid), in_view(grid, scan.discs), span)
+    return Case(name, image, in_view(image.grid, scan.discs), span)
 
 
 def _filled_above(scan: LabelledScan, ras: Volume, value: int) -> NDArray[np.float32]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import LabelledScan
-from sct_deepspine.simulation.perturbations import remapped, resampled, unit_range
+from sct_deepspine.simulation.perturbations import between, midway, remapped, resampled, unit_range
 
 __all__ = ["Series", "cut_session", "shifted_series"]
 
@@ -83,19 +83,12 @@ def cut_session(
 
 def _series(scan: LabelledScan, ras: Volume, kept: list[int], rng: np.random.Generator) -> Series:
     """Cut midway to the next discs; the ends of the scan stay as they are."""
-    z = {value: point[2] for value, point in scan.discs.items()}
-    above = (z[kept[0]] + z[kept[0] - 1]) / 2 if kept[0] - 1 in z else np.inf
-    below = (z[kept[-1]] + z[kept[-1] + 1]) / 2 if kept[-1] + 1 in z else -np.inf
-    heights = ras.grid.world_from_voxel(np.outer(np.arange(ras.grid.shape[2]), (0, 0, 1)))[:, 2]
-    rows = np.nonzero((heights > below) & (heights < above))[0]
-    affine = np.array(ras.grid.affine)
-    affine[:3, 3] = ras.grid.world_from_voxel([0, 0, rows[0]])[0]
-    data = ras.data[:, :, rows[0] : rows[-1] + 1]
-    grey = _recoloured(unit_range(data), rng)
+    part = between(ras, *midway(scan.discs, kept))
+    grey = _recoloured(unit_range(part.data), rng)
     voxels = VOXELS_MM[int(rng.integers(len(VOXELS_MM)))]
-    if data.shape[0] == 1:
+    if part.grid.shape[0] == 1:
         voxels = (0.0, *voxels[1:])
-    data, grid = resampled(grey, Grid(data.shape, affine), voxels)
+    data, grid = resampled(grey, part.grid, voxels)
     return Series(Volume(data.astype(np.float32), grid), {v: scan.discs[v] for v in kept}, np.zeros(3))
 
 

@@ -159,17 +159,17 @@ def label_scan(
     started = time.perf_counter()
     try:
         models = _models(options, model, mask_model)
-        job = _job(scan, options, models)
+        job = _job(_Inputs.read(scan, options), options, models)
         if job.finished is not None:
             return job.row(job.finished, SKIPPED, 0.0)
-        result = process_scan_of(job, options, models)
+        result = _process(job, options, models)
         sidecar = _save(job, options, result)
         return _kept(job, options, sidecar, time.perf_counter() - started)
     except Exception as error:  # one scan never stops the rest, whatever it is
         return _failure(scan, options, error, started)
 
 
-def _kept(job: Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: float) -> Row:
+def _kept(job: _Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: float) -> Row:
     row = job.row(sidecar, DONE, seconds)
     keep_row(options.derivatives, row)
     return row
@@ -326,16 +326,47 @@ def _remove_found(sidecar: Path) -> None:
         remove_results(sidecar)
 
 
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What is known of a scan before it is labelled.
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    names
+        Where its files go.
+    given
+        Labels that a person made of it, if there are any.
+    sha256
+        Of the image file.
+    """
+
+    scan: ScanFile
+    names: ResultNames
+    given: _Given | None
+    sha256: str
+
+    @classmethod
+    def read(cls, scan: ScanFile, options: BatchOptions) -> _Inputs:
+        names = bids_names(options.derivatives / scan.folder, scan.stem)
+        return cls(scan, names, _given(scan, names, options), file_sha256(scan.path))
+
+    @property
+    def given_digest(self) -> str | None:
+        return self.given.digest if self.given else None
+
+
 def _fingerprints(
-    scan: ScanFile, options: BatchOptions, models: Models, given: _Given | None, beside: Sequence[str]
+    inputs: _Inputs, options: BatchOptions, models: Models, beside: Sequence[str]
 ) -> dict[str, str]:
     """Return the SHA-256 of all that the labels depend on, and if they are asked for, the masks.
 
     ``beside`` are those of the session's other images.
     """
     model, mask_model = models
-    on: list[Any] = [file_sha256(scan.path), model.identity["sha256"], options.device, options.upper]
-    on += [options.min_confidence, __version__, given.digest if given else None, *beside]
+    on: list[Any] = [inputs.sha256, model.identity["sha256"], options.device, options.upper]
+    on += [options.min_confidence, __version__, inputs.given_digest, *beside]
     prints = {"Fingerprint": _digest(on)}
     if mask_model is not None:
         prints["MasksFingerprint"] = _digest([*on, mask_model.identity["sha256"]])
@@ -354,26 +385,17 @@ def _finished(names: ResultNames, prints: Mapping[str, str]) -> dict[str, Any] |
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class _Job(_Inputs):
     """What is to be done with one scan.
 
     Parameters
     ----------
-    scan
-        The scan.
-    names
-        Where its files go.
-    given
-        Labels that a person made of it, if there are any.
     prints
         Fingerprints of all that its files depend on.
     finished
         The sidecar of an earlier run that did just this; None if it is to be done.
     """
 
-    scan: ScanFile
-    names: ResultNames
-    given: _Given | None
     prints: Mapping[str, str]
     finished: Mapping[str, Any] | None
 
@@ -382,17 +404,15 @@ class Job:
         return _row(self.scan.name, CORRECTED if self.given else status, sidecar, seconds)
 
 
-def _job(scan: ScanFile, options: BatchOptions, models: Models, beside: Sequence[str] = ()) -> Job:
-    names = bids_names(options.derivatives / scan.folder, scan.stem)
-    given = _given(scan, names, options)
-    prints = _fingerprints(scan, options, models, given, beside)
-    finished = _finished(names, prints)
-    if finished is not None and shows_failure(options.derivatives, scan.name):
+def _job(inputs: _Inputs, options: BatchOptions, models: Models, beside: Sequence[str] = ()) -> _Job:
+    prints = _fingerprints(inputs, options, models, beside)
+    finished = _finished(inputs.names, prints)
+    if finished is not None and shows_failure(options.derivatives, inputs.scan.name):
         finished = None
-    return Job(scan, names, given, prints, finished)
+    return _Job(**vars(inputs), prints=prints, finished=finished)
 
 
-def request_of(job: Job, options: BatchOptions) -> ScanRequest:
+def _request(job: _Job, options: BatchOptions) -> ScanRequest:
     """Return what is asked for of one scan."""
     from sct_deepspine.workflow.request import ScanRequest
 
@@ -405,15 +425,15 @@ def request_of(job: Job, options: BatchOptions) -> ScanRequest:
     )
 
 
-def process_scan_of(job: Job, options: BatchOptions, models: Models) -> ScanResult:
+def _process(job: _Job, options: BatchOptions, models: Models) -> ScanResult:
     """Process one scan by itself."""
     from sct_deepspine.workflow.scan import process_scan
 
     model, mask_model = models
-    return process_scan(str(job.scan.path), request_of(job, options), model=model, mask_model=mask_model)
+    return process_scan(str(job.scan.path), _request(job, options), model=model, mask_model=mask_model)
 
 
-def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) -> dict[str, Any]:
+def _save(job: _Job, options: BatchOptions, result: ScanResult, **record: Any) -> dict[str, Any]:
     """Write the files of a scan and its entry on the page; return what the sidecar holds."""
     from sct_deepspine.workflow.result import Outputs, save_result
 
@@ -469,19 +489,18 @@ def label_together(
     """
     started = time.perf_counter()
     failed: dict[str, Row] = {}
-    jobs: list[Job] = []
+    jobs: list[_Job] = []
     try:
         models = _models(options, model, mask_model)
-        readable: dict[ScanFile, tuple[str, Any]] = {}
+        readable: list[_Inputs] = []
         for scan in scans:
             try:
-                given = _given(scan, bids_names(options.derivatives / scan.folder, scan.stem), options)
-                readable[scan] = file_sha256(scan.path), given.digest if given else None
+                readable.append(_Inputs.read(scan, options))
             except Exception as error:
                 failed[scan.name] = _failure(scan, options, error, started)
-        for scan in readable:
-            beside = [str(other) for n, other in readable.items() if n is not scan]
-            jobs.append(_job(scan, options, models, sorted(beside)))
+        for inputs in readable:
+            beside = [str((other.sha256, other.given_digest)) for other in readable if other is not inputs]
+            jobs.append(_job(inputs, options, models, sorted(beside)))
         if all(job.finished is not None for job in jobs):
             rows = {job.scan.name: job.row(job.finished or {}, SKIPPED, 0.0) for job in jobs}
             return [(failed | rows)[scan.name] for scan in scans]
@@ -491,7 +510,9 @@ def label_together(
         return [failed.get(scan.name) or _failure(scan, options, error, started) for scan in scans]
 
 
-def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, started: float) -> dict[str, Row]:
+def _label_jobs(
+    jobs: Sequence[_Job], options: BatchOptions, models: Models, started: float
+) -> dict[str, Row]:
     """Label the scans of a session together; return a row for each, by name."""
     from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.workflow.session import process_jobs, refuse_uncertain
@@ -509,7 +530,7 @@ def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, star
     try:
         found = process_jobs(
             [volumes[job.scan.name] for job in together],
-            [request_of(job, options) for job in together],
+            [_request(job, options) for job in together],
             names=[job.scan.path.name for job in together],
             models=models,
         )
@@ -531,7 +552,7 @@ def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, star
     return rows
 
 
-def _entry(result: ScanResult, job: Job, sidecar: Mapping[str, Any]) -> Any:
+def _entry(result: ScanResult, job: _Job, sidecar: Mapping[str, Any]) -> Any:
     from sct_deepspine.reporting.html import make_entry
 
     scan = job.scan
@@ -545,8 +566,7 @@ def _write_checked_copy(result: ScanResult, folder: Path, stem: str, **record: A
     from sct_deepspine.workflow.result import save_result
 
     names = bids_names(folder, stem)
-    labels_only = type(result)(result.volume, result.labels, None, result.request)
-    save_result(labels_only, names, overwrite=True, Corrected=True, **record)
+    save_result(replace(result, masks=None), names, overwrite=True, Corrected=True, **record)
 
 
 def _row(name: str, status: str, sidecar: Mapping[str, Any], seconds: float) -> Row:

@@ -10,10 +10,9 @@ from sct_deepspine._version import __version__
 from sct_deepspine.anatomy import DISC_VALUES, disc_name, vertebra_name
 from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, disc_mask_value, vertebra_mask_value
+from sct_deepspine.workflow.record import GENERATED_BY
 
-__all__ = ["GENERATED_BY", "describe_dataset"]
-
-GENERATED_BY = [{"Name": "sct_deepspine", "Version": __version__}]
+__all__ = ["describe_dataset"]
 
 DESCRIPTION = {
     "Name": "Intervertebral disc labels",

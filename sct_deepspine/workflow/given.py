@@ -22,6 +22,7 @@ from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, unique_points
 from sct_deepspine.io.identity import grid_difference
+from sct_deepspine.labeling.checks import FARTHEST_TIP_MM, places_along_canal
 from sct_deepspine.labeling.corrections import Corrections, compare_labels
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.workflow.request import ScanRequest
@@ -38,11 +39,8 @@ __all__ = [
 WRITTEN_VALUES = range(1, DISC_VALUES.stop)
 """The top of C1 (1) to L5/S1 (25): what can stand in a label image. S1/S2 (26) is a landmark."""
 
-MAX_CANAL_DISTANCE_MM = 40.0
-"""The posterior tip of a disc is no farther from the canal than this, mm; tips lie 6 to 15 mm before it."""
-
-BEYOND_CANAL_MM, CANAL_STEP_MM = 60.0, 1.0
-"""The canal is followed straight on beyond its ends by this much, in steps of this length, mm."""
+CANAL_STEP_MM = 1.0
+"""The order of discs along the canal is told in steps of this length, mm."""
 
 
 def labels_of_page(request: ScanRequest) -> GivenLabels | None:
@@ -206,17 +204,15 @@ def _check_places(points: dict[int, FloatArray], volume: Volume, canal: Centerli
     if canal is None:
         depth = -places[:, 2]
     else:
-        arc = np.arange(-BEYOND_CANAL_MM, canal.length_mm + BEYOND_CANAL_MM, CANAL_STEP_MM)
-        distance = np.linalg.norm(places[:, None] - canal.points_world(arc), axis=2)
-        nearest = distance.argmin(axis=1)
-        far = distance.min(axis=1) > MAX_CANAL_DISTANCE_MM
+        arc, distance = places_along_canal(places, canal, step_mm=CANAL_STEP_MM)
+        far = distance > FARTHEST_TIP_MM
         if far.any():
             first = int(far.argmax())
             raise LabelsError(
                 f"{values[first]} ({disc_name(values[first])}) at ({_place(places[first])}) mm lies "
-                f"{distance[first].min():.0f} mm from the spine that was found; was the image moved since?"
+                f"{distance[first]:.0f} mm from the spine that was found; was the image moved since?"
             )
-        depth = -arc[nearest]
+        depth = -arc
     for (upper, above), (lower, below) in pairwise(zip(values, depth, strict=True)):
         if below < above:
             raise LabelsError(

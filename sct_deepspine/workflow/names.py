@@ -10,16 +10,13 @@ from sct_deepspine.io.bids import DERIVATIVE, image_stem
 
 __all__ = ["ResultNames", "bids_names", "mask_names", "sct_names"]
 
-MASK_FILES = "spine", "seg", "canal", "seg_labeled"
-"""Endings of the mask files; see :meth:`sct_deepspine.segmentation.masks.SpineMasks.files`."""
-
 BIDS_MASKS = {
     "spine": "seg-spine_dseg",
     "seg": "label-cord_mask",
     "canal": "label-canal_mask",
     "seg_labeled": "seg-cordlevels_dseg",
 }
-"""Ending of a mask file → how BIDS calls it."""
+"""Ending of a mask file (:attr:`sct_deepspine.segmentation.masks.SpineMasks.parts`) → how BIDS calls it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def bids_names(folder: Path, stem: str) -> ResultNames:
 
 
 def _masks(folder: Path, stem: str) -> dict[str, Path]:
-    return {name: folder / f"{stem}_{name}.nii.gz" for name in MASK_FILES}
+    return {name: folder / f"{stem}_{name}.nii.gz" for name in BIDS_MASKS}
 
 
 def _bids_masks(folder: Path, stem: str) -> dict[str, Path]:

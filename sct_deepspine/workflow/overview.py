@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -103,12 +103,7 @@ def read_rows(derivatives: Path) -> list[Row]:
     return sorted(rows, key=lambda row: row.scan)
 
 
-def write_overview(
-    derivatives: Path,
-    rows: Sequence[Row] = (),
-    *,
-    written: Callable[[Path], object] = lambda path: None,
-) -> list[Path]:
+def write_overview(derivatives: Path, rows: Sequence[Row] = ()) -> list[Path]:
     """Write the tables and the page of all scans in a folder; returns their paths.
 
     Several jobs may do so at once. Each looks again after writing: if another one has added a scan
@@ -120,13 +115,10 @@ def write_overview(
         The folder.
     rows
         Rows that are not kept there yet.
-    written
-        Is called with the folder each time that the files were written.
     """
     while True:
         before = _listing(derivatives)
         paths = _write(derivatives, rows)
-        written(derivatives)
         if _listing(derivatives) == before:
             return paths
 

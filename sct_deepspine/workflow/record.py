@@ -21,6 +21,7 @@ from sct_deepspine.io.files import make_folder, naming, written_together
 from sct_deepspine.labels import DiscLabels
 
 __all__ = [
+    "GENERATED_BY",
     "Saved",
     "Writer",
     "edited_files",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 PROGRAM = "sct_deepspine"
+GENERATED_BY = [{"Name": PROGRAM, "Version": __version__}]
 
 Writer = Callable[[Path], None]
 """Writes one file at a path."""
@@ -144,7 +146,7 @@ def write_results(
             "write elsewhere with -o or -ofolder, or replace it with -overwrite 1"
         )
     earlier = read_sidecar(sidecar) or {}
-    content = labels.as_dict() | {"GeneratedBy": [{"Name": PROGRAM, "Version": __version__}]} | entries
+    content = labels.as_dict() | {"GeneratedBy": GENERATED_BY} | entries
     others = _unedited_others(sidecar, writers)
     given = {path.resolve() for path in inputs}
     true = _same_discs(earlier, content)

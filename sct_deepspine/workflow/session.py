@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,8 @@ from sct_deepspine.workflow.result import ScanResult
 from sct_deepspine.workflow.scan import process_scan
 
 __all__ = ["SessionResult", "process_jobs", "process_session", "refuse_uncertain"]
+
+Models = tuple[LabelingModel, SegmentationModel | None]
 
 OF_ONE_IMAGE = "cord", "centerline"
 """What can be asked for one image only."""
@@ -89,20 +91,10 @@ def process_session(
     model = model or LabelingModel.load()
     volumes = [read_scan(read_one_volume(image)) for image in (*images, *localizers)]
     given = _given(volumes[: len(images)], request, model)
-    session = label_session(
-        volumes,
-        anchors={n: _anchors(labels) for n, labels in given.items()},
-        names=names,
-        weights=model,
-        label=partial(label_discs, return_maps=request.maps),
-    )
-    scans = [
-        _result(volumes[n], image, given.get(n, session.images[n]), request, model, mask_model)
-        for n, image in enumerate(images)
-    ]
-    for n, scan in enumerate(scans):
+    found = _together(volumes, images, [request] * len(images), given, names, (model, mask_model))
+    for n, scan in enumerate(found.scans):
         refuse_uncertain(scan, names[n] if names else f"image {n + 1}")
-    return SessionResult(tuple(scans), session)
+    return found
 
 
 def process_jobs(
@@ -110,28 +102,41 @@ def process_jobs(
     requests: Sequence[ScanRequest],
     *,
     names: Sequence[str],
-    models: tuple[LabelingModel, SegmentationModel | None],
+    models: Models,
 ) -> SessionResult:
     """Label the images of one person together, with a request for each.
 
-    Labels that a person checked of one of them hold for all; that image then keeps them as they are.
+    Labels that a person checked of one of them hold for all; that image then keeps them as they are. How sure
+    the levels must be is for the caller to check, image by image (:func:`refuse_uncertain`).
     """
-    model, mask_model = models
+    model, _ = models
     given = {
         n: process_scan(volume, replace(request, masks=False, upper=False), model=model).labels
         for n, (volume, request) in enumerate(zip(volumes, requests, strict=True))
         if request.labels is not None
     }
+    return _together(volumes, volumes, requests, given, names, models)
+
+
+def _together(
+    volumes: Sequence[Volume],
+    images: Sequence[ImageLike],
+    requests: Sequence[ScanRequest],
+    given: Mapping[int, DiscLabels],
+    names: Sequence[str] | None,
+    models: Models,
+) -> SessionResult:
+    """Label volumes as one spine, and return a result for each of the first, which ``images`` are."""
     session = label_session(
         volumes,
         anchors={n: _anchors(labels) for n, labels in given.items()},
         names=names,
-        weights=model,
-        label=partial(label_discs, return_maps=True),
+        weights=models[0],
+        label=partial(label_discs, return_maps=any(request.maps for request in requests)),
     )
     scans = [
-        _result(volume, volume, given.get(n, session.images[n]), request, model, mask_model)
-        for n, (volume, request) in enumerate(zip(volumes, requests, strict=True))
+        _result(volumes[n], image, given.get(n, session.images[n]), request, models)
+        for n, (image, request) in enumerate(zip(images, requests, strict=True))
     ]
     return SessionResult(tuple(scans), session)
 
@@ -161,13 +166,13 @@ def _result(
     image: ImageLike,
     labels: DiscLabels,
     request: ScanRequest,
-    model: LabelingModel,
-    mask_model: SegmentationModel | None,
+    models: Models,
 ) -> ScanResult:
     """Return the result of one image, with masks if they are asked for and a spine is in it."""
     if request.upper:
         labels = labels.with_upper_discs()
     masks = None
+    model, mask_model = models
     if request.masks and labels.discs:
         try:
             masks = segment_spine(volume, labels=labels, weights=mask_model, labeling=model)

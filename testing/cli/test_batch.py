@@ -24,7 +24,9 @@ from sct_deepspine.cli.label import main as label_main
 from sct_deepspine.errors import ImageError
 from sct_deepspine.io.bids import find_scans
 from sct_deepspine.reporting.html import Entry
+from sct_deepspine.workflow import overview
 from sct_deepspine.workflow.overview import keep_row
+from sct_deepspine.workflow.tables import write_tables
 
 MODEL = fake_model()
 
@@ -823,16 +825,19 @@ def test_the_table_and_the_page_hold_what_all_jobs_did(dataset, tmp_path):
     assert page.count('"picture": "iVBOR') == 3
 
 
-def test_a_job_that_ends_while_another_one_writes_misses_nothing(tmp_path):
+def test_a_job_that_ends_while_another_one_writes_misses_nothing(tmp_path, monkeypatch):
     folder = tmp_path / "derivatives"
     keep_row(folder, Row("a", "done"))
     added = []
 
-    def add_another(_path):
+    def write_and_add_another(*arguments):
+        paths = write_tables(*arguments)
         if not added:
             added.append(True)
             keep_row(folder, Row("b", "done"))
+        return paths
 
-    written = write_overview(folder, written=add_another)
+    monkeypatch.setattr(overview, "write_tables", write_and_add_another)
+    written = write_overview(folder)
     with written[0].open(newline="") as file:
         assert [row["scan"] for row in csv.DictReader(file)] == ["a", "b"]

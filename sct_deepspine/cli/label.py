@@ -321,7 +321,6 @@ def _label_session(arguments: argparse.Namespace) -> int:
 def _process(arguments: argparse.Namespace, products: Products) -> ScanResult:
     from sct_deepspine.errors import AnchorError
     from sct_deepspine.labeling.checks import read_scan
-    from sct_deepspine.workflow.geometry import geometry_notes
     from sct_deepspine.workflow.scan import process_scan
 
     with about("-i", arguments.i):
@@ -330,7 +329,7 @@ def _process(arguments: argparse.Namespace, products: Products) -> ScanResult:
     model, mask_model = _models(arguments, products)
     with about(*_option_of_levels(arguments), AnchorError):
         result = process_scan(volume, request, model=model, mask_model=mask_model)
-    return result.with_source(arguments.i).with_notes(geometry_notes(arguments.i))
+    return result.with_source(arguments.i)
 
 
 def _models(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from sct_deepspine.errors import GeometryError
+from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.io.identity import grid_difference
 from sct_deepspine.io.images import ImageLike, other_geometry, read_mask, read_volume
 
 __all__ = ["check_mask_space", "geometry_notes"]
 
 
-def geometry_notes(image: ImageLike) -> tuple[str, ...]:
+def geometry_notes(image: ImageLike, used: Grid) -> tuple[str, ...]:
     """Say which transform of an image was used where its header holds two that contradict each other."""
     other = other_geometry(image)
     if other is None:
         return ()
-    used = read_volume(image).grid
     return (
         f"the header holds two geometries ({grid_difference(used, other)}): the sform was used, not the "
         "qform; make them agree (sct_image -set-sform-to-qform, or -set-qform-to-sform)",

@@ -21,6 +21,7 @@ from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting import exports
 from sct_deepspine.sct.registration import LeftOut, usable_labels
 from sct_deepspine.segmentation.masks import SpineMasks
+from sct_deepspine.workflow.geometry import geometry_notes
 from sct_deepspine.workflow.names import ResultNames, bids_names, sct_names
 from sct_deepspine.workflow.record import Saved, Writer, edited_files, write_results
 from sct_deepspine.workflow.request import ScanRequest
@@ -104,8 +105,13 @@ class ScanResult:
         return usable_labels(self.labels, cord)
 
     def with_source(self, source: ImageLike) -> ScanResult:
-        """Return the result as that of another image on the same grid, such as the file it was read from."""
+        """Return the result as that of another image on the same grid, such as the file it was read from.
+
+        If the header of that image holds two geometries, a note says so.
+        """
         labels = self.labels.with_source(source)
+        new = [note for note in geometry_notes(source, self.volume.grid) if note not in labels.warnings]
+        labels = replace(labels, warnings=(*labels.warnings, *new))
         masks = None if self.masks is None else self.masks.with_labels(labels)
         return replace(self, labels=labels, masks=masks)
 

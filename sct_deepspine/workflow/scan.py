@@ -19,7 +19,7 @@ from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.segmentation.model import SegmentationModel
-from sct_deepspine.workflow.geometry import check_mask_space, geometry_notes
+from sct_deepspine.workflow.geometry import check_mask_space
 from sct_deepspine.workflow.given import (
     WRITTEN_VALUES,
     anchors_in_view,
@@ -81,10 +81,9 @@ def process_scan(
     labels = _labels(image, volume, request, model)
     if request.upper:
         labels = labels.with_upper_discs()
-    labels = labels.with_source(image)
     masks, notes = _masks(volume, labels, request, model, mask_model)
-    labels = replace(labels, warnings=(*labels.warnings, *notes, *geometry_notes(image)))
-    return ScanResult(volume, labels, masks if masks is None else masks.with_labels(labels), request)
+    labels = replace(labels, warnings=(*labels.warnings, *notes))
+    return ScanResult(volume, labels, masks, request).with_source(image)
 
 
 def _labels(image: ImageLike, volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:

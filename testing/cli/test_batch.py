@@ -664,6 +664,22 @@ def test_the_images_of_a_session_are_labelled_together_and_done_again_together(s
     assert "session" not in sidecar_of(tmp_path / "out", "sub-01_acq-upper_T2w")
 
 
+def test_two_geometries_of_an_image_are_said_in_a_session_too(session, tmp_path):
+    name = "sub-01_acq-upper_T2w"
+    path = session / "sub-01" / "anat" / f"{name}.nii.gz"
+    image = nib.load(path)
+    out = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    out.set_sform(image.affine, 1)
+    out.set_qform(image.affine + np.outer((0, 20, 0, 0), (0, 0, 0, 1)), 1)
+    nib.save(out, path)
+    assert main(["-i", str(session), "-o", str(tmp_path / "out"), "-v", "0"], model=MODEL) == 0
+    said = sidecar_of(tmp_path / "out", name)
+    assert said["session"]
+    assert sum("holds two geometries" in note for note in said["warnings"]) == 1
+    other = sidecar_of(tmp_path / "out", "sub-01_acq-lower_T1w")
+    assert not any("holds two geometries" in note for note in other["warnings"])
+
+
 def test_corrected_labels_of_one_image_tell_the_levels_of_its_session(session, tmp_path, phantom):
     name = "sub-01/anat/sub-01_acq-lower_T1w"
     lower = {v: tip for v, tip in phantom.discs.items() if v >= 6}

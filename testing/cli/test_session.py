@@ -10,6 +10,7 @@ from fakes import PaintReader, fake_mask_model, fake_model, paint_truth
 
 from sct_deepspine import ScanRequest
 from sct_deepspine.cli.label import main
+from sct_deepspine.cli.segment import main as segment_main
 from sct_deepspine.errors import RequestError
 from sct_deepspine.workflow.session import process_session
 
@@ -93,6 +94,20 @@ def test_an_image_that_shows_no_disc_is_said_to_get_none(pair, capsys, phantom):
     assert main(["-i", pair[0], "far.nii.gz", "-ofolder", "out"], model=MODEL) == 0
     assert "far.nii.gz: no disc lies in this image; nothing is written" in capsys.readouterr().out
     assert not Path("out/far_discs.nii.gz").exists()
+
+
+def test_two_geometries_of_an_image_are_said_by_every_command(pair, capsys):
+    image = nib.load(pair[0])
+    out = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    out.set_sform(image.affine, 1)
+    out.set_qform(image.affine + np.outer((0, 20, 0, 0), (0, 0, 0, 1)), 1)
+    nib.save(out, pair[0])
+    assert main(["-i", *pair, "-ofolder", "out"], model=MODEL) == 0
+    assert capsys.readouterr().out.count("holds two geometries") == 1
+    assert main(["-i", pair[0], "-ofolder", "alone"], model=MODEL) == 0
+    assert capsys.readouterr().out.count("holds two geometries") == 1
+    assert segment_main(["-i", pair[0], "-ofolder", "masks"], model=fake_mask_model(), labeling=MODEL) == 0
+    assert capsys.readouterr().out.count("holds two geometries") == 1
 
 
 @pytest.mark.parametrize(

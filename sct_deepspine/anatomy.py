@@ -11,11 +11,14 @@ __all__ = [
     "EXPECTED_SPACING_MM",
     "FIRST_VALUE",
     "LANDMARK_VALUES",
+    "LAST_COMMON_VALUE",
     "LAST_VALUE",
+    "PRESACRAL",
     "SACRUM_STEPS_MM",
     "TEMPLATE_LAST_VALUE",
     "THORACIC_VALUES",
     "disc_name",
+    "last_template_value",
     "vertebra_name",
 ]
 
@@ -34,36 +37,61 @@ THORACIC_VALUES = range(9, 21)
 TEMPLATE_LAST_VALUE = 21
 """L1/L2: the last disc of PAM50's ``PAM50_label_disc``."""
 
+LAST_COMMON_VALUE = 19
+"""T11/T12: the last disc above which no vertebra is extra or missing, wherever it is below."""
+
 CANAL_BEHIND_TIP_MM = 9.0
 """How far behind the posterior tip of a disc the middle of the canal lies, about."""
 
 SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
 """Distances from L5/S1 to the remnants of the discs of the sacrum, of a body of the template's size."""
 
-_VERTEBRAE = (
-    [f"C{n}" for n in range(1, 8)]
-    + [f"T{n}" for n in range(1, 13)]
-    + [f"L{n}" for n in range(1, 6)]
-    + ["S1", "S2"]
-)
+PRESACRAL = 24
+"""Vertebrae above the sacrum: 7 cervical, 12 thoracic and 5 lumbar ones. About one person in ten has one more
+or one less."""
+
+ABOVE_LUMBAR = 19
+"""Cervical and thoracic vertebrae. An extra or a missing one is named as a lumbar one."""
 
 
-def disc_name(value: int) -> str:
+def _vertebrae(presacral: int) -> list[str]:
+    above = [*(f"C{n}" for n in range(1, 8)), *(f"T{n}" for n in range(1, 13))]
+    return [*above, *(f"L{n}" for n in range(1, presacral - ABOVE_LUMBAR + 1)), "S1", "S2"]
+
+
+def disc_name(value: int, presacral: int = PRESACRAL) -> str:
     """Return the anatomical name of a disc value.
+
+    Parameters
+    ----------
+    value
+        SCT's disc value, counted from the top of C1.
+    presacral
+        Vertebrae that this spine has above the sacrum. Where it is not 24, the extra or missing one is named
+        as a lumbar vertebra, though it may be a thoracic one.
 
     Examples
     --------
     >>> disc_name(3), disc_name(8), disc_name(25)
     ('C2/C3', 'C7/T1', 'L5/S1')
+    >>> disc_name(25, presacral=25), disc_name(26, presacral=25), disc_name(24, presacral=23)
+    ('L5/L6', 'L6/S1', 'L4/S1')
     """
-    if not FIRST_VALUE <= value <= LAST_VALUE:
-        raise ValueError(f"disc values run from {FIRST_VALUE} to {LAST_VALUE}, got {value}")
+    last = LAST_VALUE + presacral - PRESACRAL
+    if not FIRST_VALUE <= value <= last:
+        raise ValueError(f"disc values run from {FIRST_VALUE} to {last}, got {value}")
     if value == FIRST_VALUE:
         return "top of C1"
-    return f"{_VERTEBRAE[value - 2]}/{_VERTEBRAE[value - 1]}"
+    vertebrae = _vertebrae(presacral)
+    return f"{vertebrae[value - 2]}/{vertebrae[value - 1]}"
 
 
-def vertebra_name(number: int) -> str:
+def last_template_value(presacral: int = PRESACRAL) -> int:
+    """Return the last disc value that means the same in PAM50 and in a spine with so many vertebrae."""
+    return TEMPLATE_LAST_VALUE if presacral == PRESACRAL else LAST_COMMON_VALUE
+
+
+def vertebra_name(number: int, presacral: int = PRESACRAL) -> str:
     """Return the name of a vertebra by its number, which is that of the disc above it.
 
     Examples
@@ -71,9 +99,9 @@ def vertebra_name(number: int) -> str:
     >>> vertebra_name(1), vertebra_name(8), vertebra_name(24)
     ('C1', 'T1', 'L5')
     """
-    if not 1 <= number < LAST_VALUE:
-        raise ValueError(f"vertebrae are numbered 1 (C1) to {LAST_VALUE - 1} (S1), got {number}")
-    return _VERTEBRAE[number - 1]
+    if not 1 <= number < len(vertebrae := _vertebrae(presacral)):
+        raise ValueError(f"vertebrae are numbered 1 (C1) to {len(vertebrae) - 1} (S1), got {number}")
+    return vertebrae[number - 1]
 
 
 # fmt: off

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine._version import __version__
-from sct_deepspine.anatomy import DISC_VALUES, FIRST_VALUE, TEMPLATE_LAST_VALUE, disc_name
+from sct_deepspine.anatomy import (
+    DISC_VALUES,
+    FIRST_VALUE,
+    PRESACRAL,
+    disc_name,
+    last_template_value,
+)
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
@@ -26,7 +32,7 @@ from sct_deepspine.io.images import image_like, save_like
 if TYPE_CHECKING:
     from sct_deepspine.labeling.heatmaps import PlanePrediction
 
-__all__ = ["Disc", "DiscLabels", "Note"]
+__all__ = ["Disc", "DiscLabels", "Note", "VertebraCount"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +51,8 @@ class Disc:
         True if the disc was not seen but placed between (or beyond) its neighbours.
     from_session
         True if it was not seen in this image but placed where other images of the session show it.
+    presacral
+        Vertebrae that this spine has above the sacrum, as far as is known: they tell the disc's name.
     """
 
     value: int
@@ -52,6 +60,7 @@ class Disc:
     confidence: float
     interpolated: bool = False
     from_session: bool = False
+    presacral: int = PRESACRAL
 
     def __repr__(self) -> str:
         place = ", ".join(f"{c:.1f}" for c in self.point_world)
@@ -62,7 +71,7 @@ class Disc:
     @property
     def name(self) -> str:
         """Anatomical name, such as ``"C2/C3"``."""
-        return disc_name(self.value)
+        return disc_name(self.value, self.presacral)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +82,8 @@ class Note:
     ----------
     kind
         What it is, in one or two words: ``"implant"``, ``"fused"``, ``"step"``,
-        ``"transitional sacrum"``, ``"canal leaves the image"``, ``"voxel size"`` or ``"mask"``.
+        ``"transitional sacrum"``, ``"vertebra count"``, ``"canal leaves the image"``, ``"voxel size"`` or
+        ``"mask"``.
     sentence
         What a person should know and do.
     values
@@ -96,6 +106,42 @@ class Note:
             "values": list(self.values),
             "world_mm": place,
         }
+
+
+@dataclass(frozen=True)
+class VertebraCount:
+    """How many vertebrae lie above the sacrum.
+
+    Parameters
+    ----------
+    presacral
+        23, 24 or 25.
+    probability
+        Of this number, of the three.
+    """
+
+    presacral: int
+    probability: float
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether there are 24."""
+        return self.presacral == PRESACRAL
+
+    @property
+    def finding(self) -> str:
+        """What a person should know of a number that is not usual."""
+        extra = "a sixth lumbar or a thirteenth thoracic one"
+        lacking = "only four lumbar or eleven thoracic ones"
+        what = extra if self.presacral > PRESACRAL else lacking
+        return (
+            f"{self.presacral} presacral vertebrae (probability {self.probability:.2f}): {what}; the values "
+            "are counted from C2, and names below T12 follow that count: check it before naming lumbar levels"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it in JSON's types."""
+        return {"number": self.presacral, "probability": round(self.probability, 4)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -133,6 +179,8 @@ class DiscLabels:
     evidence
         What the confidence rests on, 0 to 1 each: ``marginal`` of the decoding, how far ``levels`` and
         ``places`` of changed readings agree, and more; see :class:`sct_deepspine.labeling.evidence.Evidence`.
+    count
+        How many vertebrae lie above the sacrum; None where the dens or S1/S2 is not seen.
     """
 
     discs: tuple[Disc, ...]
@@ -147,6 +195,7 @@ class DiscLabels:
     prediction: PlanePrediction | None = None
     notes: tuple[Note, ...] = ()
     evidence: Mapping[str, float] = field(default_factory=dict)
+    count: VertebraCount | None = None
 
     def __repr__(self) -> str:
         span = f"{self.discs[0].name} to {self.discs[-1].name}, " if self.discs else ""
@@ -199,6 +248,11 @@ class DiscLabels:
         return pandas.read_csv(io.StringIO(self.to_csv()))
 
     @property
+    def presacral(self) -> int:
+        """Vertebrae above the sacrum; 24 where they were not counted."""
+        return self.count.presacral if self.count is not None else PRESACRAL
+
+    @property
     def values(self) -> NDArray[np.int64]:
         """Disc values, ``(K,)``."""
         return np.array([disc.value for disc in self.discs], dtype=np.int64)
@@ -243,7 +297,7 @@ class DiscLabels:
         values, points, flags = extrapolate_superior(whole.points_world, whole.values, first=FIRST_VALUE)
         inside = self.grid.contains_voxel(self.grid.voxel_from_world(points))
         added = [
-            Disc(int(value), point, discs[0].confidence, interpolated=True)
+            Disc(int(value), point, discs[0].confidence, interpolated=True, presacral=self.presacral)
             for value, point, flag, is_inside in zip(values, points, flags, inside, strict=True)
             if flag and is_inside
         ]
@@ -252,7 +306,7 @@ class DiscLabels:
     def with_tips(self, points_world: Mapping[int, ArrayLike]) -> DiscLabels:
         """Return the labels with discs, by value, where a person says they are; new ones are added."""
         told = {
-            value: Disc(value, np.asarray(point, dtype=np.float64), 1.0)
+            value: Disc(value, np.asarray(point, dtype=np.float64), 1.0, presacral=self.presacral)
             for value, point in points_world.items()
         }
         discs = {disc.value: disc for disc in self.discs} | told
@@ -264,19 +318,24 @@ class DiscLabels:
         return replace(self, discs=tuple(disc for disc in self.discs if disc.value not in dropped))
 
     def shifted(self, levels: int) -> DiscLabels:
-        """Return the labels with all values shifted; what is no value then is left out."""
+        """Return the labels with all values shifted, without the count and what is no value then."""
+        if not levels:
+            return replace(self, landmarks=())
         discs = [
-            replace(disc, value=disc.value + levels)
+            replace(disc, value=disc.value + levels, presacral=PRESACRAL)
             for disc in self.discs
             if FIRST_VALUE <= disc.value + levels <= DISC_VALUES[-1]
         ]
-        return replace(self, discs=tuple(discs), landmarks=())
+        return replace(self, discs=tuple(discs), landmarks=(), count=None)
 
     def for_template(self) -> DiscLabels:
-        """Return the labels that SCT's registration can take: 1 to 21, the longest run without a gap."""
+        """Return the labels that SCT's registration can take: the longest run without a gap.
+
+        Values 1 to 21, or to 19 in a spine with an extra or a missing vertebra.
+        """
         runs: list[list[Disc]] = [[]]
         for disc in self.discs:
-            if disc.value > TEMPLATE_LAST_VALUE:
+            if disc.value > last_template_value(self.presacral):
                 break
             if runs[-1] and disc.value != runs[-1][-1].value + 1:
                 runs.append([])
@@ -328,6 +387,7 @@ class DiscLabels:
             "landmarks": self._rows(self.landmarks),
             "view": self.view,
             "level_confidence": round(self.level_confidence, 4),
+            "presacral_vertebrae": self.count.as_dict() if self.count is not None else None,
             "warnings": list(self.warnings),
             "notes": [note.as_dict() for note in self.notes],
             "evidence": dict(self.evidence),

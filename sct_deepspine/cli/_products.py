@@ -8,15 +8,13 @@ import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sct_deepspine.cli._common import existing_folder
+from sct_deepspine.cli._reports import add_to_reports, page_is_wanted
 from sct_deepspine.errors import OutputError, SctError
 from sct_deepspine.io.bids import image_stem
-from sct_deepspine.io.files import make_folder, write_text
-from sct_deepspine.io.identity import ImageIdentity
 from sct_deepspine.reporting.tables import disc_table, mask_table
 from sct_deepspine.sct.registration import (
     Registration,
@@ -25,13 +23,11 @@ from sct_deepspine.sct.registration import (
     usable_labels,
 )
 from sct_deepspine.sct.toolbox import (
-    add_qc_entry,
     require_sct,
     run_command,
     sct_is_installed,
     show_viewer_syntax,
 )
-from sct_deepspine.workflow.given import labels_of_page
 from sct_deepspine.workflow.names import ResultNames, sct_names
 from sct_deepspine.workflow.record import Saved, edited_files
 from sct_deepspine.workflow.result import Outputs, ScanResult, save_result
@@ -85,7 +81,7 @@ class Products:
     def needs_maps(self) -> bool:
         """Whether something of what the networks drew is asked for."""
         asked = self.arguments
-        return bool(asked.heatmaps or asked.attention or asked.qc_png or asked.qc)
+        return bool(asked.heatmaps or asked.attention or asked.qc_png or page_is_wanted(asked))
 
     @property
     def needs_masks(self) -> bool:
@@ -149,8 +145,8 @@ class Products:
         except OutputError as error:
             raise _naming_option(error, asked) from error
         self._note(saved)
-        if asked.qc:
-            self._add_to_report(result)
+        masks = self.names.masks["spine"] if result.masks is not None and asked.masks else None
+        self.written += add_to_reports(asked, result, labels=self.names.labels, masks=masks)
 
     def _note(self, saved: Saved) -> None:
         self.written += saved.written
@@ -190,35 +186,6 @@ class Products:
                 "below the conus, at L1 or L2, there is none"
             )
         return cord
-
-    def _add_to_report(self, result: ScanResult) -> None:
-        asked, folder = self.arguments, Path(self.arguments.qc)
-        make_folder(folder)
-        if sct_is_installed():
-            add_qc_entry(
-                self.image,
-                self.names.labels,
-                folder,
-                command=asked.words,
-                dataset=asked.qc_dataset,
-                subject=asked.qc_subject,
-            )
-            return
-        from sct_deepspine.reporting.html import make_entry, read_entries, write_page
-
-        words = [asked.qc_dataset, asked.qc_subject, image_stem(self.image)]
-        name = " / ".join(word for word in words if word)
-        entries = folder / "entries"
-        make_folder(entries)
-        key = sha256(os.fsencode(f"{name}\n{self.image.resolve()}")).hexdigest()[:16]
-        identity = ImageIdentity.from_file(self.image, result.volume.grid).as_dict()
-        image = identity | {"path": self.image.resolve().as_posix()}
-        told = labels_of_page(result.request)
-        entry = make_entry(result.labels, result.volume, name, masks=result.masks, image=image, told=told)
-        write_text(entries / f"{key}.json", entry.to_json())
-        page = folder / "index.html"
-        write_page(page, read_entries(entries), title="Disc labels")
-        self.written.append(page)
 
     def report(self, result: ScanResult) -> None:
         """Print what was found, where it went and what to run next."""

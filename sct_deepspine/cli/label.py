@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.cli._common import Arguments, about, add_networks, one_matrix_thread, run
+from sct_deepspine.cli._reports import add_report_arguments, refuse_idle_names
 
 if TYPE_CHECKING:
     from sct_deepspine.cli._products import Products
@@ -142,16 +143,10 @@ def _add_outputs(parser: Arguments) -> None:
 
 
 def _add_quality_control(parser: Arguments) -> None:
-    add = parser.group("quality control").add_argument
-    add("-qc-png", metavar="FILE", help="Write a larger picture of the discs, with the heat map")
-    add(
-        "-qc",
-        metavar="DIR",
-        help="Add an entry to the quality control report in this folder: SCT's own, or, where SCT is not "
-        "installed, a page (index.html) on which to review and rate the scans with keyboard shortcuts",
+    group = add_report_arguments(parser)
+    group.add_argument(
+        "-qc-png", metavar="FILE", help="Write a larger picture of the discs, with the heat map"
     )
-    add("-qc-dataset", metavar="NAME", help="Name of the dataset in the report")
-    add("-qc-subject", metavar="NAME", help="Name of the subject in the report")
 
 
 def _add_registration(parser: Arguments) -> None:
@@ -240,14 +235,10 @@ def _disc_and_slice(parser: Arguments, arguments: argparse.Namespace) -> tuple[i
 
 def _refuse_idle_options(parser: Arguments, arguments: argparse.Namespace) -> None:
     """Refuse options that would do nothing without another one."""
-    idle = {
-        "register": ("t", "param", "n_labels"),
-        "qc": ("qc_dataset", "qc_subject"),
-    }
-    for needed, options in idle.items():
-        for option in options:
-            if getattr(arguments, option) is not None and not getattr(arguments, needed):
-                parser.error(f"-{option.replace('_', '-')} does nothing without -{needed}")
+    for option in ("t", "param", "n_labels"):
+        if getattr(arguments, option) is not None and not arguments.register:
+            parser.error(f"-{option.replace('_', '-')} does nothing without -register")
+    refuse_idle_names(parser, arguments)
 
 
 OF_ONE_IMAGE = "o", "s", "warps", "heatmaps", "attention", "qc_png", "register"

@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sct_deepspine.cli._common import Arguments, about, add_networks, one_matrix_thread, run
+from sct_deepspine.cli._reports import (
+    add_report_arguments,
+    add_to_reports,
+    page_is_wanted,
+    refuse_idle_names,
+)
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel
@@ -54,6 +60,7 @@ def get_parser() -> Arguments:
         default=0,
         help="Replace files that this command did not write, or that were edited since",
     )
+    add_report_arguments(parser)
     add_networks(parser).add_argument(
         "-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones"
     )
@@ -80,7 +87,9 @@ def main(
     int
         0, or 1 after one line on stderr.
     """
-    arguments = get_parser().parse(argv)
+    parser = get_parser()
+    arguments = parser.parse(argv)
+    refuse_idle_names(parser, arguments)
     arguments.model, arguments.labeling = model, labeling
     arguments.words = [PROGRAM, *(sys.argv[1:] if argv is None else argv)]
     with one_matrix_thread():
@@ -107,21 +116,23 @@ def _segment(arguments: argparse.Namespace) -> int:
         volume = read_scan(image)
     with about("-ldisc", arguments.ldisc, AnchorError):
         labels = read_disc_labels(arguments.ldisc) if arguments.ldisc else None
-        request = ScanRequest(labels=labels, masks=True)
+        request = ScanRequest(labels=labels, masks=True, maps=page_is_wanted(arguments))
         result = process_scan(volume, request, model=labeling, mask_model=model).with_source(arguments.i)
     if result.masks is None:
         raise NoDiscsError(result.notes[-1])
+    names = mask_names(folder, image_stem(image))
     saved = save_result(
         result,
-        mask_names(folder, image_stem(image)),
+        names,
         Outputs(labels=False),
         overwrite=bool(arguments.overwrite),
         inputs=[Path(given) for given in (image, arguments.ldisc) if given],
         command=shlex.join(arguments.words),
     )
+    pages = add_to_reports(arguments, result, masks=names.masks["spine"])
     if arguments.v:
         print(mask_table(result.masks))
         for sentence in result.notes:
             print(f"WARNING: {sentence}")
-        print("\nWritten:", *(f"  {path}" for path in saved.written), sep="\n")
+        print("\nWritten:", *(f"  {path}" for path in (*saved.written, *pages)), sep="\n")
     return 0

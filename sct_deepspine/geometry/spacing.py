@@ -33,6 +33,8 @@ class SpacingPrior:
         Standard deviation of the logarithm of the factor common to all distances of a subject.
     body_factors
         The factors tried. Children lie beyond them and are reached through ``spread``.
+    last_disc
+        Value of the lowest disc; below it lies a landmark.
     """
 
     spacing_mm: Mapping[int, float] = field(default_factory=lambda: EXPECTED_SPACING_MM)
@@ -40,6 +42,7 @@ class SpacingPrior:
     landmark_spread: float = 0.25
     body_spread: float = 0.12
     body_factors: tuple[float, ...] = tuple(float(f) for f in np.exp(np.linspace(-0.36, 0.36, 9)))
+    last_disc: int = DISC_VALUES[-1]
 
     def depth_mm(self, values: NDArray[np.int_]) -> FloatArray:
         """Return the expected distance along the spine from the top of C1 down to each disc value.
@@ -60,7 +63,7 @@ class SpacingPrior:
     def spreads(self, upper: NDArray[np.int_], steps: NDArray[np.int_]) -> FloatArray:
         """Return the spread of the distance from each value some levels down, ``(steps, values)``."""
         lower = upper + steps[:, None]
-        is_landmark = (upper < DISC_VALUES[0]) | (lower > DISC_VALUES[-1])
+        is_landmark = (upper < DISC_VALUES[0]) | (lower > self.last_disc)
         return np.where(is_landmark, self.landmark_spread, self.spread)
 
     def log_body(self) -> FloatArray:

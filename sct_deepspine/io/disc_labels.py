@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, disc_name
+from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, PRESACRAL, disc_name
 from sct_deepspine.errors import GeometryError, LabelsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.io.bids import image_stem
@@ -69,6 +69,8 @@ class GivenLabels:
         Values that the person marked as not there, such as those of fused vertebrae.
     accepted
         Whether these are the automatic labels, which the person accepted without an edit.
+    presacral
+        Vertebrae above the sacrum, where the labels were counted in such a spine.
     """
 
     points: tuple[LabelledPoint, ...]
@@ -77,6 +79,7 @@ class GivenLabels:
     complete: bool = False
     absent: frozenset[int] = frozenset()
     accepted: bool = False
+    presacral: int = PRESACRAL
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +246,11 @@ def _read_table(path: Path) -> list[LabelledPoint]:
 
 def _read_markups(path: Path) -> list[LabelledPoint]:
     """Read a 3D Slicer point list; points that were never placed are passed over."""
-    names = {disc_name(value): value for value in range(FIRST_VALUE, LAST_VALUE + 1)}
+    names = {
+        disc_name(value, presacral): value
+        for presacral in (PRESACRAL - 1, PRESACRAL + 1, PRESACRAL)  # of one name, the usual value counts
+        for value in range(FIRST_VALUE, LAST_VALUE + presacral - PRESACRAL + 1)
+    }
     try:
         (markups,) = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
         flip = {"LPS": (-1, -1, 1), "RAS": (1, 1, 1)}[markups["coordinateSystem"]]
@@ -336,7 +343,14 @@ def _page_labels(values: Mapping[str, Any], image: Mapping[str, Any]) -> GivenLa
         complete=True,
         absent=absent,
         accepted=is_accepted,
+        presacral=_known_number(values.get("presacral", PRESACRAL)),
     )
+
+
+def _known_number(value: Any) -> int:
+    if value not in (PRESACRAL - 1, PRESACRAL, PRESACRAL + 1):
+        raise LabelsError(f"expected 23, 24 or 25 presacral vertebrae, got {value!r}")
+    return int(value)
 
 
 def scan_of_image(scans: Iterable[ReviewedScan], *, sha256: str, path: str) -> ReviewedScan | None:

@@ -21,7 +21,7 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.candidates import columns_about, find_candidates
 from sct_deepspine.labeling.heatmaps import DiscPredictor, MapArray, PlanePrediction
-from sct_deepspine.labeling.levels import Candidates, DecodingParameters, LevelAssignment, assign_levels
+from sct_deepspine.labeling.levels import Candidates, LevelAssignment
 from sct_deepspine.labeling.refinement import REACH_MM
 
 __all__ = ["CHANGES", "Agreement", "Reading", "agreement", "landmark_support", "read_again"]
@@ -139,7 +139,7 @@ def read_again(
     predictor: DiscPredictor,
     *,
     candidates: Candidates,
-    parameters: DecodingParameters,
+    assign: Callable[[Candidates], LevelAssignment],
     changes: Mapping[str, Change] = CHANGES,
 ) -> list[Reading]:
     """Read the midsagittal plane under each change, in one call of the network.
@@ -156,8 +156,8 @@ def read_again(
         The coarse network.
     candidates
         Of the view as it is, refined or not.
-    parameters
-        Constants of the level assignment.
+    assign
+        Assigns the levels.
     changes
         By name.
     """
@@ -176,7 +176,7 @@ def read_again(
             level=joint / joint.sum(axis=1, keepdims=True),
         )
         refined = _with_others(refined, found)
-        assignment = assign_levels(refined, parameters=parameters) if len(refined.score) else None
+        assignment = assign(refined) if len(refined.score) else None
         readings.append(Reading(name, found, refined, assignment, level, (image != 0).any(axis=1)))
     return readings
 

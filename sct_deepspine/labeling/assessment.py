@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from sct_deepspine.anatomy import PRESACRAL
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.agreement import CHANGES, read_again
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.candidates import assignment_score
+from sct_deepspine.labeling.counting import USUAL, Counted, Variant, assign_variant, count_vertebrae
 from sct_deepspine.labeling.evidence import (
     FEWEST_AGAIN,
     MOST_BEYOND,
@@ -95,6 +98,8 @@ class CheckedLevels:
         How many times too large the voxels seem to be; 1 if they don't.
     claimed
         Landmarks among the values, seen or not.
+    counted
+        How many vertebrae lie above the sacrum; None where both ends of the spine are not seen.
     """
 
     assignment: LevelAssignment
@@ -103,6 +108,12 @@ class CheckedLevels:
     warnings: tuple[str, ...] = ()
     size_factor: float = 1.0
     claimed: frozenset[int] = field(default_factory=frozenset)
+    counted: Counted | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """How the spine is built."""
+        return self.counted.variant if self.counted is not None else USUAL
 
 
 def assign_checked_levels(
@@ -138,7 +149,11 @@ def assign_checked_levels(
     if not len(candidates.score):
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
     free = assign(candidates, anchors={}, parameters=model.parameters)
-    evidence, kind = _weigh(free, candidates, model, scene)
+    counted = count_vertebrae(candidates, parameters=model.parameters, assign=assign)
+    variant, landmarks = USUAL, model.landmarks
+    if counted is not None and not counted.count.is_usual:
+        free, variant, landmarks = counted.assignment, counted.variant, counted.variant.landmarks
+    evidence, kind = _weigh(free, candidates, model, scene, variant, landmarks)
     is_small = _is_accepted(free, evidence, model, is_anchored=bool(clamped))
     factor = 1.0
     if scene is not None and model.readings:
@@ -147,12 +162,21 @@ def assign_checked_levels(
     signals = evidence.as_dict() if evidence.again else {}
     of_discs = model.calibration.of_discs(free.probabilities, kind, signals)
     of_scan = model.calibration.of_scan(free.level_confidence, kind, signals)
+    if counted is not None:
+        of_scan *= counted.count.probability
     free = replace(free, probabilities=of_discs.clip(max=limit), level_confidence=min(of_scan, limit))
-    claimed = frozenset(free.values.tolist()) & frozenset(model.landmarks)
+    claimed = frozenset(free.values.tolist()) & frozenset(landmarks)
     if not clamped:
-        return CheckedLevels(free, kind, evidence, warnings, factor, claimed)
+        return CheckedLevels(free, kind, evidence, warnings, factor, claimed, counted)
     assignment = assign(candidates, anchors=clamped, parameters=model.parameters)
-    confidence, doubts = check_anchors(assignment, free, clamped)
+    counted = count_vertebrae(candidates, anchors=clamped, parameters=model.parameters, assign=assign)
+    if counted is not None and not counted.count.is_usual:
+        assignment = counted.assignment
+        clamped = {k: counted.variant.counted(value) for k, value in clamped.items()}
+        if variant.presacral != counted.count.presacral:  # the anchors tell what the image alone does not
+            free = assignment
+    presacral = counted.count.presacral if counted is not None else PRESACRAL
+    confidence, doubts = check_anchors(assignment, free, clamped, presacral=presacral)
     if evidence.places < FEWEST_AGAIN:  # an anchor tells the level, not whether the points lie on discs
         confidence = min(confidence, DISAGREEING_LIMIT)
     return CheckedLevels(
@@ -162,28 +186,39 @@ def assign_checked_levels(
         (*warnings, *doubts),
         factor,
         claimed,
+        counted,
     )
 
 
 def _weigh(
-    free: LevelAssignment, candidates: Candidates, model: LabelingModel, scene: Scene | None
+    free: LevelAssignment,
+    candidates: Candidates,
+    model: LabelingModel,
+    scene: Scene | None,
+    variant: Variant,
+    landmarks: Sequence[int],
 ) -> tuple[Evidence, str]:
     """Return the evidence and the kind of the view; without readings, a landmark counts as it is."""
     if scene is None or not model.readings:
-        evidence = gather_evidence(free, candidates, landmarks=model.landmarks)
+        evidence = gather_evidence(free, candidates, landmarks=landmarks, variant=variant)
         sure = free.values[free.probabilities > SEEN]
-        return evidence, view_kind(sure.tolist() or free.values.tolist(), model.landmarks)
+        return evidence, view_kind(sure.tolist() or free.values.tolist(), landmarks)
     readings = read_again(
         scene.prediction,
         scene.canal,
         scene.view.volume,
         model.locate,
         candidates=candidates,
-        parameters=model.parameters,
+        assign=partial(assign_variant, variant=variant, parameters=model.parameters),
         changes={name: CHANGES[name] for name in model.readings},
     )
     evidence = gather_evidence(
-        free, candidates, prediction=scene.prediction, readings=readings, landmarks=model.landmarks
+        free,
+        candidates,
+        prediction=scene.prediction,
+        readings=readings,
+        landmarks=landmarks,
+        variant=variant,
     )
     kind = kind_of_view(
         free,
@@ -191,7 +226,7 @@ def _weigh(
         evidence,
         canal_world=scene.canal.samples_world,
         view=scene.view,
-        landmarks=model.landmarks,
+        landmarks=landmarks,
     )
     return evidence, kind
 

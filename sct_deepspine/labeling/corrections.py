@@ -109,10 +109,11 @@ def compare_labels(
         if is_copy and _is_where_written(point, automatic.points_world[n], automatic.grid):
             continue
         new = before[n] + shift if is_copy else _new_value(value, gone, shift, all_renamed)
-        if not FIRST_VALUE <= new <= (DISC_VALUES[-1] if is_copy else LAST_VALUE):
+        last = max(DISC_VALUES[-1], automatic.presacral + 1)
+        if not FIRST_VALUE <= new <= (last if is_copy else LAST_VALUE):
             raise AnchorError(
                 f"renumbered by {shift:+d}, the label {value} would be {new}; "
-                f"discs are {FIRST_VALUE} to {DISC_VALUES[-1]}"
+                f"discs are {FIRST_VALUE} to {last}"
             )
         if is_copy:
             tips[new] = point

@@ -9,11 +9,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM, PRESACRAL
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.agreement import SEEN, Reading, agreement, landmark_support
 from sct_deepspine.labeling.calibration import view_kind
+from sct_deepspine.labeling.counting import USUAL, Variant
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment
 
@@ -102,6 +103,7 @@ def gather_evidence(
     landmarks: Collection[int],
     prediction: PlanePrediction | None = None,
     readings: Sequence[Reading] = (),
+    variant: Variant = USUAL,
 ) -> Evidence:
     """Gather the evidence for and against an assignment that no anchor shaped.
 
@@ -115,12 +117,15 @@ def gather_evidence(
         Of the midsagittal plane.
     readings
         Of the same plane, changed; without them nothing is told of agreement.
+    variant
+        How the spine is built: the assignment's values are counted in such a one.
     """
     first, last = int(assignment.indices[0]), int(assignment.indices[-1])
     taken = np.isin(np.arange(len(candidates.score)), assignment.indices)
     place = np.arange(len(candidates.score))
     values = assignment.values
-    top, bottom = candidates.first_value, candidates.first_value + candidates.level.shape[1] - 1
+    top = candidates.first_value
+    bottom = top + candidates.level.shape[1] - 1 + variant.presacral - PRESACRAL
     above = candidates.score[place < first] if values[0] > top else np.empty(0)
     below = candidates.score[place > last] if values[-1] < bottom else np.empty(0)
     between = candidates.score[~taken & (place > first) & (place < last)]
@@ -144,7 +149,8 @@ def gather_evidence(
         for k, value, p in zip(assignment.indices, values, assignment.probabilities, strict=True)
         if value in landmarks and p > SEEN
     ]
-    support = landmark_support(readings, prediction, candidates, sure, values=_values_at(assignment, sure))
+    apparent = variant.apparent(np.array(_values_at(assignment, sure), dtype=int)).tolist()
+    support = landmark_support(readings, prediction, candidates, sure, values=apparent)
     discs = [int(value) for value in values if value not in landmarks]
     again = dict(zip(discs, agreed.discs.tolist(), strict=True))
     return replace(evidence, levels=agreed.levels, places=agreed.places, landmark=support, again=again)

@@ -28,6 +28,7 @@ __all__ = [
     "DecodingParameters",
     "LevelAssignment",
     "assign_levels",
+    "path_evidence",
 ]
 
 SUREST = 0.95
@@ -235,6 +236,27 @@ def assign_levels(
         runner_up_shift=runner_up if shifts[runner_up] > 0 else 0,
         runner_up_probability=shifts[runner_up],
     )
+
+
+def path_evidence(
+    candidates: Candidates,
+    *,
+    anchors: Mapping[int, int] | None = None,
+    prior: SpacingPrior | None = None,
+    parameters: DecodingParameters | None = None,
+) -> float:
+    """Return the evidence of :func:`assign_levels` alone: the log of the sum over all paths.
+
+    Parameters
+    ----------
+    candidates, anchors, prior, parameters
+        As there; but level maps stay as they are where an anchor contradicts them.
+    """
+    prior, parameters = prior or SpacingPrior(), parameters or DecodingParameters()
+    lattice = _lattice(candidates, _checked_anchors(candidates, anchors), prior, parameters)
+    lattice = _tempered(lattice, parameters.temperature)
+    forward = _forward(lattice, lattice.candidate[None])
+    return float(_log_sum(forward[:, lattice.first_stop :])[0])
 
 
 def _checked_anchors(candidates: Candidates, anchors: Mapping[int, int] | None) -> dict[int, int]:

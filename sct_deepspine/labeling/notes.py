@@ -78,7 +78,8 @@ def find_notes(
         *_voids(voids),
         *map(_flat, flat),
         *_step(prediction, canal, discs),
-        *_large_sacral_disc(landmarks, prediction),
+        *_large_sacral_disc(landmarks, prediction, checked),
+        *_odd_count(discs, checked),
     ]
     unseen = {disc.value for disc in (*voids, *flat)}
     return tuple(replace(d, interpolated=True) if d.value in unseen else d for d in discs), tuple(notes)
@@ -170,8 +171,21 @@ def _step(prediction: PlanePrediction, canal: Centerline, discs: tuple[Disc, ...
     return [Note("step", sentence, point_world=place)]
 
 
-def _large_sacral_disc(landmarks: tuple[Disc, ...], prediction: PlanePrediction) -> list[Note]:
+def _odd_count(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
+    """Tell if the spine has a vertebra more or less than 24 above the sacrum."""
+    counted = checked.counted
+    if counted is None or counted.count.is_usual:
+        return []
+    lowest = discs[-1]
+    return [Note("vertebra count", counted.count.finding, (lowest.value,), lowest.point_world)]
+
+
+def _large_sacral_disc(
+    landmarks: tuple[Disc, ...], prediction: PlanePrediction, checked: CheckedLevels
+) -> list[Note]:
     """Tell if S1/S2 looks like a disc: the sacrum may be transitional, and the count one off."""
+    if checked.counted is not None:  # then the levels are counted from C2, not from the sacrum
+        return []
     own = [mark for mark in landmarks if mark.value == LAST_VALUE]
     first = prediction.codec.first_value
     if not own or first + prediction.codec.levels <= LAST_VALUE:

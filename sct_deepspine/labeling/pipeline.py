@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES
 from sct_deepspine.errors import NoDiscsError, UncertainError
 from sct_deepspine.geometry.background import without_fill
 from sct_deepspine.geometry.centerline import Centerline
@@ -40,6 +39,7 @@ from sct_deepspine.labeling.candidates import (
     predict_midsagittal,
 )
 from sct_deepspine.labeling.checks import check_anchor_places, given_centerline, read_scan
+from sct_deepspine.labeling.counting import Variant
 from sct_deepspine.labeling.evidence import SEEN
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
@@ -172,7 +172,8 @@ def label_discs(
     if upside_down:
         checked = _doubted(checked, UPSIDE_DOWN, UPSIDE_DOWN_CONFIDENCE)
     assignment = checked.assignment
-    discs, landmarks = _assemble(candidates.points[assignment.indices], assignment, view.volume)
+    tips = candidates.points[assignment.indices]
+    discs, landmarks = _assemble(tips, assignment, view.volume, checked.variant)
     discs, notes = find_notes(discs, landmarks, checked, prediction, canal, view, off_canal=off_canal)
     if sum(len(note.values) for note in notes if note.kind == "implant") > 1 and not known:
         checked = _doubted(checked, ACROSS_A_VOID, ACROSS_A_VOID_CONFIDENCE)
@@ -198,6 +199,7 @@ def label_discs(
         prediction=prediction if return_maps else None,
         notes=notes,
         evidence=checked.evidence.as_dict(),
+        count=checked.counted.count if checked.counted is not None else None,
     )
 
 
@@ -249,19 +251,25 @@ def seems_upside_down(
 
 
 def _assemble(
-    tips_world: FloatArray, assignment: LevelAssignment, volume: Volume
+    tips_world: FloatArray, assignment: LevelAssignment, volume: Volume, variant: Variant
 ) -> tuple[tuple[Disc, ...], tuple[Disc, ...]]:
     """Put discs and landmarks in order, with the discs that were stepped over filled in."""
-    values, points, flags = fill_skipped(tips_world, assignment.values)
+    values, points, flags = fill_skipped(tips_world, assignment.values, prior=variant.spacing())
     seen = dict(zip(assignment.values.tolist(), assignment.probabilities.tolist(), strict=True))
     # A disc that was not seen is half as sure as the least sure one that was.
     every = [
-        Disc(int(value), point, float(seen.get(int(value), min(seen.values()) / 2)), bool(flag))
+        Disc(
+            int(value),
+            point,
+            float(seen.get(int(value), min(seen.values()) / 2)),
+            interpolated=bool(flag),
+            presacral=variant.presacral,
+        )
         for value, point, flag in zip(values, points, flags, strict=True)
     ]
     inside = volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
     visible = [disc for disc, is_inside in zip(every, inside, strict=True) if is_inside]
-    discs = tuple(disc for disc in visible if disc.value in DISC_VALUES)
+    discs = tuple(disc for disc in visible if disc.value in variant.discs)
     if not discs:
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
-    return discs, tuple(d for d in visible if d.value in LANDMARK_VALUES and not d.interpolated)
+    return discs, tuple(d for d in visible if d.value in variant.landmarks and not d.interpolated)

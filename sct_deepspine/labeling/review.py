@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM, disc_name
+from sct_deepspine.anatomy import EXPECTED_SPACING_MM, PRESACRAL, disc_name
 from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.levels import LevelAssignment
@@ -50,7 +50,7 @@ def find_warnings(
     if not anchored and (checked.view != "landmark" or checked.assignment.level_confidence < UNCERTAIN):
         out.append(_level_doubt(discs, checked))
     out += _odd_spacings(discs)
-    filled = [disc_name(disc.value) for disc in discs if disc.interpolated]
+    filled = [disc.name for disc in discs if disc.interpolated]
     if filled:
         out.append(f"not seen, placed between its neighbours: {', '.join(filled)}")
     return tuple(out)
@@ -72,7 +72,10 @@ def _level_doubt(discs: tuple[Disc, ...], checked: CheckedLevels) -> str:
     assignment, kind = checked.assignment, checked.view
     why = "the levels are uncertain"
     if kind != "landmark" and checked.claimed:
-        names = " and ".join(LANDMARK_NAMES.get(value, disc_name(value)) for value in sorted(checked.claimed))
+        presacral = checked.variant.presacral
+        names = " and ".join(
+            LANDMARK_NAMES.get(value, disc_name(value, presacral)) for value in sorted(checked.claimed)
+        )
         why = f"{names} would tell the levels, but can't be made out for sure"
     elif kind != "landmark":
         why = "neither the dens nor S1/S2 is in view"
@@ -100,7 +103,11 @@ def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:
 
 
 def check_anchors(
-    assignment: LevelAssignment, free: LevelAssignment, clamped: Mapping[int, int]
+    assignment: LevelAssignment,
+    free: LevelAssignment,
+    clamped: Mapping[int, int],
+    *,
+    presacral: int = PRESACRAL,
 ) -> tuple[float, tuple[str, ...]]:
     """Compare an assignment that holds anchors with the one that the image gives without them.
 
@@ -110,6 +117,8 @@ def check_anchors(
         With the anchors and without.
     clamped
         Candidate index → value of each anchor.
+    presacral
+        Vertebrae that the spine has above the sacrum, for the discs' names.
 
     Returns
     -------
@@ -124,32 +133,34 @@ def check_anchors(
         If most of the discs can't be labelled with the anchors.
     """
     if len(assignment.values) < LEAST_KEPT * len(free.values):
-        told = ", ".join(f"{value} ({disc_name(value)})" for value in clamped.values())
+        told = ", ".join(f"{value} ({disc_name(value, presacral)})" for value in clamped.values())
         raise AnchorError(
             f"the anchor {told} does not fit the image: with it {len(assignment.values)} of "
-            f"{len(free.values)} discs can be labelled, without it {_span(free)}; is it at the right place?"
+            f"{len(free.values)} discs can be labelled, without it {_span(free, presacral)}; "
+            "is it at the right place?"
         )
     seen = dict(zip(free.indices.tolist(), free.values.tolist(), strict=True))
     shifts = {value: value - seen[k] for k, value in sorted(clamped.items()) if k in seen}
     for (upper, one), (lower, other) in pairwise(shifts.items()):
         if one != other:
             found, meant = (lower - other) - (upper - one) - 1, lower - upper - 1
+            names = [f"{value} ({disc_name(value, presacral)})" for value in (upper, lower)]
             return CONTRADICTED, (
-                f"between the anchors {upper} ({disc_name(upper)}) and {lower} ({disc_name(lower)}) "
+                f"between the anchors {' and '.join(names)} "
                 f"{found} discs are seen, {meant} are expected; a vertebra may be extra or missing, and the "
                 "values between the two are uncertain",
             )
     wrong = {value: shift for value, shift in shifts.items() if shift}
     if wrong and free.level_confidence >= SURE:
         value, shift = next(iter(wrong.items()))
+        told, seen_as = (f"{v} ({disc_name(v, presacral)})" for v in (value, value - shift))
         return CONTRADICTED, (
-            f"the anchor {value} ({disc_name(value)}) contradicts the image: without it this disc is "
-            f"{value - shift} ({disc_name(value - shift)}), with probability {free.level_confidence:.2f}, "
-            f"and the discs are {_span(free)}",
+            f"the anchor {told} contradicts the image: without it this disc is {seen_as}, with probability "
+            f"{free.level_confidence:.2f}, and the discs are {_span(free, presacral)}",
         )
     return assignment.level_confidence, ()
 
 
-def _span(assignment: LevelAssignment) -> str:
+def _span(assignment: LevelAssignment, presacral: int) -> str:
     first, last = int(assignment.values[0]), int(assignment.values[-1])
-    return f"{disc_name(first)} to {disc_name(last)}"
+    return f"{disc_name(first, presacral)} to {disc_name(last, presacral)}"

@@ -25,7 +25,7 @@ from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_le
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labeling.session_notes import SessionNote, apart_note, group_notes, link_notes
-from sct_deepspine.labeling.spine import SessionDisc, Spine, assign_spine, discs_in_view, same_discs
+from sct_deepspine.labeling.spine import SessionDisc, Spine, assign_spine, compare_discs, discs_in_view
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.models.weights import Weights
 
@@ -169,7 +169,7 @@ def read_series(
         if anchor is not None:
             raise
         return SeriesReading(volume, error=str(error))
-    return SeriesReading(volume, labels, seen[-1] if seen else None)
+    return SeriesReading(volume, labels, seen[0] if seen else None)  # then they are not counted yet
 
 
 def _labelled(
@@ -260,6 +260,6 @@ def _contradicted(
         labels = readings[n].labels
         if labels is None or labels.level_confidence < SURE:
             continue
-        if any(alone != merged for alone, merged in same_discs(labels, n, spine.discs)):
+        if not all(compare_discs(labels, n, spine.discs)):
             out.append(n)
     return out

@@ -60,6 +60,8 @@ def group_notes(group: Group, spine: Spine | None, names: Sequence[str]) -> list
         return []
     first = group.members[0]
     out = []
+    if spine.counted is not None and not spine.counted.count.is_usual:
+        out.append(SessionNote(spine.counted.count.finding, frozenset(group.members)))
     for n in group.members[1:]:
         shift = group.shift_mm[n]
         if np.linalg.norm(shift) > NOTED_SHIFT_MM:

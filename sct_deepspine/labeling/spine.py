@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES, disc_name
+from sct_deepspine.anatomy import LAST_COMMON_VALUE, PRESACRAL, disc_name
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.spacing import fill_skipped
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.assessment import DISAGREEING_LIMIT
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.chain import Chain
+from sct_deepspine.labeling.counting import USUAL, Counted, Variant, count_vertebrae
 from sct_deepspine.labeling.evidence import FEWEST_AGAIN, SEEN
 from sct_deepspine.labeling.grouping import Group
 from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
@@ -25,7 +26,7 @@ from sct_deepspine.labels import Disc, DiscLabels
 if TYPE_CHECKING:
     from sct_deepspine.labeling.session import SeriesReading
 
-__all__ = ["SessionDisc", "Spine", "assign_spine", "discs_in_view", "same_discs"]
+__all__ = ["SessionDisc", "Spine", "assign_spine", "compare_discs", "discs_in_view"]
 
 MIN_END, MAX_TRIMMED = 0.6, 2
 """Up to two discs at either end of a merged spine are left out if they are less probable than this: on the
@@ -47,16 +48,28 @@ class SessionDisc:
         Index of each image that shows it → ``(3,)`` world posterior tip there.
     confidence
         Probability that it bears its level.
+    variant
+        How the spine is built.
     """
 
     value: int
     points_world: Mapping[int, FloatArray]
     confidence: float
+    variant: Variant = USUAL
 
     @property
     def name(self) -> str:
         """Anatomical name."""
-        return disc_name(self.value)
+        return disc_name(self.value, self.variant.presacral)
+
+    def is_said_by(self, value: int, *, counted: bool) -> bool:
+        """Tell whether an image that gives this disc a value agrees.
+
+        An image that does not show both ends of a spine with an odd number of vertebrae can't count them, and
+        counts from the end that it shows.
+        """
+        odd = 0 if counted else self.variant.presacral - PRESACRAL
+        return value in (self.value, self.value - odd)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the disc in JSON's types."""
@@ -88,6 +101,8 @@ class Spine:
         Images that show a landmark.
     dropped
         Images whose places contradict the others'.
+    counted
+        How many vertebrae lie above the sacrum; None where both ends of the spine are not seen.
     """
 
     discs: tuple[SessionDisc, ...]
@@ -98,6 +113,12 @@ class Spine:
     support: Mapping[int, float]
     levelled_by: frozenset[int] = field(default_factory=frozenset)
     dropped: frozenset[int] = field(default_factory=frozenset)
+    counted: Counted | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """How the spine is built."""
+        return self.counted.variant if self.counted is not None else USUAL
 
 
 def assign_spine(
@@ -124,24 +145,31 @@ def assign_spine(
     """
     clamped = _clamped(chain, readings, group, anchored)
     assignment = assign_levels(chain.candidates, anchors=clamped, parameters=model.parameters)
+    counted = count_vertebrae(chain.candidates, anchors=clamped, parameters=model.parameters)
+    variant, landmarks = USUAL, model.landmarks
+    if counted is not None and not counted.count.is_usual:
+        assignment, variant, landmarks = counted.assignment, counted.variant, counted.variant.landmarks
     assignment = _trimmed(assignment, clamped)
     points = chain.candidates.points[assignment.indices]
-    values, places, _ = fill_skipped(points, assignment.values)
+    values, places, _ = fill_skipped(points, assignment.values, prior=variant.spacing())
     discs = tuple(
         SessionDisc(
             int(value),
             {n: _own(readings[n], k) for n, k in chain.sources[index].items()},
             float(probability),
+            variant,
         )
         for value, index, probability in zip(
             assignment.values, assignment.indices, assignment.probabilities, strict=True
         )
     )
     seen = assignment.values[assignment.probabilities > SEEN].tolist()
-    kind = view_kind(seen or assignment.values.tolist(), model.landmarks)
-    marks = [disc for disc in discs if disc.value in LANDMARK_VALUES and disc.value in seen]
+    kind = view_kind(seen or assignment.values.tolist(), landmarks)
+    marks = [disc for disc in discs if disc.value in variant.landmarks and disc.value in seen]
     by = {n for disc in marks for n in disc.points_world}
     confidence = _confidence(assignment, kind, discs, readings, group, anchored, model)
+    if counted is not None:
+        confidence = min(confidence, counted.count.probability)
     return Spine(
         discs=discs,
         filled=dict(zip(values.tolist(), places, strict=True)),
@@ -151,6 +179,7 @@ def assign_spine(
         support=group.support,
         levelled_by=frozenset(by or anchored & set(group.members)),
         dropped=chain.dropped,
+        counted=counted,
     )
 
 
@@ -185,6 +214,8 @@ def _clamped(
         if labels is None:
             continue
         for disc in labels.discs:
+            if disc.value > LAST_COMMON_VALUE and labels.presacral != PRESACRAL:
+                continue  # counted already: not what it looks like
             for node, own in enumerate(chain.sources):
                 if n in own and np.linalg.norm(_own(readings[n], own[n]) - disc.point_world) < SAME_POINT_MM:
                     out[node] = disc.value
@@ -213,10 +244,10 @@ def _confidence(
     return max(best, min(together, 1 - 0.5 * (1 - best)))
 
 
-def same_discs(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> list[tuple[int, int]]:
-    """Return the values, alone and in the merged spine, of the discs of an image that both have."""
+def compare_discs(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> list[bool]:
+    """Tell for each disc that an image and the merged spine both have whether they agree on its value."""
     return [
-        (own.value, disc.value)
+        disc.is_said_by(own.value, counted=labels.count is not None)
         for disc in discs
         for own in labels.discs
         if n in disc.points_world and np.linalg.norm(disc.points_world[n] - own.point_world) < SAME_POINT_MM
@@ -224,8 +255,8 @@ def same_discs(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> list
 
 
 def _agrees(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> bool:
-    pairs = same_discs(labels, n, discs)
-    return bool(pairs) and all(alone == merged for alone, merged in pairs)
+    same = compare_discs(labels, n, discs)
+    return bool(same) and all(same)
 
 
 def discs_in_view(
@@ -248,6 +279,7 @@ def discs_in_view(
                 confidence.get(value, least / 2),
                 interpolated=value not in confidence,
                 from_session=value not in own,
+                presacral=spine.variant.presacral,
             )
         )
     sure = spine.level_confidence / (1 + float(np.exp(-spine.support.get(n, np.inf))))
@@ -259,8 +291,9 @@ def discs_in_view(
     return replace(
         base,
         warnings=tuple(text for text in base.warnings if LEVEL_REQUEST not in text),
-        discs=tuple(disc for disc in found if disc.value in DISC_VALUES),
-        landmarks=tuple(d for d in found if d.value in LANDMARK_VALUES and not d.from_session),
+        discs=tuple(disc for disc in found if disc.value in spine.variant.discs),
+        landmarks=tuple(d for d in found if d.value in spine.variant.landmarks and not d.from_session),
         level_confidence=sure,
         view=spine.view,
+        count=spine.counted.count if spine.counted is not None else None,
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sct_deepspine.anatomy import PRESACRAL
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SamplingPlane
@@ -77,6 +78,8 @@ class Entry:
     rating, accepted
         What a person said of the scan before: ``pass``, ``fail`` or ``doubt``, and whether the labels were
         accepted as they are.
+    presacral
+        Vertebrae above the sacrum: they tell the discs' names.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Entry:
     absent: tuple[int, ...] = ()
     rating: str = ""
     accepted: bool = False
+    presacral: int = PRESACRAL
 
     @property
     def key(self) -> str:
@@ -206,6 +210,7 @@ def make_entry(
         image=image or {},
         corrected=labels.view == "corrected" and not (told is not None and told.accepted),
         absent=tuple(sorted(told.absent)) if told is not None else (),
+        presacral=labels.presacral,
         **coronal,
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sct_deepspine.anatomy import TEMPLATE_LAST_VALUE
+from sct_deepspine.anatomy import TEMPLATE_LAST_VALUE, last_template_value
 from sct_deepspine.errors import SctError
 from sct_deepspine.io.files import make_folder
 from sct_deepspine.io.images import ImageLike, read_mask
@@ -69,6 +69,8 @@ def usable_labels(labels: DiscLabels, seg: ImageLike | None = None) -> tuple[Dis
         z = disc.point_world[2]
         if disc.value > TEMPLATE_LAST_VALUE:
             left_out.append(LeftOut(disc.value, disc.name, "the template has no such disc"))
+        elif disc.value > last_template_value(labels.presacral):
+            left_out.append(LeftOut(disc.value, disc.name, "a vertebra is extra or missing below T11"))
         elif not bottom <= z <= top:
             place = "below" if z < bottom else "above"
             left_out.append(LeftOut(disc.value, disc.name, f"it lies {place} the cord mask"))

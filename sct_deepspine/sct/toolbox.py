@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absolute",
+    "add_mask_qc_entry",
     "add_qc_entry",
     "argument_parser",
     "centerline_from_sct",
@@ -206,9 +208,7 @@ def add_qc_entry(
     SctError
         If SCT is missing or its report can't be made.
     """
-    require_sct()
-    report = import_module("spinalcordtoolbox.reports.qc2")
-    try:
+    with _drawing_a_report(folder) as report:
         report.sct_label_utils(
             fname_input=absolute(image),
             fname_seg=absolute(labels),
@@ -218,6 +218,55 @@ def add_qc_entry(
             dataset=dataset,
             subject=subject,
         )
+
+
+def add_mask_qc_entry(
+    image: str | os.PathLike[str],
+    masks: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    command: Sequence[str],
+    dataset: str | None = None,
+    subject: str | None = None,
+) -> None:
+    """Add an entry with masks as an overlay to SCT's report, drawn as that of ``sct_deepseg spine``.
+
+    Parameters
+    ----------
+    image, masks
+        Files of the image and of its whole mask.
+    folder, command, dataset, subject
+        As in :func:`add_qc_entry`.
+
+    Raises
+    ------
+    SctError
+        If SCT is missing, too old to draw masks, or its report can't be made.
+    """
+    with (
+        _drawing_a_report(folder) as report,
+        report.create_qc_entry(
+            path_input=Path(image).resolve(),
+            path_qc=Path(folder),
+            command=command[0],
+            cmdline=shlex.join(command),
+            plane="Axial",
+            dataset=dataset,
+            subject=subject,
+        ) as pictures,
+    ):
+        report.sct_deepseg_spinal_rootlets(
+            pictures, absolute(image), absolute(masks), None, "human",
+            radius=(40, 40), base_scaling=1.0, outline=False,
+        )  # fmt: skip
+
+
+@contextmanager
+def _drawing_a_report(folder: str | os.PathLike[str]) -> Iterator[Any]:
+    """Give SCT's module of reports; what it raises becomes one of our errors."""
+    require_sct()
+    try:
+        yield import_module("spinalcordtoolbox.reports.qc2")
     except OSError as error:
         raise OutputError(f"can't write the report in {folder}: {error.strerror or error}") from error
     except Exception as error:  # whatever SCT's drawing meets

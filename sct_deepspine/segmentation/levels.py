@@ -18,13 +18,10 @@ from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.segmentation.corridor import Corridor
 
-__all__ = ["SACRUM", "assign_discs", "assign_vertebrae", "nearest_by_way", "read_coarse", "spread"]
+__all__ = ["assign_discs", "assign_vertebrae", "nearest_by_way", "read_coarse", "spread"]
 
 SPREAD_MM = 3.5
 """Voxels at the border of a structure lie no farther than this from its cells."""
-
-SACRUM = 25
-"""What lies below L5/S1, as a vertebra number."""
 
 COARSE = 2
 """Of the corridor's cells every second row and column is a coarse cell: ways need no finer ones."""
@@ -77,7 +74,7 @@ def assign_vertebrae(
     discs: NDArray[np.uint8],
     corridor: Corridor,
 ) -> NDArray[np.uint8]:
-    """Return each coarse cell's vertebra number (C1 is 1, L5 is 24, :data:`SACRUM`), 0 where none is near.
+    """Return each coarse cell's vertebra number (C1 is 1, L5 is 24, the sacrum 25), 0 where none is near.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_deepspine.anatomy import vertebra_name
+from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, vertebra_name
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.io.images import image_like, save_like
 from sct_deepspine.labels import DiscLabels
@@ -33,27 +33,33 @@ UNSURE = 0.8
 def vertebra_mask_value(number: int) -> int:
     """Return TotalSpineSeg's value of a vertebra: 11–17 C1–C7, 21–32 T1–T12, 41–45 L1–L5.
 
+    A sixth lumbar vertebra, which it does not have, is 46.
+
     Examples
     --------
     >>> vertebra_mask_value(1), vertebra_mask_value(8), vertebra_mask_value(24)
     (11, 21, 45)
     """
-    if not 1 <= number <= 24:
-        raise ValueError(f"vertebrae are numbered 1 (C1) to 24 (L5), got {number}")
+    if not 1 <= number <= PRESACRAL + 1:
+        raise ValueError(f"vertebrae are numbered 1 (C1) to 24 (L5) or 25 (L6), got {number}")
     return number + (10 if number <= 7 else 13 if number <= 19 else 21)
 
 
-def disc_mask_value(value: int) -> int:
+def disc_mask_value(value: int, presacral: int = PRESACRAL) -> int:
     """Return TotalSpineSeg's value of a disc: 63–67 C2/C3–C6/C7, 71–82 C7/T1–T11/T12, 91–95, 100 L5/S1.
+
+    The disc above the sacrum is always 100; L5/L6, which TotalSpineSeg does not have, is 96.
 
     Examples
     --------
     >>> disc_mask_value(3), disc_mask_value(8), disc_mask_value(20), disc_mask_value(25)
     (63, 71, 91, 100)
+    >>> disc_mask_value(25, presacral=25), disc_mask_value(26, presacral=25)
+    (96, 100)
     """
-    if not 3 <= value <= 25:
-        raise ValueError(f"discs have the values 3 (C2/C3) to 25 (L5/S1), got {value}")
-    if value == 25:
+    if not 3 <= value <= presacral + 1:
+        raise ValueError(f"discs have the values 3 (C2/C3) to {presacral + 1}, got {value}")
+    if value == presacral + 1:
         return 100
     return value + (60 if value <= 7 else 63 if value <= 19 else 71)
 
@@ -147,14 +153,15 @@ class SpineMasks:
         """Every vertebra and disc found, by value."""
         counts = np.bincount(self.spine.ravel(), minlength=101) * self._voxel_mm3
         sure = dict(zip(self.labels.values.tolist(), self.labels.confidence.tolist(), strict=True))
+        presacral = self.labels.presacral
         found = []
-        for number in range(1, 25):
+        for number in range(1, presacral + 1):
             value = vertebra_mask_value(number)
             beside = [sure[v] for v in (number, number + 1) if v in sure]
-            found.append((value, vertebra_name(number), beside))
+            found.append((value, vertebra_name(number, presacral), beside))
         for disc in self.labels.discs:
-            if 3 <= disc.value <= 25:
-                found.append((disc_mask_value(disc.value), disc.name, [disc.confidence]))
+            if DISC_VALUES[0] <= disc.value <= presacral + 1:
+                found.append((disc_mask_value(disc.value, presacral), disc.name, [disc.confidence]))
         return tuple(
             Structure(value, name, float(counts[value]), min(beside, default=0.0), value in self.measured)
             for value, name, beside in sorted(found)

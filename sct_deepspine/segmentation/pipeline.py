@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
-from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM
+from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM, PRESACRAL
 from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import normalise, sample
@@ -28,7 +28,7 @@ from sct_deepspine.labeling.pipeline import label_discs, straighten
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.models.weights import Weights
 from sct_deepspine.segmentation.corridor import Corridor, corridor_along, with_neighbours
-from sct_deepspine.segmentation.levels import SACRUM, assign_discs, assign_vertebrae, read_coarse, spread
+from sct_deepspine.segmentation.levels import assign_discs, assign_vertebrae, read_coarse, spread
 from sct_deepspine.segmentation.masks import (
     CANAL_VALUE,
     CORD_VALUE,
@@ -99,7 +99,7 @@ def segment_spine(
     corridor = corridor_along(space, view.volume.grid, pixel_mm=model.predictor.pixel_mm)
     tissues = predict_tissues(view, corridor, model.predictor)
     tips = straight_tips(labels, corridor)
-    spine = read_at_voxels(tissues, tips, corridor, volume.grid)
+    spine = read_at_voxels(tissues, tips, corridor, volume.grid, presacral=labels.presacral)
     return SpineMasks(
         spine=spine,
         cord_levels=read_cord_levels(spine == CORD_VALUE, labels, corridor, volume.grid),
@@ -179,7 +179,7 @@ def straight_tips(labels: DiscLabels, corridor: Corridor) -> dict[int, FloatArra
     NoDiscsError
         If there is none.
     """
-    discs = [disc for disc in labels.discs if disc.value in DISC_VALUES]
+    discs = [disc for disc in labels.discs if DISC_VALUES[0] <= disc.value <= labels.presacral + 1]
     if not discs:
         raise NoDiscsError("the labels hold no disc from C2/C3 (3) to L5/S1 (25)")
     points = corridor.space.straight_from_native(np.array([disc.point_world for disc in discs]))
@@ -187,7 +187,12 @@ def straight_tips(labels: DiscLabels, corridor: Corridor) -> dict[int, FloatArra
 
 
 def read_at_voxels(
-    tissues: NDArray[np.float32], tips: Mapping[int, FloatArray], corridor: Corridor, grid: Grid
+    tissues: NDArray[np.float32],
+    tips: Mapping[int, FloatArray],
+    corridor: Corridor,
+    grid: Grid,
+    *,
+    presacral: int = PRESACRAL,
 ) -> NDArray[np.uint8]:
     """Return the whole mask on a grid: tissues read between the cells, levels at the nearest one.
 
@@ -201,14 +206,16 @@ def read_at_voxels(
         Where the cells are.
     grid
         The image's.
+    presacral
+        Vertebrae above the sacrum.
     """
     likeliest = tissues.argmax(axis=0)
     discs = assign_discs(likeliest == Tissue.DISC, tips, corridor)
     vertebrae = assign_vertebrae(likeliest == Tissue.VERTEBRA, tips, discs, corridor)
     names = {
-        Tissue.DISC: _renamed(spread(discs, corridor), {v: disc_mask_value(v) for v in tips}),
+        Tissue.DISC: _renamed(spread(discs, corridor), {v: disc_mask_value(v, presacral) for v in tips}),
         Tissue.VERTEBRA: _renamed(
-            spread(vertebrae, corridor), {n: vertebra_mask_value(n) for n in range(1, SACRUM)}
+            spread(vertebrae, corridor), {n: vertebra_mask_value(n) for n in range(1, presacral + 1)}
         ),
     }
     spine = np.zeros(grid.shape, dtype=np.uint8)

@@ -56,12 +56,14 @@ COMPOSITE_VOXEL_MM = (3.0, 1.5, 1.5)
 class _Piece:
     """What one scan gives to a composite spine: the discs ``values``, consecutive, and what lies about them.
 
-    ``scale`` is the composite body's millimetres per millimetre of the scan.
+    ``places`` are the values of these discs in the composite body, ``scale`` its millimetres per millimetre
+    of the scan.
     """
 
     volume: Volume
     space: StraightSpace
     values: NDArray[np.int64]
+    places: FloatArray
     tips_straight: FloatArray
     scale: float
 
@@ -73,19 +75,39 @@ class _Piece:
         tips = space.straight_from_native(np.array([scan.levels[v] for v in values]))
         expected = sum(EXPECTED_SPACING_MM[int(v)] for v in values[:-1])
         scale = size * expected / float(tips[0, 2] - tips[-1, 2])
-        return cls(Volume(unit_range(scan.volume.data), scan.volume.grid), space, values, tips, scale)
+        volume = Volume(unit_range(scan.volume.data), scan.volume.grid)
+        return cls(volume, space, values, values.astype(np.float64), tips, scale)
+
+    def parted(self, extra: int | None, missing: int | None) -> list[_Piece]:
+        """Return the piece, or both parts of it about a vertebra that is extra or missing in the body.
+
+        An extra vertebra is made of the lower half of the one above and the upper half of the one below it;
+        the disc below it has a value in between. Of a part with one disc nothing can be taken.
+        """
+        place = extra if extra is not None else missing
+        if place is None or not self.values[0] <= place <= self.values[-1]:
+            return [self]
+        upper = self.values <= place - (missing is not None)
+        lower = self.values >= place + (missing is not None)
+        below = self.places + 0.5 * ((self.values == place) & (extra is not None))
+        return [
+            replace(
+                self, values=self.values[kept], places=places[kept], tips_straight=self.tips_straight[kept]
+            )
+            for kept, places in ((upper, self.places), (lower, below))
+            if kept.sum() > 1
+        ]
 
     @property
     def steps_mm(self) -> FloatArray:
         """Distances from each disc to the next, in the composite body."""
         return -np.diff(self.tips_straight[:, 2]) * self.scale
 
-    def read(
-        self, straight: FloatArray, level: FloatArray, down: FloatArray, body: Spine
-    ) -> tuple[FloatArray, FloatArray]:
+    def read(self, straight: FloatArray, down: FloatArray, body: Spine) -> tuple[FloatArray, FloatArray]:
         """Return the grey values at the composite body's straight points, and how much they count, 0…1."""
         # Between discs the two bodies' lengths are matched piece by piece, beyond them by the scale.
-        depth = body.depth_mm[np.searchsorted(body.values, self.values)]
+        ordinal = np.searchsorted(body.values, self.places)
+        depth = body.depth_mm[ordinal]
         reach = 1e3
         knots = np.concatenate([[depth[0] - reach], depth, [depth[-1] + reach]])
         heights = self.tips_straight[:, 2]
@@ -96,8 +118,9 @@ class _Piece:
         inside = self.volume.grid.contains_voxel(voxels)
         grey: FloatArray = np.zeros(len(points))
         grey[inside] = map_coordinates(self.volume.data, voxels[inside].T, order=1, mode="nearest")
-        above = 1.0 if self.values[0] <= 3 else _ramp(level - (self.values[0] - 0.5))
-        below = 1.0 if self.values[-1] >= 25 else _ramp(self.values[-1] + 0.5 - level)
+        level = np.interp(down, body.depth_mm, np.arange(len(body.values)))
+        above = 1.0 if self.values[0] <= 3 else _ramp(level - (ordinal[0] - 0.5))
+        below = 1.0 if self.values[-1] >= 25 else _ramp(ordinal[-1] + 0.5 - level)
         middle = inside & (np.abs(straight[:, 0]) < CORE_MM) & (np.abs(straight[:, 1]) < 3 * CORE_MM)
         if middle.any():
             grey = np.clip(CORE_GREY[0] + CORE_GREY[1] * _standard(grey, grey[middle]), 0, 1.2)
@@ -120,6 +143,8 @@ def compose_scans(
     *,
     name: str = "composite",
     voxel_mm: tuple[float, float, float] = COMPOSITE_VOXEL_MM,
+    extra: int | None = None,
+    missing: int | None = None,
 ) -> LabelledScan:
     """Make a whole spine of the spines of two or three subjects.
 
@@ -141,6 +166,9 @@ def compose_scans(
         Name of the scan.
     voxel_mm
         Size of its voxels.
+    extra, missing
+        Disc value below which there is a vertebra too many, or which is gone with its vertebra. Discs are
+        then labelled as they are counted from C2, and S1/S2 is a landmark with the value 27, or 25.
 
     Returns
     -------
@@ -161,24 +189,27 @@ def compose_scans(
             for piece in pieces
             for value, step in zip(piece.values, piece.steps_mm, strict=False)
         },
+        extra=extra,
+        missing=missing,
     )
-    shown = range(int(pieces[0].values[0]), int(pieces[-1].values[-1]) + 1)
-    tips = {v: body.tip_straight(np.array([v]))[0] for v in shown}
+    pieces = [part for piece in pieces for part in piece.parted(extra, missing)]
+    shown = body.values[(body.values >= pieces[0].places[0]) & (body.values <= pieces[-1].places[-1])]
+    points = {float(v): body.tip_straight(np.array([v]))[0] for v in shown}
     for piece in pieces:
-        for value, tip in zip(piece.values, piece.tips_straight, strict=True):
-            tips[int(value)][:2] = tip[:2] * piece.scale
+        for place, tip in zip(piece.places, piece.tips_straight, strict=True):
+            points[float(place)][:2] = tip[:2] * piece.scale
+    counted = np.searchsorted(body.values, shown) + 1
+    tips = dict(zip(counted.tolist(), points.values(), strict=True))
+    discs = range(DISC_VALUES[0], DISC_VALUES.stop + (extra is not None) - (missing is not None))
     tips_world = body.space.native_from_straight(np.array(list(tips.values())))
     grid = frame_scan(rng, tips_world, voxel_mm)
     rendered = render_spine(rng, body, grid, T2W if rng.random() < 0.75 else random_contrast(rng))
     grey, weight = rendered.grey.astype(np.float64), np.zeros(grid.shape)
     down = (body.length_mm - rendered.straight[..., 2]).astype(np.float64)
-    level = np.interp(down, body.depth_mm, body.values)
     near = np.isfinite(rendered.straight).all(axis=-1)
     for piece in pieces:
         values, counts = np.zeros(grid.shape), np.zeros(grid.shape)
-        values[near], counts[near] = piece.read(
-            rendered.straight[near].astype(np.float64), level[near], down[near], body
-        )
+        values[near], counts[near] = piece.read(rendered.straight[near].astype(np.float64), down[near], body)
         # Fade at the borders, inwards only: what was not read has no grey value to fade with.
         counts *= np.clip(2 * gaussian_filter((counts > 0).astype(np.float64), EDGE_VOXELS) - 1, 0, 1)
         share = np.divide(counts, weight + counts, out=np.zeros_like(counts), where=counts > 0)
@@ -193,8 +224,8 @@ def compose_scans(
         region=COMPOSITE_REGION,
         contrast="composite",
         volume=Volume(np.round(1000 * np.clip(grey, 0, 2)).astype(np.int16), grid),
-        discs={v: tip for v, tip in seen.items() if v in DISC_VALUES},
-        landmarks={v: tip for v, tip in seen.items() if v not in DISC_VALUES},
+        discs={v: tip for v, tip in seen.items() if v in discs},
+        landmarks={v: tip for v, tip in seen.items() if v not in discs},
         span_z_mm=(-np.inf, np.inf),
         centerline_world=canal_line(body, grid),
         tissue=Volume(rendered.tissue, grid),
@@ -224,14 +255,19 @@ def make_composite(
     *,
     rendered_share: float = 0.35,
     voxel_mm: tuple[float, float, float] = COMPOSITE_VOXEL_MM,
+    extra: int | None = None,
+    missing: int | None = None,
 ) -> LabelledScan:
-    """Compose scans of a training set for which :func:`can_compose` holds; some with a rendered thoracic."""
+    """Compose scans of a training set for which :func:`can_compose` holds; some with a rendered thoracic.
+
+    See :func:`compose_scans`.
+    """
     kinds = (_is_cervical, _is_lumbar, _is_thoracic)
     cervicals, lumbars, thoracics = (list(filter(fits, scans)) for fits in kinds)
     cervical, lumbar = cervicals[rng.integers(len(cervicals))], lumbars[rng.integers(len(lumbars))]
     draw = not thoracics or rng.random() < rendered_share
     thoracic = None if draw else thoracics[rng.integers(len(thoracics))]
-    return compose_scans(rng, cervical, lumbar, thoracic, voxel_mm=voxel_mm)
+    return compose_scans(rng, cervical, lumbar, thoracic, voxel_mm=voxel_mm, extra=extra, missing=missing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sct_deepspine._version import __version__
-from sct_deepspine.anatomy import DISC_VALUES, disc_name, vertebra_name
+from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, disc_name, vertebra_name
 from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, disc_mask_value, vertebra_mask_value
 from sct_deepspine.workflow.record import GENERATED_BY
@@ -81,8 +81,11 @@ def describe_dataset(derivatives: Path) -> None:
 def _values_table() -> str:
     """Return the values of the whole mask, as BIDS has look-up tables of segmentations."""
     rows: list[tuple[int, str]] = [(CORD_VALUE, "cord"), (CANAL_VALUE, "canal")]
-    rows += [(vertebra_mask_value(number), vertebra_name(number)) for number in range(1, 25)]
+    rows += [(vertebra_mask_value(number), vertebra_name(number)) for number in range(1, PRESACRAL + 1)]
     rows += [(disc_mask_value(value), disc_name(value)) for value in DISC_VALUES]
+    more, lowest = PRESACRAL + 1, DISC_VALUES[-1]  # of a spine with a vertebra more
+    rows.append((vertebra_mask_value(more), vertebra_name(more, more)))
+    rows.append((disc_mask_value(lowest, more), disc_name(lowest, more)))
     return _tsv(rows)
 
 

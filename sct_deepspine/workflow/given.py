@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sct_deepspine.anatomy import DISC_VALUES, LAST_VALUE, disc_name
+from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, disc_name
 from sct_deepspine.errors import LabelsError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
@@ -24,7 +24,7 @@ from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, unique_poin
 from sct_deepspine.io.identity import grid_difference
 from sct_deepspine.labeling.checks import FARTHEST_TIP_MM, places_along_canal
 from sct_deepspine.labeling.corrections import Corrections, compare_labels
-from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
 from sct_deepspine.workflow.request import ScanRequest
 
 __all__ = [
@@ -50,11 +50,11 @@ def labels_of_page(request: ScanRequest) -> GivenLabels | None:
 
 
 def split_landmarks(
-    points: Sequence[LabelledPoint],
+    points: Sequence[LabelledPoint], presacral: int = PRESACRAL
 ) -> tuple[list[LabelledPoint], dict[int, FloatArray]]:
-    """Part the points that can be written from landmarks (S1/S2)."""
-    discs = [(value, point) for value, point in points if value in WRITTEN_VALUES]
-    return discs, unique_points((value, point) for value, point in points if value == LAST_VALUE)
+    """Part the points that can be written from landmarks (S1/S2), in a spine with so many vertebrae."""
+    discs = [(value, point) for value, point in points if value <= presacral + 1]
+    return discs, unique_points((value, point) for value, point in points if value > presacral + 1)
 
 
 def anchors_in_view(
@@ -93,7 +93,7 @@ def compared_edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | N
     LabelsError
         If they are an edited copy, but the image lay elsewhere in the world when it was made.
     """
-    points, _ = split_landmarks(given.points)
+    points, _ = split_landmarks(given.points, automatic.presacral)
     voxel_mm = float(np.linalg.norm(automatic.grid.spacing_mm))
     corrections = compare_labels(points, automatic, voxel_mm) if points else None
     if corrections is None and given.grid is not None and given.grid.shape == automatic.grid.shape:
@@ -153,7 +153,7 @@ def checked_labels(
     if given.complete:
         _refuse_gaps(points, given.absent)
     _check_places(points, volume, canal)
-    discs, landmarks = split_landmarks(list(points.items()))
+    discs, landmarks = split_landmarks(list(points.items()), given.presacral)
     if not discs:
         raise LabelsError("the labels hold no disc from the top of C1 (1) to L5/S1 (25)")
     empty = DiscLabels((), volume.grid, 1.0)
@@ -164,9 +164,10 @@ def checked_labels(
         level_confidence=1.0,
         warnings=notes,
         view="corrected",
+        count=VertebraCount(given.presacral, 1.0) if given.presacral != PRESACRAL else None,
     )
     told = told.with_tips(dict(discs))
-    marks = tuple(Disc(value, point, 1.0) for value, point in landmarks.items())
+    marks = tuple(Disc(value, point, 1.0, presacral=given.presacral) for value, point in landmarks.items())
     return replace(told, landmarks=marks)
 
 

@@ -181,3 +181,18 @@ def test_a_cord_mask_that_is_there_already_is_offered_instead_of_being_replaced(
     assert "register with it (-s t2_seg.nii.gz)" in capsys.readouterr().err
     assert not (tmp_path / "t2_discs.nii.gz").exists()
     assert (tmp_path / "t2_seg.nii.gz").read_bytes() == b"of sct_deepseg"
+
+
+def test_a_scan_is_added_to_the_review_page_with_its_outlines(segment, tmp_path):
+    code, out, _ = segment("-qc-page", "page", "-qc-subject", "one")
+    assert code == 0
+    assert "page/index.html" in out
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "one / t2" in page
+    assert '"kind": "cord"' in page
+
+
+def test_names_for_a_report_that_is_not_asked_for_are_an_error(segment, capsys):
+    with pytest.raises(SystemExit):
+        segment("-qc-subject", "one")
+    assert "does nothing without -qc or -qc-page" in capsys.readouterr().err

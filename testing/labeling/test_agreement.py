@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import PaintReader, fake_model
+from fakes import PaintReader
 
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.agreement import CHANGES, agreement, landmark_support, read_again
@@ -27,9 +27,8 @@ def seen(painted):
 
 def read(seen, changes, reader=None):
     prediction, canal, volume, candidates, assignment = seen
-    parameters = fake_model().parameters
     readings = read_again(
-        prediction, canal, volume, reader or PaintReader(), candidates=candidates, parameters=parameters,
+        prediction, canal, volume, reader or PaintReader(), candidates=candidates, assign=assign_levels,
         changes=changes,
     )  # fmt: skip
     points = candidates.points[assignment.indices]

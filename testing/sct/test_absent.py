@@ -1,6 +1,7 @@
 """What the adapter does where SCT is absent, and, with a stand-in for it, where it is present."""
 
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -246,6 +247,28 @@ def test_the_report_gets_the_command_and_the_names(stand_in, tmp_path):
     stand_in.report.sct_label_utils = fail
     with pytest.raises(SctError, match="no slice at all"):
         sct.add_qc_entry("t2.nii.gz", "d.nii.gz", tmp_path, command=["label"])
+
+
+def test_masks_are_drawn_as_sct_draws_its_own(stand_in, tmp_path):
+    asked, drawn = {}, []
+
+    @contextmanager
+    def create_qc_entry(**words):
+        asked.update(words)
+        yield {"path_background_img": tmp_path / "a.png", "path_overlay_img": tmp_path / "b.png"}
+
+    stand_in.report.create_qc_entry = create_qc_entry
+    stand_in.report.sct_deepseg_spinal_rootlets = lambda *words, **options: drawn.append((words, options))
+    sct.add_mask_qc_entry("t2.nii.gz", "m.nii.gz", tmp_path, command=["label", "-i", "t2.nii.gz"])
+    assert (asked["command"], asked["cmdline"]) == ("label", "label -i t2.nii.gz")
+    ((words, options),) = drawn
+    assert Path(words[2]).name == "m.nii.gz"
+    assert options["outline"] is False
+
+
+def test_an_sct_that_draws_no_masks_is_told_in_one_line(stand_in, tmp_path):
+    with pytest.raises(SctError, match="report could not be made"):
+        sct.add_mask_qc_entry("t2.nii.gz", "m.nii.gz", tmp_path, command=["label"])
 
 
 @posix_permissions

@@ -5,7 +5,6 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.segmentation.corridor import Corridor
 from sct_deepspine.segmentation.levels import (
-    SACRUM,
     assign_discs,
     assign_vertebrae,
     nearest_by_way,
@@ -75,7 +74,7 @@ def test_bodies_take_the_number_between_their_discs(corridor, spine):
     for number in (22, 23, 24):
         own = middle & (sloped < TIPS[number] - 7) & (sloped > TIPS[number + 1] + 7)
         assert (found[own] == number).mean() > 0.98
-    assert (found[middle & (sloped < TIPS[25] - 8) & (sloped > TIPS[25] - 25)] == SACRUM).all()
+    assert (found[middle & (sloped < TIPS[25] - 8) & (sloped > TIPS[25] - 25)] == 25).all()
     assert (found[middle & (sloped > TIPS[22] + 8) & (sloped < TIPS[22] + 25)] == 21).all()
 
 

@@ -29,7 +29,7 @@ def test_the_values_are_those_of_totalspineseg():
     assert [disc_mask_value(v) for v in range(3, 26)] == [*range(63, 68), *range(71, 83), *range(91, 96), 100]
 
 
-@pytest.mark.parametrize(("function", "value"), [(vertebra_mask_value, 25), (disc_mask_value, 2)])
+@pytest.mark.parametrize(("function", "value"), [(vertebra_mask_value, 26), (disc_mask_value, 2)])
 def test_values_that_are_none_are_refused(function, value):
     with pytest.raises(ValueError, match=f"got {value}"):
         function(value)

@@ -122,3 +122,15 @@ def test_a_composite_spine_has_tissues_at_its_discs(scanned):
     tips = np.array(list(scanned.discs.values()))
     within = np.round(scanned.volume.grid.voxel_from_world(tips + np.array([0, 5.0, 0]))).astype(int)
     assert (scanned.tissue.data[tuple(within.T)] == 2).mean() > 0.8
+
+
+@pytest.mark.parametrize("place", [14, 20, 22])
+@pytest.mark.parametrize(("kind", "lowest"), [("extra", 26), ("missing", 24)])
+def test_a_vertebra_more_or_less_is_counted_from_c2(scans, kind, lowest, place):
+    scan = make_composite(rng(5), list(scans.values()), voxel_mm=VOXEL_MM, **{kind: place})
+    values = sorted(scan.discs)
+    assert values[-1] == lowest
+    assert set(range(3, lowest + 1)) - set(values) == set()
+    assert not set(scan.landmarks) & set(values)
+    heights = [scan.discs[value][2] for value in values]
+    assert (np.diff(heights) < -8).all()

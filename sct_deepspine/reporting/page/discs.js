@@ -3,11 +3,14 @@
 //   {draft, chosen, title}      the new draft,
 //   {refused}                   a sentence why it can't be,
 //   {question, offers}          ways to go on, each {title, run} whose run returns one of these again.
-const firstValue = 1, lastValue = 25, closestMm = 2, usualMm = 20;
-const vertebrae = [...Array(7).keys()].map((n) => `C${n + 1}`).concat([...Array(12).keys()].map((n) => `T${n + 1}`),
-  [...Array(5).keys()].map((n) => `L${n + 1}`), ["S1", "S2"]);
-const nameOf = (value) => value === 1 ? "top of C1" : `${vertebrae[value - 2]}/${vertebrae[value - 1]}`;
-const titleOf = (value) => `${value} ${nameOf(value)}`;
+const firstValue = 1, closestMm = 2, usualMm = 20;
+const numbered = (letter, count) => [...Array(count).keys()].map((n) => `${letter}${n + 1}`);
+// Vertebrae above the sacrum: 24, unless the labels found that this spine has one more or one less.
+const presacralOf = (entry) => entry?.presacral ?? 24;
+const lastValueOf = (entry) => Math.max(presacralOf(entry), 24) + 1;
+const vertebraeOf = (entry) => [...numbered("C", 7), ...numbered("T", 12), ...numbered("L", presacralOf(entry) - 19), "S1", "S2", "S3"];
+const nameOf = (value, entry) => value === 1 ? "top of C1" : `${vertebraeOf(entry)[value - 2]}/${vertebraeOf(entry)[value - 1]}`;
+const titleOf = (value, entry) => `${value} ${nameOf(value, entry)}`;
 const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 const minus = (a, b) => [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
 const isAt = (a, b, mm = 0.02) => Math.hypot(...minus(a, b)) <= mm;
@@ -70,13 +73,13 @@ const gapsOf = ({ discs, absent }) => {
 function wrongOf(entry, draft) {
   const discs = [...draft.discs].sort(byValue), out = [];
   discs.forEach((disc, n) => {
-    if (disc.value < firstValue || disc.value > lastValue) out.push(`There is no disc with the number ${disc.value}.`);
-    else if (n && disc.value === discs[n - 1].value) out.push(`${titleOf(disc.value)} would be there twice.`);
-    else if (isOutside(entry, disc.world_mm)) out.push(`${titleOf(disc.value)} would lie outside the image.`);
+    if (disc.value < firstValue || disc.value > lastValueOf(entry)) out.push(`There is no disc with the number ${disc.value}.`);
+    else if (n && disc.value === discs[n - 1].value) out.push(`${titleOf(disc.value, entry)} would be there twice.`);
+    else if (isOutside(entry, disc.world_mm)) out.push(`${titleOf(disc.value, entry)} would lie outside the image.`);
     else if (n && entry.row_origins?.length) {
       const down = (placeOf(entry, disc).row - placeOf(entry, discs[n - 1]).row) * entry.pixel_mm;
-      if (down <= 0) out.push(`${titleOf(disc.value)} can't lie above ${titleOf(discs[n - 1].value)}.`);
-      else if (down < closestMm) out.push(`${titleOf(disc.value)} and ${titleOf(discs[n - 1].value)} can't be at one place.`);
+      if (down <= 0) out.push(`${titleOf(disc.value, entry)} can't lie above ${titleOf(discs[n - 1].value, entry)}.`);
+      else if (down < closestMm) out.push(`${titleOf(disc.value, entry)} and ${titleOf(discs[n - 1].value, entry)} can't be at one place.`);
     }
   });
   return out;
@@ -91,7 +94,7 @@ function settled(entry, before, draft, title, chosen) {
   if (wrong.length) return { refused: wrong[0] };
   const known = gapsOf(before), gaps = gapsOf(draft).filter((value) => !known.includes(value));
   if (!gaps.length) return { draft, chosen, title };
-  const names = gaps.map(titleOf).join(", "), filled = copyOf(draft);
+  const names = gaps.map((value) => titleOf(value, entry)).join(", "), filled = copyOf(draft);
   for (const value of gaps) filled.discs.push({ value, world_mm: worldOf(entry, between(entry, draft, value)), edit: "added" });
   return { question: `${names} would be missing.`, offers: [
     { title: `${names}: mark as not there`, run: () => settled(entry, before, { ...copyOf(draft), absent: [...draft.absent, ...gaps] }, title, chosen) },
@@ -111,15 +114,15 @@ function moveDisc(entry, before, value, place) {
   const draft = copyOf(before), disc = draft.discs.find((one) => one.value === value);
   if (!disc) return { refused: "Choose a disc first." };
   if (place.row < 0 || place.column < 0 || place.row > entry.height - 1 || place.column > entry.width - 1) {
-    return { refused: `${titleOf(value)} would lie outside the picture.` };
+    return { refused: `${titleOf(value, entry)} would lie outside the picture.` };
   }
   Object.assign(disc, { world_mm: worldOf(entry, place), edit: editWords(disc, "moved") });
-  return settled(entry, before, draft, `moved ${titleOf(value)}`, value);
+  return settled(entry, before, draft, `moved ${titleOf(value, entry)}`, value);
 }
 
 function putDisc(entry, before, draft, value, place) {
   draft.discs.push({ value, world_mm: worldOf(entry, place), edit: "added" });
-  return settled(entry, before, draft, `added ${titleOf(value)}`, value);
+  return settled(entry, before, draft, `added ${titleOf(value, entry)}`, value);
 }
 
 // Add a disc at a place. Between two discs whose numbers follow each other, one side has to be renumbered.
@@ -131,19 +134,19 @@ function addDisc(entry, before, place, wanted = null) {
   const above = rows.filter((disc) => disc.row <= place.row).sort(byValue).at(-1), below = rows.filter((disc) => disc.row > place.row).sort(byValue)[0];
   if (wanted !== null) return putDisc(entry, before, copyOf(before), wanted, place);
   if (!above && !below) return putDisc(entry, before, copyOf(before), entry.discs[0]?.value ?? 3, place);
-  if (!below && above.value === lastValue) return { refused: `No disc lies below ${titleOf(lastValue)}; renumber the discs first.` };
-  if (!above && below.value === firstValue) return { refused: `No disc lies above the ${nameOf(firstValue)}; renumber the discs first.` };
+  if (!below && above.value === lastValueOf(entry)) return { refused: `No disc lies below ${titleOf(lastValueOf(entry), entry)}; renumber the discs first.` };
+  if (!above && below.value === firstValue) return { refused: `No disc lies above the ${nameOf(firstValue, entry)}; renumber the discs first.` };
   if (!above || !below || below.value - above.value > 1) return putDisc(entry, before, copyOf(before), above ? above.value + 1 : below.value - 1, place);
   const count = (n) => n === 1 ? "the disc" : `the ${n} discs`;
   const side = (which, step, value) => {
     const draft = shifted(before, which, step), n = before.discs.filter(which).length;
     const word = step > 0 ? "below" : "above", example = step > 0 ? below.value : above.value;
-    const fits = draft.discs.every((disc) => disc.value >= firstValue && disc.value <= lastValue);
-    return fits ? [{ title: `renumber ${count(n)} ${word}: ${nameOf(example)} becomes ${nameOf(example + step)}; the new disc is ${titleOf(value)}`,
+    const fits = draft.discs.every((disc) => disc.value >= firstValue && disc.value <= lastValueOf(entry));
+    return fits ? [{ title: `renumber ${count(n)} ${word}: ${nameOf(example, entry)} becomes ${nameOf(example + step, entry)}; the new disc is ${titleOf(value, entry)}`,
       run: () => putDisc(entry, before, draft, value, place) }] : [];
   };
   const offers = [...side((disc) => disc.value >= below.value, 1, below.value), ...side((disc) => disc.value <= above.value, -1, above.value)];
-  const words = `There is no number between ${titleOf(above.value)} and ${titleOf(below.value)}.`;
+  const words = `There is no number between ${titleOf(above.value, entry)} and ${titleOf(below.value, entry)}.`;
   return offers.length ? { question: words, offers } : { refused: words };
 }
 
@@ -164,18 +167,18 @@ function addNext(entry, before, chosen) {
 }
 
 function removeDisc(entry, before, value) {
-  if (before.absent.includes(value)) return { refused: `${titleOf(value)} is marked as not there; add a disc there instead.` };
+  if (before.absent.includes(value)) return { refused: `${titleOf(value, entry)} is marked as not there; add a disc there instead.` };
   if (!before.discs.some((disc) => disc.value === value)) return { refused: "Choose a disc first." };
-  const draft = copyOf(before), title = `removed ${titleOf(value)}`;
+  const draft = copyOf(before), title = `removed ${titleOf(value, entry)}`;
   draft.discs = draft.discs.filter((disc) => disc.value !== value);
   const above = draft.discs.filter((disc) => disc.value < value), below = draft.discs.filter((disc) => disc.value > value);
   if (!above.length || !below.length) return settled(entry, before, draft, title, null);
   const take = (next) => () => settled(entry, before, next, title, null);
-  return { question: `${titleOf(value)} is removed from between two discs.`, offers: [
-    { title: `keep the numbers: ${titleOf(value)} is not there (fused)`, run: take({ ...copyOf(draft), absent: [...draft.absent, value] }) },
-    { title: `it was no disc: renumber those below, one up (${nameOf(below[0].value)} becomes ${nameOf(below[0].value - 1)})`,
+  return { question: `${titleOf(value, entry)} is removed from between two discs.`, offers: [
+    { title: `keep the numbers: ${titleOf(value, entry)} is not there (fused)`, run: take({ ...copyOf(draft), absent: [...draft.absent, value] }) },
+    { title: `it was no disc: renumber those below, one up (${nameOf(below[0].value, entry)} becomes ${nameOf(below[0].value - 1, entry)})`,
       run: take(shifted(draft, (disc) => disc.value > value, -1)) },
-    { title: `it was no disc: renumber those above, one down (${nameOf(above.at(-1).value)} becomes ${nameOf(above.at(-1).value + 1)})`,
+    { title: `it was no disc: renumber those above, one down (${nameOf(above.at(-1).value, entry)} becomes ${nameOf(above.at(-1).value + 1, entry)})`,
       run: take(shifted(draft, (disc) => disc.value < value, 1)) }] };
 }
 
@@ -196,26 +199,26 @@ function renumber(entry, before, value, scope, step) {
   if (scope !== "all" && !before.discs.some((disc) => disc.value === value)) return { refused: "Choose a disc first." };
   if (!before.discs.length) return { refused: "There is no disc to renumber." };
   const which = scopes[scope](value), draft = shifted(before, which, step), chosen = value === null ? null : value + step;
-  const range = draft.discs.find((disc) => disc.value < firstValue || disc.value > lastValue);
-  if (range) return { refused: `Numbers run from ${titleOf(firstValue)} to ${titleOf(lastValue)}.` };
+  const range = draft.discs.find((disc) => disc.value < firstValue || disc.value > lastValueOf(entry));
+  if (range) return { refused: `Numbers run from ${titleOf(firstValue, entry)} to ${titleOf(lastValueOf(entry), entry)}.` };
   const title = `renumbered ${scopeNames[scope]} ${step > 0 ? "+1" : "−1"}`;
   const taken = draft.discs.filter((disc) => disc.value === chosen).length > 1;
   if (scope !== "all" && taken) {
     const rest = step > 0 ? "down" : "up";
-    return { question: `${titleOf(chosen)} is there already.`, offers: [rest, "all"].map((other) => ({
+    return { question: `${titleOf(chosen, entry)} is there already.`, offers: [rest, "all"].map((other) => ({
       title: `renumber ${scopeNames[other]} ${step > 0 ? "+1" : "−1"} instead`, run: () => renumber(entry, before, value, other, step) })) };
   }
   return settled(entry, before, draft, title, chosen);
 }
 
 function markAbsent(entry, before, value) {
-  const values = before.discs.map((disc) => disc.value), title = `${value === null ? "" : titleOf(value)} is not there`;
+  const values = before.discs.map((disc) => disc.value), title = `${value === null ? "" : titleOf(value, entry)} is not there`;
   if (value === null) return { refused: "Choose a disc first." };
   if (before.absent.includes(value)) {
-    return { question: `${titleOf(value)} is marked as not there.`, offers: [{ title: `it is there: add ${titleOf(value)}`, run: () => addNext(entry, before, value) }] };
+    return { question: `${titleOf(value, entry)} is marked as not there.`, offers: [{ title: `it is there: add ${titleOf(value, entry)}`, run: () => addNext(entry, before, value) }] };
   }
   if (value <= Math.min(...values) || value >= Math.max(...values)) {
-    return { refused: `${titleOf(value)} is at the end of what is labelled: remove it instead.` };
+    return { refused: `${titleOf(value, entry)} is at the end of what is labelled: remove it instead.` };
   }
   const draft = copyOf(before);
   draft.discs = draft.discs.filter((disc) => disc.value !== value);

@@ -198,7 +198,7 @@ function editFacts(entry) {
     const button = (step, key) => action(step > 0 ? "+1" : "−1", key, edits.renumber(scope, step), { disabled: off, "aria-label": `${scopeNames[scope]} ${step > 0 ? "+1" : "−1"}` });
     numbers.append(make("span", {}, scopeNames[scope]), button(-1, 2 * n + 1), button(1, 2 * n + 2));
   });
-  return [make("h3", {}, none ? "edit: no disc chosen" : `edit: ${titleOf(chosen)}`),
+  return [make("h3", {}, none ? "edit: no disc chosen" : `edit: ${titleOf(chosen, entry)}`),
     line(action("add", "n", edits.add), action("remove", "Del", edits.remove, { disabled: !isDisc }), action("not there", "e", edits.absent, { disabled: none })),
     line(...[["↑", "w", -1, 0], ["↓", "z", 1, 0], ["← back", "a", 0, -1], ["→ front", "x", 0, 1]].map(([title, key, row, column]) =>
       action(title, key, edits.nudge(row, column), { disabled: !isDisc }))),
@@ -213,7 +213,7 @@ function discTable(entry) {
   for (const disc of lines.sort(byValue)) {
     const word = disc.gone || disc.edit || (disc.interpolated ? "interpolated" : ""), low = disc.gone === "missing" || disc.confidence !== null && disc.confidence < 0.5;
     const row = make("tr", { "data-value": disc.value, class: `${disc.value === chosen ? "chosen" : ""} ${disc.gone === "not there" ? "gone" : low ? "low" : ""}` },
-      make("td", {}, disc.value), make("td", {}, nameOf(disc.value)), make("td", {}, disc.confidence == null ? "" : disc.confidence.toFixed(2)),
+      make("td", {}, disc.value), make("td", {}, nameOf(disc.value, entry)), make("td", {}, disc.confidence == null ? "" : disc.confidence.toFixed(2)),
       make("td", { class: disc.edit ? "edited" : "" }, word));
     row.onclick = () => { chosen = disc.value; show(); };
     table.append(row);

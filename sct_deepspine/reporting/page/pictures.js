@@ -15,7 +15,7 @@ function shownDiscs(entry) {
   return [...draftOf(entry).discs].sort(byValue).map((disc) => {
     const own = entry.discs.find((other) => other.value === disc.value && isAt(other.world_mm, disc.world_mm));
     const edit = own ? "" : disc.edit || "corrected";
-    return { value: disc.value, name: nameOf(disc.value), edit, confidence: own?.confidence ?? null, interpolated: own?.interpolated ?? false, ...placeOf(entry, disc) };
+    return { value: disc.value, name: nameOf(disc.value, entry), edit, confidence: own?.confidence ?? null, interpolated: own?.interpolated ?? false, ...placeOf(entry, disc) };
   });
 }
 const colourOf = (disc) => disc.edit ? "#4cc9f0" : disc.interpolated ? "#f1a33c" : disc.confidence < 0.5 ? "#ff6b6b" : "#6fdc8c";
@@ -124,7 +124,7 @@ function draw() {
       .map(([row, column]) => ({ x: left + scale * column, y: top + scale * row }));
     const lines = apart(spots.map(({ y }) => y), linePx);
     discs.forEach((disc, index) => {
-      const { x, y } = spots[index], stroke = colourOf(disc), name = titleOf(disc.value), long = name.length * namePx;
+      const { x, y } = spots[index], stroke = colourOf(disc), name = titleOf(disc.value, entry), long = name.length * namePx;
       const side = coronal ? 1 : -1, line = lines[index];
       const at = coronal ? Math.min(x + away, width - long - 4) : Math.max(x - away, long + 4);
       panel.over.append(make("path", { class: "lead", stroke, d: `M${x + side * 8} ${y}L${at - side * 14} ${y}L${at - side * 3} ${line}` }),

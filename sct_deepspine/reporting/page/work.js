@@ -42,7 +42,7 @@ const isCorrected = (entry) => entry.corrected || isPending(entry);
 const isReviewed = (entry) => Boolean(ratingOf(entry)) || isAccepted(entry) || isCorrected(entry);
 const problemsOf = (entry) => {
   if (!isPending(entry)) return [];
-  return [...wrongOf(entry, draftOf(entry)), ...gapsOf(draftOf(entry)).map((value) => `${titleOf(value)} is missing: add it, or mark it as not there.`)];
+  return [...wrongOf(entry, draftOf(entry)), ...gapsOf(draftOf(entry)).map((value) => `${titleOf(value, entry)} is missing: add it, or mark it as not there.`)];
 };
 // The labels changed since they were corrected here: neither those nor these are the ones that the person saw.
 const isOvertaken = (entry) => isPending(entry) && workOf(entry).base && workOf(entry).base !== baseOf(entry);
@@ -116,6 +116,11 @@ function takeOver(entry, key) {
 const discard = (key) => change("work on the other version discarded", { [key]: undefined });
 
 // Files.
+// The number of vertebrae goes with the discs only while the lowest one is still that above the sacrum.
+function spineOf(entry, discs) {
+  const number = presacralOf(entry), lowest = Math.max(...discs.map((disc) => disc.value));
+  return number !== 24 && lowest === number + 1 ? { presacral: number } : {};
+}
 function fileOf() {
   const scans = {};
   const keys = [...entries.map((entry) => entry.key), ...strangers()];
@@ -125,7 +130,7 @@ function fileOf() {
     if (!work[key] && !told && !isAgreed) continue;
     const all = discs || (isAgreed && entry ? ownDraft(entry).discs : null);
     scans[key] = { name: name ?? entry.name, image: image ?? entry.image,
-      ...(all ? { discs: [...all].sort(byValue).map(({ value, world_mm, edit }) => edit ? { value, world_mm, edit } : { value, world_mm }), absent: absent ?? entry?.absent ?? [] } : {}),
+      ...(all ? { discs: [...all].sort(byValue).map(({ value, world_mm, edit }) => edit ? { value, world_mm, edit } : { value, world_mm }), absent: absent ?? entry?.absent ?? [], ...spineOf(entry, all) } : {}),
       ...(told !== undefined && (told || rating === "") ? { rating: told } : {}), ...(isAgreed ? { accepted: true } : accepted === false ? { accepted } : {}) };
   }
   return { format: 2, scans };

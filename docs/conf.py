@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import json
 import re
 import sys
 import urllib.request
@@ -93,7 +94,44 @@ def _options_table(parsers: dict) -> str:
     return "\n".join(["| option | commands | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
+def _write_fields() -> None:
+    """Write a table of the fields of each kind of file, made of its schema."""
+    here = Path(__file__).parent
+    for path in sorted((here / "schemas").glob("*.schema.json")):
+        lines = ["| field | type | meaning |", "|---|---|---|", *_fields(json.loads(path.read_text()), "")]
+        name = path.name.removesuffix(".schema.json")
+        (here / "_generated" / f"{name}_fields.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _fields(part: dict, path: str):
+    """Yield a row for each field of a schema, and of what it holds."""
+    for key, value in part.get("properties", {}).items():
+        yield from _field(value, f"{path}{key}", optional=key not in part.get("required", ()))
+    if isinstance(value := part.get("additionalProperties"), dict):
+        yield from _fields(value, f"{path}*.")
+
+
+def _field(value: dict, name: str, *, optional: bool):
+    choices = value.get("anyOf", [value])
+    types = [_type_of(choice) for choice in choices]
+    text = value.get("description", "").replace("|", "\\|")
+    yield f"| `{name}`{' (not always)' if optional else ''} | {' or '.join(types)} | {text} |"
+    for choice in choices:
+        inside = choice.get("items", choice)
+        yield from _fields(inside, f"{name}[]." if "items" in choice else f"{name}.")
+
+
+def _type_of(value: dict) -> str:
+    if "enum" in value or "const" in value:
+        return ", ".join(f"`{json.dumps(word)}`" for word in value.get("enum", [value.get("const")]))
+    kind = value.get("type", "object")
+    if kind == "array" and value.get("minItems") == 3:
+        return "3 numbers"
+    return " or ".join(kind) if isinstance(kind, list) else kind
+
+
 _write_help()
+_write_fields()
 
 
 def _resolve(app, env, node, text):

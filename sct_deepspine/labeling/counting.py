@@ -78,7 +78,7 @@ class Variant:
 
     @property
     def landmarks(self) -> tuple[int, ...]:
-        """Counted values of what is no disc: the dens, and S1/S2."""
+        """Counted values of the dens and of S1/S2, which are no discs."""
         return *LANDMARK_VALUES[:2], self.presacral + 2
 
     def apparent(self, counted: NDArray[np.int_]) -> NDArray[np.int_]:

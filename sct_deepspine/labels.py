@@ -26,8 +26,8 @@ from sct_deepspine.anatomy import (
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
-from sct_deepspine.geometry.spacing import extrapolate_superior
 from sct_deepspine.io.images import image_like, save_like
+from sct_deepspine.spacing import extrapolate_superior
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.heatmaps import PlanePrediction

@@ -13,6 +13,7 @@ PACKAGE = Path(sct_deepspine.__file__).parent
 LAYERS = (
     {"_version", "errors", "anatomy"},
     {"geometry"},
+    {"spacing"},
     {"io", "models"},
     {"labels"},
     {"labeling"},

@@ -380,9 +380,9 @@ def _option_of_levels(arguments: argparse.Namespace) -> tuple[str, str]:
 def _straight(arguments: argparse.Namespace) -> Any:
     """Return the line to straighten along, or how to straighten."""
     if arguments.warps:
-        from sct_deepspine.geometry.displacement import WarpedStraightSpace
+        from sct_deepspine.io.warps import read_straightening
 
-        return WarpedStraightSpace.from_sct_folder(arguments.warps).axis_centerline()
+        return read_straightening(arguments.warps).axis_centerline()
     if arguments.straight != "sct":
         return arguments.straight
     from sct_deepspine.sct.registration import straighten

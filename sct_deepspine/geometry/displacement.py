@@ -8,20 +8,14 @@ vector stored at a destination point, in millimetres along LPS axes, in the worl
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 from itertools import product
-from os import PathLike
-from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import interp1d
 
-from sct_deepspine.errors import GeometryError, ImageError
+from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.centerline import SMOOTHING_MM, Centerline, smoothing_spline
 from sct_deepspine.geometry.grid import FloatArray, Grid, as_points
 from sct_deepspine.geometry.straightening import StraightSpace
@@ -35,8 +29,6 @@ SENTINEL_MM = 1e4
 SNAP_VOXEL = 1e-6
 AXIS_STEP_MM = 0.5
 MIN_AXIS_POINTS = 20
-# What nibabel raises at damaged files, cut short or with a wrong header.
-UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, TypeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,37 +57,6 @@ class DisplacementField:
             raise GeometryError(
                 f"expected displacements of shape {(*self.grid.shape, 3)}, got {np.shape(self.vectors_lps)}"
             )
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> DisplacementField:
-        """Read a field from a NIfTI file of shape ``(X, Y, Z, 1, 3)``.
-
-        Raises
-        ------
-        ImageError
-            If the file is missing or can't be read as NIfTI.
-        GeometryError
-            If it does not have that shape, or its affine defines no grid.
-        """
-        try:
-            image = nibabel.load(path)
-        except FileNotFoundError as error:
-            raise ImageError(f"there is no displacement field {path}") from error
-        except UNREADABLE as error:
-            raise _unreadable(path, error) from error
-        if not isinstance(image, nibabel.Nifti1Image):
-            raise ImageError(f"{path} is not a NIfTI file; a displacement field must be one")
-        shape = image.shape
-        if len(shape) != 5 or shape[3:] != (1, 3) or 0 in shape:
-            raise GeometryError(f"{path} has shape {shape}; a displacement field has (X, Y, Z, 1, 3)")
-        grid = Grid(shape[:3], image.affine)
-        try:
-            # float32 is what SCT stores; a whole spine in float64 would take gigabytes.
-            with np.errstate(over="ignore"):
-                vectors = np.asarray(image.dataobj, dtype=np.float32)[:, :, :, 0, :]
-        except UNREADABLE as error:
-            raise _unreadable(path, error) from error
-        return cls(grid, vectors)
 
     def source_from_destination(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` destination points (world) to the source (world), by linear interpolation.
@@ -141,11 +102,6 @@ class DisplacementField:
             unmapped |= absent & (weight > 0)
         vectors[unmapped] = np.nan
         return vectors
-
-
-def _unreadable(path: str | PathLike[str], error: Exception) -> ImageError:
-    reason = " ".join(str(error).split())
-    return ImageError(f"can't read the displacement field {path}: {reason}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,27 +193,20 @@ class WarpedStraightSpace:
         object.__setattr__(self, "origin_world", origin)
 
     @classmethod
-    def from_sct_folder(cls, folder: str | PathLike[str]) -> WarpedStraightSpace:
-        """Read what ``sct_straighten_spinalcord`` left in a folder.
+    def of_sct(
+        cls, curve2straight: DisplacementField, straight2curve: DisplacementField
+    ) -> WarpedStraightSpace:
+        """Make the space of two fields of ``sct_straighten_spinalcord``.
 
         SCT puts the straightened centreline on the column of voxels in the middle of the straight
         grid, with its inferior end in the lowest slice; the straight frame starts there. Heights in that
         grid run in proportion to native heights; straight z is made arc length again.
 
-        Parameters
-        ----------
-        folder
-            Folder with ``warp_curve2straight.nii.gz`` and ``warp_straight2curve.nii.gz``.
-
         Raises
         ------
-        ImageError
-            If one of the files is missing or can't be read.
         GeometryError
-            If one is not a displacement field, or they map nothing along the straightened cord.
+            If they map nothing along the straightened cord.
         """
-        curve2straight = DisplacementField.load(Path(folder) / "warp_curve2straight.nii.gz")
-        straight2curve = DisplacementField.load(Path(folder) / "warp_straight2curve.nii.gz")
         columns, rows, _ = curve2straight.grid.shape
         # Python and numpy both round halves to even, as SCT does in straightening.py.
         middle = (round(columns / 2), round(rows / 2), 0)

@@ -24,7 +24,6 @@ from sct_deepspine.anatomy import (
     PRESACRAL,
 )
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.spacing import SpacingPrior
 from sct_deepspine.labeling.levels import (
     Candidates,
     DecodingParameters,
@@ -33,6 +32,7 @@ from sct_deepspine.labeling.levels import (
     path_evidence,
 )
 from sct_deepspine.labels import VertebraCount
+from sct_deepspine.spacing import SpacingPrior
 
 __all__ = ["USUAL", "Counted", "Variant", "assign_variant", "count_vertebrae"]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sct_deepspine.anatomy import disc_name
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.spacing import SpacingPrior
+from sct_deepspine.spacing import SpacingPrior
 
 __all__ = [
     "Candidates",
@@ -137,7 +137,7 @@ class LevelAssignment:
     level_confidence
         Probability of the paths that use at least one chosen candidate and give none another value.
     skipped
-        Values stepped over: discs to be filled in by :func:`sct_deepspine.geometry.spacing.fill_skipped`.
+        Values stepped over: discs to be filled in by :func:`sct_deepspine.spacing.fill_skipped`.
     score
         Score of the best path, which is its log-odds against a spineless image.
     evidence

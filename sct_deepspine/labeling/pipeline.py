@@ -19,7 +19,6 @@ from sct_deepspine.errors import NoDiscsError, UncertainError
 from sct_deepspine.geometry.background import without_fill
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.spacing import fill_skipped
 from sct_deepspine.geometry.straightening import (
     ComposedSpace,
     ShearedSpace,
@@ -49,6 +48,7 @@ from sct_deepspine.labeling.refinement import refine_candidates
 from sct_deepspine.labeling.review import find_warnings
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.models.weights import Weights
+from sct_deepspine.spacing import fill_skipped
 
 __all__ = [
     "assign_checked_levels",

@@ -10,7 +10,6 @@ import numpy as np
 
 from sct_deepspine.anatomy import LAST_COMMON_VALUE, PRESACRAL, disc_name
 from sct_deepspine.geometry.grid import FloatArray
-from sct_deepspine.geometry.spacing import fill_skipped
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.assessment import DISAGREEING_LIMIT
 from sct_deepspine.labeling.calibration import view_kind
@@ -22,6 +21,7 @@ from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.review import LEVEL_REQUEST
 from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.spacing import fill_skipped
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.session import SeriesReading

@@ -200,9 +200,9 @@ def straighten(
     run_command(
         "sct_straighten_spinalcord", ["-i", absolute(image), "-s", absolute(seg), "-ofolder", str(target)]
     )
-    from sct_deepspine.geometry.displacement import WarpedStraightSpace
+    from sct_deepspine.io.warps import read_straightening
 
-    return WarpedStraightSpace.from_sct_folder(target)
+    return read_straightening(target)
 
 
 def register_to_template(

@@ -6,20 +6,15 @@ the sidecar is written last. What is finished is skipped, what is half-written i
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sct_deepspine._version import __version__
 from sct_deepspine.errors import (
     DeepSpineError,
     GeometryError,
@@ -29,19 +24,27 @@ from sct_deepspine.errors import (
     OutputError,
     UncertainError,
 )
-from sct_deepspine.io.bids import ScanFile, given_labels, unused_labels
-from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
-from sct_deepspine.io.identity import ImageIdentity, file_sha256
-from sct_deepspine.workflow.names import ResultNames, bids_names
+from sct_deepspine.io.bids import ScanFile, unused_labels
+from sct_deepspine.io.identity import file_sha256
+from sct_deepspine.workflow.job import (
+    DONE,
+    FAILED,
+    SKIPPED,
+    BatchOptions,
+    Inputs,
+    Job,
+    plan_job,
+)
+from sct_deepspine.workflow.names import bids_names
 from sct_deepspine.workflow.overview import (
     Row,
     forget_entry,
     keep_entry,
     keep_row,
     read_entry,
-    shows_failure,
 )
-from sct_deepspine.workflow.record import Writer, edited_files, read_sidecar, remove_results
+from sct_deepspine.workflow.person import write_checked_copy
+from sct_deepspine.workflow.record import Writer, read_sidecar, remove_results
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel
@@ -51,87 +54,10 @@ if TYPE_CHECKING:
 
     Models = tuple[LabelingModel, SegmentationModel | None]
 
-__all__ = ["BatchOptions", "failed_row", "label_scan", "label_together"]
+__all__ = ["failed_row", "label_scan", "label_together"]
 
-DERIVATIVES = Path("derivatives") / "sct_deepspine"
 MANUAL = Path("derivatives") / "labels"
 """Where datasets of the Spinal Cord Toolbox keep labels that a person has checked."""
-
-DONE, SKIPPED, CORRECTED, FAILED = "done", "skipped", "corrected", "failed"
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """What is asked for, the same for every scan.
-
-    Parameters
-    ----------
-    results
-        Folder of results; ``derivatives/sct_deepspine`` is made in it.
-    weights, device
-        As in ``label_discs``.
-    upper
-        Whether to write C1/C2 and the top of C1, too.
-    corrections
-        Scan's name → the discs that a person says it has; see
-        :func:`sct_deepspine.io.disc_labels.read_page_corrections`.
-    masks
-        Whether to segment cord, canal, vertebrae and discs, too.
-    weights_masks
-        Weights file of the masks.
-    csv, slicer
-        Whether to write each scan's discs as a table, and as a point list of 3D Slicer, too.
-    min_confidence
-        Refuse levels less certain than this.
-    together
-        Whether the scans of a BIDS session are labelled as one spine.
-    """
-
-    results: Path
-    weights: str | None = None
-    device: str | None = None
-    upper: bool = False
-    corrections: Mapping[str, GivenLabels | Mapping[int, Any]] = field(default_factory=dict)
-    masks: bool = False
-    weights_masks: str | None = None
-    csv: bool = False
-    slicer: bool = False
-    min_confidence: float = 0.0
-    together: bool = False
-
-    @property
-    def derivatives(self) -> Path:
-        """Folder that all files go to."""
-        return Path(self.results) / DERIVATIVES
-
-
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """Labels that a person made of a scan, and where they stand.
-
-    Parameters
-    ----------
-    labels
-        The discs.
-    place
-        The file; None for corrections of the page.
-    is_own
-        Whether the file is the one in the folder of results, which stays as it is.
-    """
-
-    labels: GivenLabels
-    place: Path | None = None
-    is_own: bool = False
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of values and places, as exactly as the sidecar holds them."""
-        points: list[Any] = sorted(
-            (value, np.round(point, 4).tolist()) for value, point in self.labels.points
-        )
-        if self.labels.absent or self.labels.accepted:
-            points.append([sorted(self.labels.absent), self.labels.accepted])
-        return hashlib.sha256(json.dumps(points).encode()).hexdigest()
 
 
 def label_scan(
@@ -159,7 +85,7 @@ def label_scan(
     started = time.perf_counter()
     try:
         models = _models(options, model, mask_model)
-        job = _job(_Inputs.read(scan, options), options, models)
+        job = plan_job(Inputs.read(scan, options), options, models)
         if job.finished is not None:
             return job.row(job.finished, SKIPPED, 0.0)
         result = _process(job, options, models)
@@ -169,7 +95,7 @@ def label_scan(
         return _failure(scan, options, error, started)
 
 
-def _kept(job: _Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: float) -> Row:
+def _kept(job: Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: float) -> Row:
     row = job.row(sidecar, DONE, seconds)
     keep_row(options.derivatives, row)
     return row
@@ -265,55 +191,6 @@ def failed_row(
     return row
 
 
-def _given(scan: ScanFile, names: ResultNames, options: BatchOptions) -> _Given | None:
-    """Return the labels that a person made: corrections, our own that were edited, or the dataset's."""
-    if scan.name in options.corrections:
-        labels = read_disc_labels(options.corrections[scan.name])
-        _refuse_other_version(labels, scan)
-        return _Given(labels)
-    earlier = read_sidecar(names.sidecar) or {}
-    if names.labels.is_file():
-        if edited_files(names.sidecar, [names.labels]):
-            labels = read_disc_labels(names.labels)
-            return _Given(_made_on(labels, earlier), names.labels, is_own=True)
-        if earlier.get("Corrected") and "Labels" not in earlier:
-            return _Given(_recorded_labels(earlier, names), names.labels, is_own=True)
-    place = given_labels(scan)
-    return _Given(read_disc_labels(place), place) if place else None
-
-
-def _refuse_other_version(labels: GivenLabels, scan: ScanFile) -> None:
-    """Refuse corrections whose image had another content than this one."""
-    made_on = labels.made_on
-    if made_on is not None and made_on.sha256 and made_on.sha256 != file_sha256(scan.path):
-        raise LabelsError(
-            f"the corrections of {scan.name} were made on another version of the image; correct this one, "
-            "or restore the other"
-        )
-
-
-def _recorded_labels(earlier: Mapping[str, Any], names: ResultNames) -> GivenLabels:
-    """Return the discs of a corrected scan as its sidecar holds them: exactly as they were set."""
-    try:
-        points = {int(disc["value"]): disc["world_mm"] for disc in [*earlier["discs"], *earlier["landmarks"]]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise LabelsError(f"{names.sidecar} no longer holds the discs that were set ({error})") from error
-    labels = _made_on(read_disc_labels(points), earlier)
-    return replace(labels, accepted=earlier.get("Accepted") is True)
-
-
-def _made_on(labels: GivenLabels, earlier: Mapping[str, Any]) -> GivenLabels:
-    """Add which image an earlier run was about, so that its labels are not taken for another one's."""
-    with suppress(KeyError, TypeError, ValueError, GeometryError):  # sidecars before 0.9.0 do not say
-        made_on = ImageIdentity.from_dict(earlier["source"])
-        labels = replace(labels, made_on=made_on)
-    with suppress(TypeError, ValueError):
-        known = {value for value, _ in labels.points}  # what was added since is there
-        absent = frozenset(int(value) for value in earlier.get("Absent", ())) - known
-        labels = replace(labels, absent=absent)
-    return labels
-
-
 def _is_about_image(error: DeepSpineError, scan: ScanFile) -> bool:
     """Tell whether an error says that an image, which is there, has no such labels as were found before."""
     about = NoDiscsError, UncertainError, GeometryError, ImageError
@@ -326,93 +203,7 @@ def _remove_found(sidecar: Path) -> None:
         remove_results(sidecar)
 
 
-@dataclass(frozen=True, eq=False)
-class _Inputs:
-    """What is known of a scan before it is labelled.
-
-    Parameters
-    ----------
-    scan
-        The scan.
-    names
-        Where its files go.
-    given
-        Labels that a person made of it, if there are any.
-    sha256
-        Of the image file.
-    """
-
-    scan: ScanFile
-    names: ResultNames
-    given: _Given | None
-    sha256: str
-
-    @classmethod
-    def read(cls, scan: ScanFile, options: BatchOptions) -> _Inputs:
-        names = bids_names(options.derivatives / scan.folder, scan.stem)
-        return cls(scan, names, _given(scan, names, options), file_sha256(scan.path))
-
-    @property
-    def given_digest(self) -> str | None:
-        return self.given.digest if self.given else None
-
-
-def _fingerprints(
-    inputs: _Inputs, options: BatchOptions, models: Models, beside: Sequence[str]
-) -> dict[str, str]:
-    """Return the SHA-256 of all that the labels depend on, and if they are asked for, the masks.
-
-    ``beside`` are those of the session's other images.
-    """
-    model, mask_model = models
-    on: list[Any] = [inputs.sha256, model.identity["sha256"], options.device, options.upper]
-    on += [options.min_confidence, __version__, inputs.given_digest, *beside]
-    prints = {"Fingerprint": _digest(on)}
-    if mask_model is not None:
-        prints["MasksFingerprint"] = _digest([*on, mask_model.identity["sha256"]])
-    return prints
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _finished(names: ResultNames, prints: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the sidecar of a scan for which all this was done before, else None."""
-    sidecar = read_sidecar(names.sidecar)
-    same = sidecar is not None and all(sidecar.get(name) == value for name, value in prints.items())
-    return sidecar if same and names.labels.is_file() else None
-
-
-@dataclass(frozen=True, eq=False)
-class _Job(_Inputs):
-    """What is to be done with one scan.
-
-    Parameters
-    ----------
-    prints
-        Fingerprints of all that its files depend on.
-    finished
-        The sidecar of an earlier run that did just this; None if it is to be done.
-    """
-
-    prints: Mapping[str, str]
-    finished: Mapping[str, Any] | None
-
-    def row(self, sidecar: Mapping[str, Any], status: str, seconds: float) -> Row:
-        """Return the row of a scan that has labels."""
-        return _row(self.scan.name, CORRECTED if self.given else status, sidecar, seconds)
-
-
-def _job(inputs: _Inputs, options: BatchOptions, models: Models, beside: Sequence[str] = ()) -> _Job:
-    prints = _fingerprints(inputs, options, models, beside)
-    finished = _finished(inputs.names, prints)
-    if finished is not None and shows_failure(options.derivatives, inputs.scan.name):
-        finished = None
-    return _Job(**vars(inputs), prints=prints, finished=finished)
-
-
-def _request(job: _Job, options: BatchOptions) -> ScanRequest:
+def _request(job: Job, options: BatchOptions) -> ScanRequest:
     """Return what is asked for of one scan."""
     from sct_deepspine.workflow.request import ScanRequest
 
@@ -425,7 +216,7 @@ def _request(job: _Job, options: BatchOptions) -> ScanRequest:
     )
 
 
-def _process(job: _Job, options: BatchOptions, models: Models) -> ScanResult:
+def _process(job: Job, options: BatchOptions, models: Models) -> ScanResult:
     """Process one scan by itself."""
     from sct_deepspine.workflow.scan import process_scan
 
@@ -433,7 +224,7 @@ def _process(job: _Job, options: BatchOptions, models: Models) -> ScanResult:
     return process_scan(str(job.scan.path), _request(job, options), model=model, mask_model=mask_model)
 
 
-def _save(job: _Job, options: BatchOptions, result: ScanResult, **record: Any) -> dict[str, Any]:
+def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) -> dict[str, Any]:
     """Write the files of a scan and its entry on the page; return what the sidecar holds."""
     from sct_deepspine.workflow.result import Outputs, save_result
 
@@ -454,7 +245,7 @@ def _save(job: _Job, options: BatchOptions, result: ScanResult, **record: Any) -
             record["Labels"] = str(given.place)
         else:
             said = {name: record[name] for name in ("Absent", "Accepted") if name in record}
-            _write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem, **said)
+            write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem, **said)
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
     ]
@@ -489,18 +280,18 @@ def label_together(
     """
     started = time.perf_counter()
     failed: dict[str, Row] = {}
-    jobs: list[_Job] = []
+    jobs: list[Job] = []
     try:
         models = _models(options, model, mask_model)
-        readable: list[_Inputs] = []
+        readable: list[Inputs] = []
         for scan in scans:
             try:
-                readable.append(_Inputs.read(scan, options))
+                readable.append(Inputs.read(scan, options))
             except Exception as error:
                 failed[scan.name] = _failure(scan, options, error, started)
         for inputs in readable:
             beside = [str((other.sha256, other.given_digest)) for other in readable if other is not inputs]
-            jobs.append(_job(inputs, options, models, sorted(beside)))
+            jobs.append(plan_job(inputs, options, models, sorted(beside)))
         if all(job.finished is not None for job in jobs):
             rows = {job.scan.name: job.row(job.finished or {}, SKIPPED, 0.0) for job in jobs}
             return [(failed | rows)[scan.name] for scan in scans]
@@ -510,9 +301,7 @@ def label_together(
         return [failed.get(scan.name) or _failure(scan, options, error, started) for scan in scans]
 
 
-def _label_jobs(
-    jobs: Sequence[_Job], options: BatchOptions, models: Models, started: float
-) -> dict[str, Row]:
+def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, started: float) -> dict[str, Row]:
     """Label the scans of a session together; return a row for each, by name."""
     from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.workflow.session import process_jobs, refuse_uncertain
@@ -552,33 +341,10 @@ def _label_jobs(
     return rows
 
 
-def _entry(result: ScanResult, job: _Job, sidecar: Mapping[str, Any]) -> Any:
+def _entry(result: ScanResult, job: Job, sidecar: Mapping[str, Any]) -> Any:
     from sct_deepspine.reporting.html import make_entry
 
     scan = job.scan
     image = (sidecar.get("source") or {}) | {"path": (scan.folder / scan.path.name).as_posix()}
     told = job.given.labels if job.given else None
     return make_entry(result.labels, result.volume, scan.name, masks=result.masks, image=image, told=told)
-
-
-def _write_checked_copy(result: ScanResult, folder: Path, stem: str, **record: Any) -> None:
-    """Write corrected labels to where datasets of the Spinal Cord Toolbox keep them."""
-    from sct_deepspine.workflow.result import save_result
-
-    names = bids_names(folder, stem)
-    save_result(replace(result, masks=None), names, overwrite=True, Corrected=True, **record)
-
-
-def _row(name: str, status: str, sidecar: Mapping[str, Any], seconds: float) -> Row:
-    discs = sidecar["discs"]
-    return Row(
-        scan=name,
-        status=status,
-        discs=len(discs),
-        first=discs[0]["name"],
-        last=discs[-1]["name"],
-        level_confidence=sidecar["level_confidence"],
-        least_confidence=min(disc["confidence"] for disc in discs),
-        warnings="; ".join(sidecar["warnings"]),
-        seconds=round(seconds, 2),
-    )

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.io.bids import ScanFile
-from sct_deepspine.workflow.cohort import BatchOptions, failed_row, label_scan, label_together
+from sct_deepspine.workflow.cohort import failed_row, label_scan, label_together
 from sct_deepspine.workflow.dataset import describe_dataset
+from sct_deepspine.workflow.job import BatchOptions
 from sct_deepspine.workflow.overview import Row
 
 if TYPE_CHECKING:

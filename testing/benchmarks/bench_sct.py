@@ -27,9 +27,9 @@ from scipy.ndimage import map_coordinates
 from sct_deepspine.anatomy import DISC_VALUES
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.displacement import DisplacementField
 from sct_deepspine.io.annotations import Annotation, label_centres, read_annotations
 from sct_deepspine.io.images import read_mask, read_volume
+from sct_deepspine.io.warps import read_displacement_field
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.sct.registration import register_to_template
 
@@ -165,7 +165,7 @@ def land(
         return
     seconds = time.perf_counter() - started
     there = template_discs(template)
-    field = DisplacementField.load(done.warp_template2anat)
+    field = read_displacement_field(done.warp_template2anat)
     used = [disc.value for disc in done.labels.discs]
     residuals = {
         v: float(field.source_from_destination(on_cord(truth[v], cord))[0, 2] - there[v][2])
@@ -193,7 +193,7 @@ def cord_dice(warp: Path, seg: Path, template: Path, there: dict[int, np.ndarray
     name = next(line.split(",")[2].strip() for line in info if line.startswith("3,"))
     image = nib.load(template / "template" / name)
     cord = np.asarray(image.dataobj) > 0.5
-    field = DisplacementField.load(warp)
+    field = read_displacement_field(warp)
     inside = np.argwhere(np.ones(cord.shape, bool))
     world = apply_affine(image.affine, inside)
     low, high = there[used[-1]][2], there[used[0]][2]

@@ -13,6 +13,7 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.displacement import AxisLength, DisplacementField, WarpedStraightSpace
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.io.warps import read_displacement_field, read_straightening
 
 LPS = np.array([-1, -1, 1])
 SENTINEL = 100000.0
@@ -50,7 +51,7 @@ def field_of(grid: Grid, source_world: FloatArray) -> FloatArray:
 def test_stored_vectors_run_to_left_posterior_superior(tmp_path):
     grid = Grid((3, 5, 7), np.diag([2.0, 3, 5, 1]))
     path = write(tmp_path / "warp.nii.gz", grid, np.broadcast_to([1.0, 20, 300], (3, 5, 7, 3)))
-    field = DisplacementField.load(path)
+    field = read_displacement_field(path)
 
     np.testing.assert_allclose(
         field.source_from_destination([[2, 6, 10], [1, 1, 1]]), [[1, -14, 310], [0, -19, 301]]
@@ -62,7 +63,7 @@ def test_a_linear_map_is_reproduced_on_oblique_flipped_anisotropic_grids(tmp_pat
     grid = oblique_grid(flips)
     rng = np.random.default_rng(2)
     matrix, shift = rng.uniform(-1, 1, (3, 3)), rng.uniform(-50, 50, 3)
-    field = DisplacementField.load(
+    field = read_displacement_field(
         write(tmp_path / "warp.nii.gz", grid, field_of(grid, centres_world(grid) @ matrix.T + shift))
     )
 
@@ -118,7 +119,7 @@ def test_a_point_next_to_a_voxel_without_mapping_has_none(tmp_path, absent):
     grid = oblique_grid()
     vectors = np.full((*grid.shape, 3), 3.0)
     vectors[2, 3, 5] = absent
-    field = DisplacementField.load(write(tmp_path / "warp.nii.gz", grid, vectors))
+    field = read_displacement_field(write(tmp_path / "warp.nii.gz", grid, vectors))
     touching = grid.world_from_voxel(
         [[2, 3, 5], [2.5, 3.5, 5.5], [1.01, 3, 5], [2, 2.5, 5.99], [2, 3.001, 5]]
     )
@@ -143,17 +144,17 @@ def test_missing_and_damaged_files_are_told_apart_from_wrong_shapes(tmp_path):
     (tmp_path / "text.nii.gz").write_text("no image")
     (tmp_path / "text.txt").write_text("no image")
     with pytest.raises(ImageError, match=r"no displacement field .*gone\.nii\.gz"):
-        DisplacementField.load(tmp_path / "gone.nii.gz")
+        read_displacement_field(tmp_path / "gone.nii.gz")
     for name in ("cut.nii.gz", "text.nii.gz", "text.txt"):
         with pytest.raises(ImageError, match=name) as caught:
-            DisplacementField.load(tmp_path / name)
+            read_displacement_field(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
 def test_other_image_formats_are_refused(tmp_path):
     nibabel.MGHImage(np.zeros((3, 5, 7), np.float32), np.eye(4)).to_filename(tmp_path / "image.mgz")
     with pytest.raises(ImageError, match="not a NIfTI"):
-        DisplacementField.load(tmp_path / "image.mgz")
+        read_displacement_field(tmp_path / "image.mgz")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_other_image_formats_are_refused(tmp_path):
 def test_files_of_other_shapes_are_refused_with_their_shape(tmp_path, shape):
     nibabel.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)).to_filename(tmp_path / "warp.nii.gz")
     with pytest.raises(GeometryError, match=str(shape).replace("(", r"\(").replace(")", r"\)")):
-        DisplacementField.load(tmp_path / "warp.nii.gz")
+        read_displacement_field(tmp_path / "warp.nii.gz")
 
 
 def test_vectors_have_to_fit_their_grid():
@@ -206,7 +207,7 @@ def write_sct_folder(
 def test_sct_folder_and_analytic_space_agree_within_interpolation(tmp_path):
     space = bent_space()
     origin = write_sct_folder(tmp_path, space)
-    warped = WarpedStraightSpace.from_sct_folder(tmp_path)
+    warped = read_straightening(tmp_path)
     straight = np.random.default_rng(10).uniform([-20, -20, 2], [20, 20, 90], (500, 3))
     native = space.native_from_straight(straight)
 
@@ -229,7 +230,7 @@ def test_heights_that_are_not_arc_length_become_it(tmp_path):
     write_sct_folder(
         tmp_path, space, lambda a: np.interp(a, arc, height), lambda h: np.interp(h, height, arc)
     )
-    warped = WarpedStraightSpace.from_sct_folder(tmp_path)
+    warped = read_straightening(tmp_path)
     straight = np.random.default_rng(11).uniform([-20, -20, 2], [20, 20, 90], (500, 3))
     native = space.native_from_straight(straight)
 
@@ -242,7 +243,7 @@ def test_heights_that_are_not_arc_length_become_it(tmp_path):
 def test_around_the_axis_of_rough_fields_the_maps_are_exact(tmp_path):
     space = bent_space()
     write_sct_folder(tmp_path, space)
-    around = StraightSpace(WarpedStraightSpace.from_sct_folder(tmp_path).axis_centerline())
+    around = StraightSpace(read_straightening(tmp_path).axis_centerline())
     straight = np.random.default_rng(12).uniform([-20, -20, 5], [20, 20, 90], (500, 3))
     native = space.native_from_straight(straight)
     found = around.straight_from_native(native)
@@ -257,7 +258,7 @@ def test_around_the_axis_of_rough_fields_the_maps_are_exact(tmp_path):
 def test_fields_that_map_no_axis_or_fold_it_are_refused(tmp_path):
     write_sct_folder(tmp_path, bent_space(), arc_from_height=lambda h: np.full_like(h, np.nan))
     with pytest.raises(GeometryError, match="map nothing along the straightened axis"):
-        WarpedStraightSpace.from_sct_folder(tmp_path)
+        read_straightening(tmp_path)
     with pytest.raises(GeometryError, match="fold the straightened axis"):
         AxisLength(np.arange(4.0), np.array([0.0, 2, 1, 3]))
 
@@ -265,7 +266,7 @@ def test_fields_that_map_no_axis_or_fold_it_are_refused(tmp_path):
 def test_sct_folder_has_no_mapping_where_sct_wrote_none(tmp_path):
     space = bent_space()
     write_sct_folder(tmp_path, space)
-    warped = WarpedStraightSpace.from_sct_folder(tmp_path)
+    warped = read_straightening(tmp_path)
     below = space.native_from_straight([[0, 0, -12], [0, 0, 40]])
 
     np.testing.assert_array_equal(np.isnan(warped.straight_from_native(below))[:, 0], [True, False])
@@ -278,9 +279,9 @@ def test_sct_folder_without_both_fields_is_refused(tmp_path):
     write_sct_folder(tmp_path, bent_space())
     (tmp_path / "warp_straight2curve.nii.gz").unlink()
     with pytest.raises(ImageError, match="warp_straight2curve"):
-        WarpedStraightSpace.from_sct_folder(tmp_path)
+        read_straightening(tmp_path)
     with pytest.raises(ImageError, match="warp_curve2straight"):
-        WarpedStraightSpace.from_sct_folder(tmp_path / "nowhere")
+        read_straightening(tmp_path / "nowhere")
 
 
 def test_origin_has_to_be_a_point():
@@ -302,7 +303,7 @@ def test_points_go_where_nitransforms_takes_them(tmp_path, flips):
     oracle = nonlinear.DenseFieldTransform.from_filename(path, fmt="itk")
     centres = centres_world(grid)
     np.testing.assert_allclose(
-        DisplacementField.load(path).source_from_destination(centres), oracle.map(centres), atol=2e-3
+        read_displacement_field(path).source_from_destination(centres), oracle.map(centres), atol=2e-3
     )
 
 
@@ -316,5 +317,5 @@ def test_a_smooth_field_agrees_with_nitransforms_between_the_voxels_too(tmp_path
     voxels = np.random.default_rng(8).uniform(5, 16, (80, 3))
     points = grid.world_from_voxel(voxels)
     np.testing.assert_allclose(
-        DisplacementField.load(path).source_from_destination(points), oracle.map(points), atol=0.05
+        read_displacement_field(path).source_from_destination(points), oracle.map(points), atol=0.05
     )

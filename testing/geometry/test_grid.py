@@ -3,7 +3,7 @@ import pytest
 
 from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.grid import Grid
-from sct_deepspine.geometry.spacing import SpacingPrior, extrapolate_superior
+from sct_deepspine.spacing import SpacingPrior, extrapolate_superior
 
 GRID = Grid((3, 5, 7), np.diag([2.0, 3.0, 4.0, 1.0]))
 

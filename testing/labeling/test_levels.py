@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
-from sct_deepspine.geometry.spacing import SpacingPrior, extrapolate_superior, fill_skipped
 from sct_deepspine.labeling.levels import Candidates, DecodingParameters, assign_levels
+from sct_deepspine.spacing import SpacingPrior, extrapolate_superior, fill_skipped
 
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 spans = st.tuples(st.integers(3, 18), st.integers(7, 12)).map(lambda s: (s[0], min(s[0] + s[1] - 1, 25)))

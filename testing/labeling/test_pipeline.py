@@ -12,13 +12,13 @@ from sct_deepspine import DiscLabels, label_discs
 from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDiscsError, UncertainError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
-from sct_deepspine.geometry.spacing import fill_skipped
 from sct_deepspine.geometry.straightening import ComposedSpace, StraightSpace
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.anchors import anchor_at_slice
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
 from sct_deepspine.reporting.figures import write_png
 from sct_deepspine.simulation.phantom import make_phantom
+from sct_deepspine.spacing import fill_skipped
 
 FINE = DiscCodec(stride=2, sigma_cells=1.5)
 ORIENTATIONS = [

@@ -10,11 +10,11 @@ from sct_deepspine import label_session
 from sct_deepspine.errors import ImageError, NoDiscsError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
-from sct_deepspine.geometry.spacing import SpacingPrior
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.alignment import align_series, edge_plane
 from sct_deepspine.labeling.levels import Candidates
 from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.spacing import SpacingPrior
 
 DEPTH_MM = SpacingPrior().depth_mm(np.arange(1, 26))
 SPINE = {value: np.array([0.0, 12.0, 340.0 - DEPTH_MM[value - 1] + DEPTH_MM[2]]) for value in range(3, 26)}

@@ -16,9 +16,9 @@ from sct_deepspine import label_discs
 from sct_deepspine.cli.label import main
 from sct_deepspine.errors import SctError
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.displacement import DisplacementField
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.straightening import StraightSpace
+from sct_deepspine.io.warps import read_displacement_field
 from sct_deepspine.sct.registration import register_to_template, straighten
 from sct_deepspine.sct.toolbox import centerline_from_sct, read_sct_image, require_sct
 
@@ -204,7 +204,7 @@ def test_discs_land_on_the_templates(count, folder, labels, template, tmp_path):
     )
     assert len(done.labels.discs) + len(done.left_out) == len(labels.discs)
     assert len(done.labels.discs) == (count or len(labels.discs))
-    field = DisplacementField.load(done.warp_template2anat)
+    field = read_displacement_field(done.warp_template2anat)
     there = template_discs(template)
     cord = Centerline.from_mask(*mask_and_grid(folder)).samples_world
     # The warp of all discs ends with the cord mask: at its ends it has no mapping.

@@ -23,7 +23,7 @@ from sct_deepspine.cli._runs import lstm_options, need_torch, run_config
 if TYPE_CHECKING:
     from sct_deepspine.models.config import NetworkConfig
     from sct_deepspine.models.networks import Network
-    from sct_deepspine.recipes.folders import Case
+    from sct_deepspine.recipes.folders import ImagePair
     from sct_deepspine.recipes.prediction import MaskModel
     from sct_deepspine.training.loop import TrainingConfig
 
@@ -134,7 +134,7 @@ def _run_evaluation(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sct_deepspine.io.files import make_folder, write_text
-    from sct_deepspine.recipes.evaluation import evaluate_cases, report, scores_csv
+    from sct_deepspine.recipes.evaluation import report, score_pairs, scores_csv
     from sct_deepspine.recipes.extras import needed
     from sct_deepspine.recipes.figures import write_best_and_worst
     from sct_deepspine.recipes.scores import summarise
@@ -142,7 +142,7 @@ def _run_evaluation(arguments: argparse.Namespace) -> int:
     needed("sklearn.metrics")
     model = _model(arguments)
     cases = _cases(arguments, model)
-    each = evaluate_cases(model, cases, stride=arguments.stride)
+    each = score_pairs(model, cases, stride=arguments.stride)
     bar = tqdm(each, total=len(cases), unit="image", disable=None if arguments.v else True)
     results = list(bar)
     scores = [score for found, _ in results for score in found]
@@ -168,7 +168,7 @@ def _model(arguments: argparse.Namespace) -> MaskModel:
     return model
 
 
-def _cases(arguments: argparse.Namespace, model: MaskModel) -> list[Case]:
+def _cases(arguments: argparse.Namespace, model: MaskModel) -> list[ImagePair]:
     """Return the images of the part that is asked for."""
     from sct_deepspine.errors import DatasetError
     from sct_deepspine.recipes.folders import find_cases

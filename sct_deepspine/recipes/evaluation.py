@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sct_deepspine.io.files import plain_cell
 from sct_deepspine.recipes.figures import MaskCase
-from sct_deepspine.recipes.folders import Case, read_sample
+from sct_deepspine.recipes.folders import ImagePair, read_sample
 from sct_deepspine.recipes.prediction import MaskModel
-from sct_deepspine.recipes.scores import MEASURES, CaseScore, Summary, measures, score_case
+from sct_deepspine.recipes.scores import MEASURES, CaseScore, ScoreSummary, measures, score_case
 
-__all__ = ["evaluate_cases", "report", "scores_csv"]
+__all__ = ["report", "score_pairs", "scores_csv"]
 
 
-def evaluate_cases(
-    model: MaskModel, cases: Sequence[Case], *, stride: int | None = None
+def score_pairs(
+    model: MaskModel, cases: Sequence[ImagePair], *, stride: int | None = None
 ) -> Iterator[tuple[list[CaseScore], MaskCase]]:
     """Predict and score images one by one.
 
@@ -42,7 +42,7 @@ def evaluate_cases(
         yield scores, MaskCase.of(sample, probabilities, codec, mean)
 
 
-def report(summaries: Sequence[Summary]) -> str:
+def report(summaries: Sequence[ScoreSummary]) -> str:
     """Return the scores as a table: pooled over pixels, and averaged over images with 95 % intervals."""
     lines = []
     for summary in summaries:

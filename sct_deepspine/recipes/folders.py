@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sct_deepspine.errors import DatasetError
-from sct_deepspine.recipes.pictures import is_image, read_image, read_mask, stem
+from sct_deepspine.recipes.pictures import is_image, read_image, read_mask_picture, stem
 
-__all__ = ["Case", "Sample", "find_cases", "list_images", "read_sample"]
+__all__ = ["ImagePair", "Sample", "find_cases", "list_images", "read_sample"]
 
 SUBJECTS = "subjects.csv"
 BIDS_SUBJECT = re.compile(r"(sub-[0-9A-Za-z]+)(?:_|$)")
 
 
 @dataclass(frozen=True)
-class Case:
+class ImagePair:
     """The files of one image.
 
     Parameters
@@ -49,7 +49,7 @@ class Sample:
     Parameters
     ----------
     name, subject
-        As in :class:`Case`.
+        As in :class:`ImagePair`.
     image
         ``(slices, channels, rows, columns)``, in the type of the file.
     mask
@@ -83,7 +83,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def find_cases(folder: Path, *, subject: str | None = None) -> list[Case]:
+def find_cases(folder: Path, *, subject: str | None = None) -> list[ImagePair]:
     """Find the images and masks of a folder, in order of their names.
 
     Parameters
@@ -115,12 +115,12 @@ def find_cases(folder: Path, *, subject: str | None = None) -> list[Case]:
         _check_partners(folder, "fov", images, fov)
     subjects = _subjects(folder, list(images), subject)
     return [
-        Case(name, subjects[name], path, masks[name], fov[name] if fov else None)
+        ImagePair(name, subjects[name], path, masks[name], fov[name] if fov else None)
         for name, path in images.items()
     ]
 
 
-def read_sample(case: Case) -> Sample:
+def read_sample(case: ImagePair) -> Sample:
     """Read the files of one image.
 
     Raises
@@ -130,8 +130,8 @@ def read_sample(case: Case) -> Sample:
     DatasetError
         If they are not of one shape.
     """
-    image, mask = read_image(case.image), read_mask(case.mask)
-    known = None if case.fov is None else read_mask(case.fov) > 0
+    image, mask = read_image(case.image), read_mask_picture(case.mask)
+    known = None if case.fov is None else read_mask_picture(case.fov) > 0
     for path, array in ((case.mask, mask), (case.fov, known)):
         if array is not None and array.shape != (len(image), *image.shape[2:]):
             raise DatasetError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sct_deepspine.errors import ImageError
 from sct_deepspine.io.files import written_whole
 
-__all__ = ["SUFFIXES", "is_image", "output_suffix", "read_image", "read_mask", "stem", "write_mask"]
+__all__ = ["SUFFIXES", "is_image", "output_suffix", "read_image", "read_mask_picture", "stem", "write_mask"]
 
 Array = NDArray[Any]
 
@@ -61,7 +61,7 @@ def read_image(path: Path) -> Array:
     return data
 
 
-def read_mask(path: Path) -> Array:
+def read_mask_picture(path: Path) -> Array:
     """Read a mask of whole numbers, ``(slices, rows, columns)``.
 
     Raises

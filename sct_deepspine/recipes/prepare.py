@@ -25,10 +25,10 @@ from sct_deepspine.errors import DatasetError, OutputError
 from sct_deepspine.io.files import make_folder
 from sct_deepspine.recipes.extras import needed
 from sct_deepspine.recipes.folders import SUBJECTS, list_images
-from sct_deepspine.recipes.pictures import read_image, read_mask
+from sct_deepspine.recipes.pictures import read_image, read_mask_picture
 from sct_deepspine.recipes.split import SPLIT
 
-__all__ = ["TASKS", "Prepared", "Task", "contrast_enhanced", "prepare", "resized", "resized_mask"]
+__all__ = ["TASKS", "Prepared", "PublishedTask", "contrast_enhanced", "prepare", "resized", "resized_mask"]
 
 Array = NDArray[Any]
 
@@ -74,7 +74,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Task:
+class PublishedTask:
     """One of the published tasks.
 
     Parameters
@@ -95,7 +95,7 @@ class Task:
     resizes: bool = True
 
 
-def prepare(task: Task, download: Path, folder: Path, *, side: int | None = None) -> int:
+def prepare(task: PublishedTask, download: Path, folder: Path, *, side: int | None = None) -> int:
     """Write a download as a folder of images and masks, whole or not at all; return the number of images.
 
     Raises
@@ -213,7 +213,7 @@ def _skin(download: Path, side: int | None) -> Iterator[Prepared]:
     masks = _listed(download / "ISIC2018_Task1_Training_GroundTruth", r"(ISIC_\d+)_segmentation$")
     for name, (image, mask) in _paired(images, masks):
         picture = np.moveaxis(read_image(image)[0], 0, 2)
-        truth = _binary(read_mask(mask)[0])
+        truth = _binary(read_mask_picture(mask)[0])
         yield Prepared(name, resized(picture, side), resized_mask(truth, side))
 
 
@@ -227,7 +227,7 @@ def _retina(download: Path, side: int | None) -> Iterator[Prepared]:
             picture = np.moveaxis(read_image(image)[0], 0, 2)
             if picture.shape[2] != 3:
                 raise DatasetError(f"{image} is not in colours; the images of DRIVE are")
-            truth, inside = (_binary(read_mask(path)[0]) for path in (mask, view))
+            truth, inside = (_binary(read_mask_picture(path)[0]) for path in (mask, view))
             yield Prepared(name, contrast_enhanced(picture), truth, inside)
 
 
@@ -244,7 +244,7 @@ def _lung(download: Path, side: int | None) -> Iterator[Prepared]:
     images = _listed(download / "2d_images", r"(ID_\d+_Z_\d+)$")
     masks = _listed(download / "2d_masks", r"(ID_\d+_Z_\d+)$")
     for name, (image, mask) in _paired(images, masks):
-        truth, picture = _binary(read_mask(mask)[0]), read_image(image)[0, 0]
+        truth, picture = _binary(read_mask_picture(mask)[0]), read_image(image)[0, 0]
         if not truth.any():
             continue
         grey = windowed(picture)
@@ -291,8 +291,8 @@ def _paired(*parts: Mapping[str, Path]) -> Iterable[tuple[str, tuple[Path, ...]]
 
 
 TASKS = {
-    "skin": Task(_skin, side=SKIN_SIDE),
-    "retina": Task(_retina, _retina_split, resizes=False),
-    "lung": Task(_lung),
+    "skin": PublishedTask(_skin, side=SKIN_SIDE),
+    "retina": PublishedTask(_retina, _retina_split, resizes=False),
+    "lung": PublishedTask(_lung),
 }
 """``skin``: ISIC 2018 task 1; ``retina``: DRIVE; ``lung``: "finding lungs in CT data" of Kaggle."""

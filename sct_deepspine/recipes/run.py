@@ -18,12 +18,12 @@ from sct_deepspine.models.networks import Network, usable_device
 from sct_deepspine.models.weights import TrainedNetwork
 from sct_deepspine.recipes.dataset import MaskSlices, slices_of
 from sct_deepspine.recipes.figures import write_curves
-from sct_deepspine.recipes.folders import Case, Sample, find_cases, read_sample
+from sct_deepspine.recipes.folders import ImagePair, Sample, find_cases, read_sample
 from sct_deepspine.recipes.loss import mask_loss
 from sct_deepspine.recipes.prediction import NETWORK, PIXEL_MM
 from sct_deepspine.recipes.split import SPLIT, Split, draw_split, read_split
 from sct_deepspine.recipes.task import MaskCodec, MaskTask, Standardisation, find_values
-from sct_deepspine.recipes.validation import MaskValidation
+from sct_deepspine.recipes.validation import SliceValidation
 from sct_deepspine.training.export import save_weights
 from sct_deepspine.training.loop import Checkpoint, Loss, TrainingConfig, train
 from sct_deepspine.training.validation import write_convergence
@@ -51,7 +51,7 @@ class MaskRun:
     task: MaskTask
 
 
-def choose_split(cases: Sequence[Case], folder: Path, *, given: Path | None, seed: int) -> Split:
+def choose_split(cases: Sequence[ImagePair], folder: Path, *, given: Path | None, seed: int) -> Split:
     """Return the split that a file gives, or ``split.json`` of the folder, or else one that is drawn.
 
     Raises
@@ -160,7 +160,7 @@ def train_masks(
     """
     config = replace(config, task=run.task.as_dict())
     slices = slices_of(run.training, run.task)
-    evaluate = MaskValidation(run.validation, run.task)
+    evaluate = SliceValidation(run.validation, run.task)
     if resume:
         _check_resumed(folder, config, run.split)
     usable_device(config.device)

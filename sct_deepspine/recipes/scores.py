@@ -18,7 +18,7 @@ from sct_deepspine.recipes.extras import needed
 from sct_deepspine.recipes.folders import Sample
 from sct_deepspine.recipes.task import MaskCodec
 
-__all__ = ["MEASURES", "CaseScore", "Summary", "counts_of", "measures", "score_case", "summarise"]
+__all__ = ["MEASURES", "CaseScore", "ScoreSummary", "counts_of", "measures", "score_case", "summarise"]
 
 Counts = NDArray[np.float64]
 """True positives, false positives, false negatives, true negatives, along the last axis."""
@@ -57,7 +57,7 @@ class CaseScore:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ScoreSummary:
     """How well one class was found on many images.
 
     Parameters
@@ -128,14 +128,14 @@ def score_case(sample: Sample, probabilities: NDArray[np.float32], codec: MaskCo
     return scores
 
 
-def summarise(scores: Iterable[CaseScore], *, seed: int = 0) -> list[Summary]:
+def summarise(scores: Iterable[CaseScore], *, seed: int = 0) -> list[ScoreSummary]:
     """Summarise the scores of many images, class by class; ``seed`` is that of the resampling."""
     scores = list(scores)
     values = sorted({score.value for score in scores})
     return [_summary([s for s in scores if s.value == value], seed) for value in values]
 
 
-def _summary(scores: Sequence[CaseScore], seed: int) -> Summary:
+def _summary(scores: Sequence[CaseScore], seed: int) -> ScoreSummary:
     counts = np.array([score.counts for score in scores])
     pooled = measures(counts.sum(axis=0))
     pooled["auc"] = _auc(
@@ -145,7 +145,7 @@ def _summary(scores: Sequence[CaseScore], seed: int) -> Summary:
     each = [score.measures for score in scores]
     table = {name: np.array([row[name] for row in each]) for name in MEASURES}
     means = {name: _mean(column) for name, column in table.items()}
-    return Summary(
+    return ScoreSummary(
         value=scores[0].value,
         images=len(scores),
         subjects=len(set(subjects)),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sct_deepspine.errors import DatasetError
-from sct_deepspine.recipes.folders import Case
+from sct_deepspine.recipes.folders import ImagePair
 
 __all__ = ["PARTS", "SPLIT", "Split", "draw_split", "read_split"]
 
@@ -46,7 +46,7 @@ class Split:
         """Write the split as JSON."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
-    def cases(self, cases: Iterable[Case], part: str) -> list[Case]:
+    def cases(self, cases: Iterable[ImagePair], part: str) -> list[ImagePair]:
         """Return the images of the subjects of a part."""
         subjects = set(getattr(self, part))
         return [case for case in cases if case.subject in subjects]

@@ -16,14 +16,14 @@ from sct_deepspine.recipes.prediction import PIXEL_MM, MaskModel
 from sct_deepspine.recipes.scores import counts_of, measures
 from sct_deepspine.recipes.task import MaskTask
 
-__all__ = ["MaskValidation"]
+__all__ = ["SliceValidation"]
 
 SHOWN = 6
 LEAST_PROBABILITY = 1e-7
 """Of the true class, in the loss: one pixel must not decide."""
 
 
-class MaskValidation:
+class SliceValidation:
     """Score a network on held-out images, whole: patches next to each other, without overlap.
 
     Calling it returns ``validation_loss``, the mean cross-entropy per pixel; ``f1``, pooled over all pixels

@@ -66,7 +66,7 @@ def measure(folder: Path, name: str, kind: str, options: dict, seed: int, argume
     """Train and score one network; seconds a step are the median time from one loss to the next."""
     from sct_deepspine.models.config import KINDS
     from sct_deepspine.models.networks import build_network
-    from sct_deepspine.recipes.evaluation import evaluate_cases
+    from sct_deepspine.recipes.evaluation import score_pairs
     from sct_deepspine.recipes.folders import find_cases
     from sct_deepspine.recipes.loss import mask_loss
     from sct_deepspine.recipes.prediction import MaskModel
@@ -102,7 +102,7 @@ def measure(folder: Path, name: str, kind: str, options: dict, seed: int, argume
     weights = train_masks(run, config, folder, loss=timed_loss)
     cases = run.split.cases(find_cases(arguments.folder, subject=arguments.subject), "test")
     model = MaskModel.load(weights)
-    scores = [s for found, _ in evaluate_cases(model, cases, stride=arguments.stride) for s in found]
+    scores = [s for found, _ in score_pairs(model, cases, stride=arguments.stride) for s in found]
     return {
         "network": name,
         "directions": options.get("directions"),

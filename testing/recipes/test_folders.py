@@ -6,7 +6,7 @@ from PIL import Image
 
 from sct_deepspine.errors import DatasetError, ImageError
 from sct_deepspine.recipes.folders import find_cases, read_sample
-from sct_deepspine.recipes.pictures import output_suffix, read_image, read_mask, stem, write_mask
+from sct_deepspine.recipes.pictures import output_suffix, read_image, read_mask_picture, stem, write_mask
 
 LOSSLESS = "png", "tif", "bmp", "npy", "nii.gz"
 
@@ -26,7 +26,7 @@ def test_images_and_masks_come_back_from_every_kind_of_file(suffix, tmp_path, rn
     save(image, tmp_path / f"image.{suffix}")
     save(mask, tmp_path / f"mask.{suffix}")
     np.testing.assert_array_equal(read_image(tmp_path / f"image.{suffix}"), image[None, None])
-    np.testing.assert_array_equal(read_mask(tmp_path / f"mask.{suffix}"), mask[None])
+    np.testing.assert_array_equal(read_mask_picture(tmp_path / f"mask.{suffix}"), mask[None])
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "npy"])
@@ -54,7 +54,7 @@ def test_a_blurred_jpeg_mask_has_two_classes(tmp_path, rng):
     _, mask = picture(rng)
     Image.fromarray(255 * mask).save(tmp_path / "mask.jpg", quality=60)
     assert len(np.unique(np.asarray(Image.open(tmp_path / "mask.jpg")))) > 2
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.jpg")[0], 255 * mask)
+    np.testing.assert_array_equal(read_mask_picture(tmp_path / "mask.jpg")[0], 255 * mask)
 
 
 def test_the_indices_of_a_palette_are_the_classes(tmp_path, rng):
@@ -62,7 +62,7 @@ def test_the_indices_of_a_palette_are_the_classes(tmp_path, rng):
     coloured = Image.fromarray(mask, mode=None).convert("P")
     coloured.putpalette([0, 0, 0, 200, 10, 10, 10, 200, 10] + [0] * 759)
     coloured.save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png")[0], mask)
+    np.testing.assert_array_equal(read_mask_picture(tmp_path / "mask.png")[0], mask)
 
 
 def test_a_volume_is_cut_along_its_third_axis_and_comes_back_in_its_grid(tmp_path, rng):
@@ -103,14 +103,14 @@ def test_arrays_of_another_shape_and_values_that_are_not_numbers_are_refused(tmp
         read_image(tmp_path / "nan.npy")
     np.save(tmp_path / "share.npy", np.full((8, 8), 0.5))
     with pytest.raises(ImageError, match="other than whole numbers"):
-        read_mask(tmp_path / "share.npy")
+        read_mask_picture(tmp_path / "share.npy")
 
 
 def test_a_mask_in_colours_is_refused(tmp_path, rng):
     image, _ = picture(rng, channels=3)
     Image.fromarray(image).save(tmp_path / "mask.png")
     with pytest.raises(ImageError, match="in colours"):
-        read_mask(tmp_path / "mask.png")
+        read_mask_picture(tmp_path / "mask.png")
 
 
 def test_a_picture_of_several_pages_is_refused(tmp_path, rng):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from sct_deepspine.errors import DatasetError, OutputError
 from sct_deepspine.recipes.folders import find_cases, read_sample
-from sct_deepspine.recipes.pictures import read_mask
+from sct_deepspine.recipes.pictures import read_mask_picture
 from sct_deepspine.recipes.prepare import TASKS, contrast_enhanced, prepare, resized, resized_mask
 from sct_deepspine.recipes.split import draw_split, read_split
 
@@ -34,7 +34,7 @@ def test_masks_keep_their_values_and_their_share_when_resized(tmp_path):
     cases, samples = prepared("skin", tmp_path, side=40)
     for case, sample in zip(cases, samples, strict=True):
         assert set(np.unique(sample.mask)) == {0, 255}
-        truth = read_mask(
+        truth = read_mask_picture(
             tmp_path / "download/ISIC2018_Task1_Training_GroundTruth" / f"{case.name}_segmentation.png"
         )
         assert (sample.mask > 0).mean() == pytest.approx((truth > 0).mean(), abs=0.01)
@@ -91,7 +91,7 @@ def test_the_lung_itself_is_learned_and_its_truth_makes_no_field_of_view(tmp_pat
     cases, samples = prepared("lung", tmp_path)
     assert not (tmp_path / "made" / "fov").exists()
     for case, sample in zip(cases, samples, strict=True):
-        truth = read_mask(tmp_path / "download" / "2d_masks" / f"{case.name}.tif")
+        truth = read_mask_picture(tmp_path / "download" / "2d_masks" / f"{case.name}.tif")
         np.testing.assert_array_equal(sample.mask > 0, truth > 0)
         assert sample.known is None
 

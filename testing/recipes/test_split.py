@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from sct_deepspine.errors import DatasetError
-from sct_deepspine.recipes.folders import Case
+from sct_deepspine.recipes.folders import ImagePair
 from sct_deepspine.recipes.split import PARTS, draw_split, read_split
 
 SUBJECTS = [f"s{number:02d}" for number in range(20)]
-CASES = [Case(f"{s}_{eye}", s, Path("i"), Path("m")) for s in SUBJECTS for eye in "LR"]
+CASES = [ImagePair(f"{s}_{eye}", s, Path("i"), Path("m")) for s in SUBJECTS for eye in "LR"]
 
 
 def test_no_subject_is_in_two_parts_and_all_of_its_images_are_in_one():

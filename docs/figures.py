@@ -94,7 +94,7 @@ def draw_masks(path, scans):
         canal = masks.labels.canal
         native = midsagittal_plane(view, canal, 1.0)
         corridor = corridor_along(straighten(view, canal), view.volume.grid, pixel_mm=1.0)
-        straight = corridor.sheets(view.axes)[len(corridor.lateral_mm) // 2]
+        straight = corridor.planes(view.axes)[len(corridor.lateral_mm) // 2]
         columns = native.pixel_from_world(masks.labels.points_world)[:, 1]
         window = columns.min() - 60, columns.max() + 60
         for axes, plane, reach in zip(

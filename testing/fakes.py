@@ -138,9 +138,9 @@ def fake_model(locate: Any = None, refine: Any = None, **options: Any) -> Labeli
 
 
 class TissueOracle:
-    """Stands in for the mask network: knows a phantom's tissues, and which sheets it is asked for.
+    """Stands in for the mask network: knows a phantom's tissues, and which planes it is asked for.
 
-    Sheets come from left to right, those outside the image left out. In ``gap_rows`` of them the cord is
+    Planes come from left to right, those outside the image left out. In ``gap_rows`` of them the cord is
     taken for fluid.
     """
 
@@ -151,24 +151,24 @@ class TissueOracle:
         self.scan, self.gap_rows = scan, gap_rows
 
     def predict(self, planes: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Predict the tissues of every sheet of the corridor that shows something."""
+        """Predict the tissues of every plane of the corridor that shows something."""
         view = DeobliquedVolume.of(self.scan.volume)
         space = straighten(view, Centerline.from_points(self.scan.centerline_world))
         corridor = corridor_along(space, view.volume.grid, pixel_mm=self.pixel_mm)
-        sheets = corridor.sheets(view.axes)
-        read = [sample(view.volume, sheet, slab_mm=corridor.sheet_mm)[1].any() for sheet in sheets]
-        shown = [sheet for sheet, seen in zip(sheets, read, strict=True) if seen]
+        laid = corridor.planes(view.axes)
+        read = [sample(view.volume, plane, slab_mm=corridor.plane_step_mm)[1].any() for plane in laid]
+        shown = [plane for plane, seen in zip(laid, read, strict=True) if seen]
         assert len(shown) == len(planes)
-        return [self._tissues(sheet) for sheet in shown]
+        return [self._tissues(plane) for plane in shown]
 
-    def _tissues(self, sheet: SamplingPlane) -> np.ndarray:
+    def _tissues(self, plane: SamplingPlane) -> np.ndarray:
         order = {0: Tissue.OTHER, 1: Tissue.VERTEBRA, 2: Tissue.DISC, 3: Tissue.FLUID, 4: Tissue.CORD}
-        voxels = self.scan.tissue.grid.voxel_from_world(sheet.points_world.reshape(-1, 3))
+        voxels = self.scan.tissue.grid.voxel_from_world(plane.points_world.reshape(-1, 3))
         places = np.nan_to_num(voxels, nan=-9.0).T
-        maps = np.zeros((len(Tissue), *sheet.shape), dtype=np.float32)
+        maps = np.zeros((len(Tissue), *plane.shape), dtype=np.float32)
         for value, tissue in order.items():
             share = (self.scan.tissue.data == value).astype(np.float32)
-            maps[tissue] = ndimage.map_coordinates(share, places, order=1).reshape(sheet.shape)
+            maps[tissue] = ndimage.map_coordinates(share, places, order=1).reshape(plane.shape)
         if self.gap_rows is not None:
             maps[Tissue.FLUID, self.gap_rows] += maps[Tissue.CORD, self.gap_rows]
             maps[Tissue.CORD, self.gap_rows] = 0
@@ -184,7 +184,7 @@ class TissueBands:
     in_channels: int = 3
 
     def predict(self, planes: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Predict the tissues of straight sheets, ``(tissues, rows, columns)`` each."""
+        """Predict the tissues of straight planes, ``(tissues, rows, columns)`` each."""
         return [self._read(plane[self.in_channels // 2]) for plane in planes]
 
     def _read(self, plane: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ LONGEST_MM = 2000.0
 MASK_SHARE = 0.35
 """A cord mask fills less of an image than this."""
 
-MOST_VOXELS = 10**9
+MAX_VOXELS = 10**9
 LARGEST_GREY = 1e30
 """Sums of larger values leave single precision."""
 
@@ -354,7 +354,7 @@ def _check_layout(path: Path, header: Any) -> None:
     sides = [int(n) for n in header["dim"][1 : 1 + int(np.clip(header["dim"][0], 0, 7))]]
     if any(n < 1 for n in sides):
         raise ImageError(f"the header gives the shape {' × '.join(map(str, sides))}; repair the header")
-    if np.prod([float(n) for n in sides]) > MOST_VOXELS:
+    if np.prod([float(n) for n in sides]) > MAX_VOXELS:
         raise ImageError(f"the image has {np.prod([float(n) for n in sides]):.2g} voxels; crop it")
     is_single = bytes(header["magic"].tobytes()).startswith(b"n+")
     offset = float(header["vox_offset"])
@@ -365,7 +365,7 @@ def _check_layout(path: Path, header: Any) -> None:
 def _check_size(image: nib.spatialimages.SpatialImage) -> None:
     """Check what the header claims before voxels are read: their number, and the unit of their size."""
     count = float(np.prod([float(n) for n in image.shape]))
-    if count > MOST_VOXELS:
+    if count > MAX_VOXELS:
         raise ImageError(f"the image has {count:.2g} voxels; crop it, or resample it coarser")
     try:
         units = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else UNITS[0]

@@ -15,8 +15,8 @@ from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.candidates import assignment_score
 from sct_deepspine.labeling.counting import USUAL, Counted, Variant, assign_variant, count_vertebrae
 from sct_deepspine.labeling.evidence import (
-    FEWEST_AGAIN,
-    MOST_BEYOND,
+    MAX_BEYOND,
+    MIN_AGAIN,
     ODD_SPACING,
     SEEN,
     Evidence,
@@ -177,7 +177,7 @@ def assign_checked_levels(
             free = assignment
     presacral = counted.count.presacral if counted is not None else PRESACRAL
     confidence, doubts = check_anchors(assignment, free, clamped, presacral=presacral)
-    if evidence.places < FEWEST_AGAIN:  # an anchor tells the level, not whether the points lie on discs
+    if evidence.places < MIN_AGAIN:  # an anchor tells the level, not whether the points lie on discs
         confidence = min(confidence, DISAGREEING_LIMIT)
     return CheckedLevels(
         replace(assignment, level_confidence=confidence),
@@ -251,10 +251,10 @@ def _is_accepted(
 def _limit(evidence: Evidence, factor: float, *, is_small: bool) -> tuple[float, tuple[str, ...]]:
     """Return the most that may be said, and why."""
     limits, reasons = [1.0], []
-    if evidence.places < FEWEST_AGAIN:
+    if evidence.places < MIN_AGAIN:
         limits.append(DISAGREEING_LIMIT)
         reasons.append(DISAGREEMENT.format(share=evidence.places))
-    if evidence.unused >= MOST_BEYOND:
+    if evidence.unused >= MAX_BEYOND:
         limits.append(DISAGREEING_LIMIT)
         reasons.append(LEFT_OVER.format(count=evidence.unused))
     if evidence.missed:

@@ -62,7 +62,7 @@ OFFSET_PRIOR, SLOPE_PRIOR, WEIGHT_PRIOR = 3.0, 0.5, 4.0
 """Standard deviations of offset and slope about the identity, and of the signals' weights about none, before
 anything was seen, in log-odds. The last was chosen leaving one subject out."""
 
-LEAST_WEIGHT = 0.05
+MIN_WEIGHT = 0.05
 """A signal that moves the log-odds by less is left out."""
 
 PARTS = ("scan", "disc")
@@ -236,7 +236,7 @@ def fit_calibration(outcomes: Sequence[Outcome], *, signals: Sequence[str] = SIG
             if own:
                 told = [s for s in signals if any(s in j.evidence for j in own)] if kind != KINDS[2] else []
                 curves[part][kind], found = _fit(own, told, 0.0 if kind == KINDS[2] else None)
-                kept = {signal: weight for signal, weight in found.items() if weight > LEAST_WEIGHT}
+                kept = {signal: weight for signal, weight in found.items() if weight > MIN_WEIGHT}
                 if kept:
                     weights[part][kind] = kept
     return Calibration(curves["scan"], curves["disc"], weights["scan"], weights["disc"])

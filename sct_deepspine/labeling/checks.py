@@ -15,7 +15,7 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.images import ImageLike, read_mask, read_volume
 
 __all__ = [
-    "FARTHEST_TIP_MM",
+    "MAX_TIP_MM",
     "check_anchor_places",
     "distance_from_canal_mm",
     "given_centerline",
@@ -29,10 +29,10 @@ BEYOND_MM = 60.0
 SHORTEST_SIDE_MM = 20.0
 """An image whose second longest side is shorter shows no spine: its voxel sizes are wrong."""
 
-SAMPLED_VOXELS, FEWEST_GREYS = 200_000, 12
+SAMPLED_VOXELS, MIN_GREYS = 200_000, 12
 """Of so many voxels, a scan has more different grey values than this."""
 
-FARTHEST_TIP_MM = 40.0
+MAX_TIP_MM = 40.0
 """What a person gives as a posterior tip is no farther than this from the canal; tips lie 6 to 15 mm before
 it."""
 
@@ -54,7 +54,7 @@ def read_scan(image: ImageLike) -> Volume:
         raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
     sampled = volume.data.ravel(order="K")[:: max(1, volume.data.size // SAMPLED_VOXELS)]
     values, _ = np.unique(sampled, return_counts=True)  # without counts it loads numpy.ma first
-    if len(values) <= FEWEST_GREYS:
+    if len(values) <= MIN_GREYS:
         raise ImageError(
             f"the image holds {len(values)} different values only; is it a mask or a label image, not a scan?"
         )
@@ -92,7 +92,7 @@ def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal
                 f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
             )
         distance = float(distance_from_canal_mm(point[None], canal)[0])
-        if distance > FARTHEST_TIP_MM:
+        if distance > MAX_TIP_MM:
             raise AnchorError(
                 f"anchor {value}: ({place}) mm lies {distance:.0f} mm from the spine that was found; "
                 "give the posterior tip of the disc"

@@ -30,7 +30,7 @@ BEYOND_CANAL_MM = 30.0
 UNUSED = 0.3
 """A peak of the any-disc map that no disc was made of counts from here on."""
 
-FEWEST_AGAIN = 0.6
+MIN_AGAIN = 0.6
 """Where fewer of the discs are found again, half a level may be off: of views that show a landmark, 2 in 100
 right ones and 8 in 10 wrong ones."""
 
@@ -42,10 +42,10 @@ ODD_SPACING = 0.32
 """A distance that deviates by more from the others, in natural-log units, comes of a disc that is missed or
 invented, or of odd anatomy. Of right views that show a landmark, 2 in 100 have one."""
 
-FEWEST_TO_COMPARE = 4
+MIN_TO_COMPARE = 4
 """With fewer discs no distance is odd."""
 
-MOST_BEYOND = 2
+MAX_BEYOND = 2
 """So many unused discs beyond an end say that the levels should go on there."""
 
 
@@ -162,7 +162,7 @@ def _gaps(
     """Return how odd each distance between discs is, and where a peak between two was left out."""
     kept = ~np.isin(assignment.values, list(landmarks))
     values, indices = assignment.values[kept], assignment.indices[kept]
-    if len(values) < FEWEST_TO_COMPARE:
+    if len(values) < MIN_TO_COMPARE:
         return np.empty(0), np.empty(0, dtype=bool)
     expected = [sum(EXPECTED_SPACING_MM[v] for v in range(a, b)) for a, b in pairwise(values.tolist())]
     distance = np.linalg.norm(np.diff(candidates.points[indices], axis=0), axis=1)

@@ -28,14 +28,14 @@ LEVEL_REQUEST = "give the level of one disc"
 ODD_SPACING = 1.5
 """A distance this many times larger or smaller than expected is pointed out."""
 
-MOST_OBLIQUE_DEGREES = 40.0
+MAX_OBLIQUE_DEGREES = 40.0
 
 LANDMARK_NAMES = {1: "the tip of the dens", 2: "the base of the dens"}
 
 SURE = 0.8
 """From this confidence on, an anchor that says something else is contradicted."""
 
-LEAST_KEPT = 0.6
+MIN_KEPT = 0.6
 """Share of the discs found without anchors that must be labelled with them."""
 
 CONTRADICTED = 0.5
@@ -60,7 +60,7 @@ def _oblique_warning(view: DeobliquedVolume) -> list[str]:
     """Tell if slices are so oblique that the body's directions may be confused."""
     turn = view.deobliqued_from_world[:3, :3]
     degrees = float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
-    if degrees <= MOST_OBLIQUE_DEGREES:
+    if degrees <= MAX_OBLIQUE_DEGREES:
         return []
     return [
         f"the slices are turned by {degrees:.0f}° from the body's axes; directions may be confused, "
@@ -132,7 +132,7 @@ def check_anchors(
     AnchorError
         If most of the discs can't be labelled with the anchors.
     """
-    if len(assignment.values) < LEAST_KEPT * len(free.values):
+    if len(assignment.values) < MIN_KEPT * len(free.values):
         told = ", ".join(f"{value} ({disc_name(value, presacral)})" for value in clamped.values())
         raise AnchorError(
             f"the anchor {told} does not fit the image: with it {len(assignment.values)} of "

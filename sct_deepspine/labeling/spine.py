@@ -15,7 +15,7 @@ from sct_deepspine.labeling.assessment import DISAGREEING_LIMIT
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.chain import Chain
 from sct_deepspine.labeling.counting import USUAL, Counted, Variant, count_vertebrae
-from sct_deepspine.labeling.evidence import FEWEST_AGAIN, SEEN
+from sct_deepspine.labeling.evidence import MIN_AGAIN, SEEN
 from sct_deepspine.labeling.grouping import Group
 from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
@@ -285,7 +285,7 @@ def discs_in_view(
     sure = spine.level_confidence / (1 + float(np.exp(-spine.support.get(n, np.inf))))
     if alone is not None and _agrees(alone, n, spine.discs):
         sure = max(sure, alone.level_confidence)
-    if alone is not None and n not in spine.dropped and alone.evidence.get("places", 1.0) < FEWEST_AGAIN:
+    if alone is not None and n not in spine.dropped and alone.evidence.get("places", 1.0) < MIN_AGAIN:
         sure = min(sure, DISAGREEING_LIMIT)  # its levels are known, but its points may lie beside the discs
     base = alone if alone is not None else DiscLabels((), grid, 0.0, weights=model.identity)
     return replace(

@@ -36,7 +36,7 @@ LIT_DISCS, DARK_ELSEWHERE = 0.4, 0.3
 """So many of the discs must have patches of which no more than this share is dark: else the contrast is one
 in which bone is black, and nothing is said."""
 
-FEWEST_DISCS = 4
+MIN_DISCS = 4
 """So many discs are compared with each other; with fewer, nothing is said."""
 
 FLAT_MM, BONE_MM, FLAT_SHARE = 4.0, 7.0, 0.3
@@ -45,10 +45,10 @@ from those of the bone beyond the second distance, by less than this share of th
 fused."""
 
 STEP_ROWS = 2
-REACH_PIXELS, LEAST_PIXELS = 8, 3
+REACH_PIXELS, MIN_PIXELS = 8, 3
 """How far rows are moved against each other, and what is a step: 16 and 6 mm."""
 
-LEAST_LIKENESS, LEAST_GAIN = 0.6, 0.3
+MIN_LIKENESS, MIN_GAIN = 0.6, 0.3
 """Correlation of the rows above and below a step once it is undone, and what undoing it gains."""
 
 BEYOND_ROWS = 10
@@ -97,7 +97,7 @@ def find_voids(prediction: PlanePrediction, discs: Sequence[Disc]) -> list[Disc]
 
 def find_flat_discs(prediction: PlanePrediction, discs: Sequence[Disc]) -> list[Disc]:
     """Return the discs that don't stand out from the bone above and below, as where vertebrae are fused."""
-    if len(discs) < FEWEST_DISCS:
+    if len(discs) < MIN_DISCS:
         return []
     profiles = np.nan_to_num(_patches(prediction, discs)).mean(axis=2)
     at_disc, bone = np.abs(ALONG_MM) <= FLAT_MM, np.abs(ALONG_MM) >= BONE_MM
@@ -140,7 +140,7 @@ def find_step(
         nearby = [*range(row - NEARBY_ROWS[1], row - NEARBY_ROWS[0] + 1)]
         nearby += [*range(row + NEARBY_ROWS[0], row + NEARBY_ROWS[1] + 1)]
         excess = shift[row] - np.median(shift[nearby])
-        if abs(excess) >= LEAST_PIXELS and best[row] > LEAST_LIKENESS and gain[row] > LEAST_GAIN:
+        if abs(excess) >= MIN_PIXELS and best[row] > MIN_LIKENESS and gain[row] > MIN_GAIN:
             found.append((best[row] * gain[row], row, excess))
     if not found:
         return None

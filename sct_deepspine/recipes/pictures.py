@@ -22,7 +22,7 @@ Array = NDArray[Any]
 NIFTI = ".nii", ".nii.gz"
 LOSSY = ".jpg", ".jpeg"
 SUFFIXES = (".png", ".tif", ".tiff", *LOSSY, ".bmp", ".gif", ".npy", *NIFTI)
-MOST_CHANNELS = 4
+MAX_CHANNELS = 4
 """An array of three axes whose last one is no longer is an image with channels."""
 
 LOSSY_CUT = 128
@@ -92,7 +92,7 @@ def _read(path: Path, *, mask: bool) -> Array:
     data = _read_array(path) if name.endswith(".npy") else _read_picture(path, mask=mask)
     if data.ndim == 2:
         return data[None, None]
-    if data.ndim == 3 and data.shape[2] <= MOST_CHANNELS:
+    if data.ndim == 3 and data.shape[2] <= MAX_CHANNELS:
         return np.moveaxis(data, 2, 0)[None]
     raise ImageError(
         f"{path} has shape {data.shape}; (rows, columns) or (rows, columns, channels) is expected"

@@ -16,7 +16,7 @@ __all__ = ["MaskCodec", "MaskTask", "Standardisation", "find_values"]
 
 Array = NDArray[Any]
 
-MOST_CLASSES = 32
+MAX_CLASSES = 32
 """A mask with more values than this was blurred, or is a picture."""
 
 THRESHOLD = 0.5
@@ -187,7 +187,7 @@ def find_values(samples: Iterable[Sample]) -> tuple[int, ...]:
     found: set[int] = set()
     for sample in samples:
         values = np.unique(sample.mask)
-        if len(values) > MOST_CLASSES:
+        if len(values) > MAX_CLASSES:
             raise DatasetError(
                 f"the mask of {sample.name} holds {len(values)} values, a class each; was it resized or "
                 "compressed? Save few whole numbers, 0 for the background"
@@ -198,8 +198,8 @@ def find_values(samples: Iterable[Sample]) -> tuple[int, ...]:
             f"the masks to train on hold the values {sorted(found)}; 0 for the background and at least one "
             "above it are needed"
         )
-    if len(found) > MOST_CLASSES:
+    if len(found) > MAX_CLASSES:
         raise DatasetError(
-            f"the masks to train on hold {len(found)} values; at most {MOST_CLASSES} are possible"
+            f"the masks to train on hold {len(found)} values; at most {MAX_CLASSES} are possible"
         )
     return tuple(sorted(found))

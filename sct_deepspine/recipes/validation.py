@@ -19,7 +19,7 @@ from sct_deepspine.recipes.task import MaskTask
 __all__ = ["SliceValidation"]
 
 SHOWN = 6
-LEAST_PROBABILITY = 1e-7
+MIN_PROBABILITY = 1e-7
 """Of the true class, in the loss: one pixel must not decide."""
 
 
@@ -54,7 +54,7 @@ class SliceValidation:
             maps = model.probabilities(sample.image, stride=self.task.patch)
             known = np.ones(target.shape, dtype=bool) if sample.known is None else sample.known
             of_truth = np.take_along_axis(maps, target[None].astype(np.int64), axis=0)[0][known]
-            loss -= float(np.log(np.maximum(of_truth, LEAST_PROBABILITY)).sum(dtype=np.float64))
+            loss -= float(np.log(np.maximum(of_truth, MIN_PROBABILITY)).sum(dtype=np.float64))
             pixels += of_truth.size
             predicted = codec.decide(maps)
             own = np.array(

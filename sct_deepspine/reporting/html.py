@@ -262,7 +262,7 @@ SCRIPTS = "discs.js", "work.js", "pictures.js", "page.js"
 HEAVY = "picture", "coronal_picture", "structures", "row_origins", "coronal_places"
 """What of an entry is only wanted while it is looked at."""
 
-MOST_INSIDE = 30
+MAX_INSIDE = 30
 """A page of more scans than this has their pictures beside it."""
 
 
@@ -295,7 +295,7 @@ def write_page(
     path = Path(path)
     ordered = sorted(entries, key=lambda one: (not one.error, one.level_confidence, one.name, one.key))
     if pictures_beside is None:
-        pictures_beside = len(ordered) > MOST_INSIDE
+        pictures_beside = len(ordered) > MAX_INSIDE
     labels = _short_names(ordered)
     rows = [
         asdict(entry) | {"key": key, "label": label, "doubtful": entry.is_doubtful}

@@ -1,6 +1,6 @@
-"""The corridor about the canal in which tissues are looked for: sagittal sheets of the straight space.
+"""The corridor about the canal in which tissues are looked for: sagittal planes of the straight space.
 
-Outside it nothing is segmented. A sheet is a plane of constant straight x; its rows run from superior to
+Outside it nothing is segmented. Each plane has a constant straight x; its rows run from superior to
 inferior, its columns from posterior to anterior, as in every :class:`SamplingPlane`.
 """
 
@@ -20,8 +20,8 @@ from sct_deepspine.geometry.straightening import StraighteningTransform
 __all__ = [
     "ANTERIOR_MM",
     "LATERAL_MM",
+    "PLANE_STEP_MM",
     "POSTERIOR_MM",
-    "SHEET_MM",
     "Corridor",
     "corridor_along",
     "with_neighbours",
@@ -33,8 +33,8 @@ POSTERIOR_MM, ANTERIOR_MM = -60.0, 52.0
 LATERAL_MM = 26.0
 """Straight x up to which a vertebral body reaches."""
 
-SHEET_MM = 2.0
-"""Distance of the sheets."""
+PLANE_STEP_MM = 2.0
+"""Distance of the planes."""
 
 BEYOND_MM = 60.0
 """The canal is followed straight on to the image's border, but no farther than this."""
@@ -52,7 +52,7 @@ SLAB_NODES = 8
 
 @dataclass(frozen=True)
 class Corridor:
-    """A box of the straight space, cut into cells: sheets, rows and columns.
+    """A box of the straight space, cut into cells: planes, rows and columns.
 
     Parameters
     ----------
@@ -61,39 +61,39 @@ class Corridor:
     z_mm
         Lowest and highest straight z.
     pixel_mm
-        Edge of a pixel of a sheet.
-    sheet_mm
-        Distance of the sheets.
+        Edge of a pixel of a plane.
+    plane_step_mm
+        Distance of the planes.
     """
 
     space: StraighteningTransform
     z_mm: tuple[float, float]
     pixel_mm: float = 1.0
-    sheet_mm: float = SHEET_MM
+    plane_step_mm: float = PLANE_STEP_MM
 
     @property
     def lateral_mm(self) -> FloatArray:
-        """Straight x of the sheets, from left to right."""
-        count = int(LATERAL_MM // self.sheet_mm)
-        return self.sheet_mm * np.arange(-count, count + 1, dtype=np.float64)
+        """Straight x of the planes, from left to right."""
+        count = int(LATERAL_MM // self.plane_step_mm)
+        return self.plane_step_mm * np.arange(-count, count + 1, dtype=np.float64)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Number of sheets, rows and columns."""
+        """Number of planes, rows and columns."""
         rows = int(np.ceil((self.z_mm[1] - self.z_mm[0]) / self.pixel_mm))
         return len(self.lateral_mm), max(rows, 1), round((ANTERIOR_MM - POSTERIOR_MM) / self.pixel_mm)
 
     @property
     def cell_mm(self) -> tuple[float, float, float]:
-        """Size of a cell along sheets, rows and columns."""
-        return self.sheet_mm, self.pixel_mm, self.pixel_mm
+        """Size of a cell along planes, rows and columns."""
+        return self.plane_step_mm, self.pixel_mm, self.pixel_mm
 
     def straight_from_cell(self, cells: NDArray[np.generic]) -> FloatArray:
-        """Take ``(K, 3)`` continuous cell indices (sheet, row, column) to straight points."""
-        sheet, row, column = np.asarray(cells, dtype=np.float64).reshape(-1, 3).T
+        """Take ``(K, 3)`` continuous cell indices (plane, row, column) to straight points."""
+        plane, row, column = np.asarray(cells, dtype=np.float64).reshape(-1, 3).T
         return np.stack(
             [
-                self.lateral_mm[0] + sheet * self.sheet_mm,
+                self.lateral_mm[0] + plane * self.plane_step_mm,
                 POSTERIOR_MM + (column + 0.5) * self.pixel_mm,
                 self.z_mm[1] - (row + 0.5) * self.pixel_mm,
             ],
@@ -105,15 +105,15 @@ class Corridor:
         x, y, z = np.asarray(points, dtype=np.float64).reshape(-1, 3).T
         return np.stack(
             [
-                (x - self.lateral_mm[0]) / self.sheet_mm,
+                (x - self.lateral_mm[0]) / self.plane_step_mm,
                 (self.z_mm[1] - z) / self.pixel_mm - 0.5,
                 (y - POSTERIOR_MM) / self.pixel_mm - 0.5,
             ],
             axis=1,
         )
 
-    def sheets(self, axes: FloatArray) -> list[SamplingPlane]:
-        """Lay the sheets, from left to right; ``axes`` as of :class:`SamplingPlane`."""
+    def planes(self, axes: FloatArray) -> list[SamplingPlane]:
+        """Lay the planes, from left to right; ``axes`` as of :class:`SamplingPlane`."""
         nodes = [_nodes(n, step) for n, step in zip(self.shape, self.cell_mm, strict=True)]
         lattice = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1)
         coarse = self.space.native_from_straight(self.straight_from_cell(lattice)).reshape(lattice.shape)
@@ -130,7 +130,7 @@ class Corridor:
         box
             Some of those voxels, as slices of the grid's three axes. Boxes share their outermost voxels.
         cells
-            Continuous sheet, row and column of each, ``(I, J, K)`` of the box; NaN where there are none.
+            Continuous plane, row and column of each, ``(I, J, K)`` of the box; NaN where there are none.
         """
         nodes = [_nodes(n, step) for n, step in zip(grid.shape, grid.spacing_mm, strict=True)]
         lattice = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1)
@@ -166,9 +166,9 @@ def corridor_along(space: StraighteningTransform, grid: Grid, *, pixel_mm: float
 
 
 def with_neighbours(images: Sequence[NDArray[np.float32]], number: int, count: int) -> NDArray[np.float32]:
-    """Return a sheet between its neighbours, ``(count, rows, columns)``: what a network of channels sees.
+    """Return a plane between its neighbours, ``(count, rows, columns)``: what a network of channels sees.
 
-    There is nothing, 0, beside the outermost sheets.
+    There is nothing, 0, beside the outermost planes.
     """
     first = number - count // 2
     empty = np.zeros_like(images[number])

@@ -53,7 +53,7 @@ def assign_discs(
     Parameters
     ----------
     mask
-        ``(sheets, rows, columns)``, true at disc.
+        ``(planes, rows, columns)``, true at disc.
     tips
         Disc value → straight ``(3,)`` posterior tip.
     corridor
@@ -79,7 +79,7 @@ def assign_vertebrae(
     Parameters
     ----------
     mask
-        ``(sheets, rows, columns)``, true at bone.
+        ``(planes, rows, columns)``, true at bone.
     tips
         Disc value → straight ``(3,)`` posterior tip.
     discs
@@ -199,10 +199,10 @@ def spread(labels: NDArray[np.uint8], corridor: Corridor) -> NDArray[np.uint8]:
 
 
 def read_coarse(labels: NDArray[np.uint8], cells: tuple[NDArray[np.int32], ...]) -> NDArray[np.uint8]:
-    """Read coarse cells' labels at cells of the corridor, given as sheets, rows and columns."""
-    sheet, row, column = cells
+    """Read coarse cells' labels at cells of the corridor, given as planes, rows and columns."""
+    plane, row, column = cells
     last_row, last_column = labels.shape[1] - 1, labels.shape[2] - 1
-    return labels[sheet, np.minimum(row // COARSE, last_row), np.minimum(column // COARSE, last_column)]
+    return labels[plane, np.minimum(row // COARSE, last_row), np.minimum(column // COARSE, last_column)]
 
 
 def _places(thin: NDArray[np.bool_], corridor: Corridor) -> FloatArray:
@@ -210,8 +210,8 @@ def _places(thin: NDArray[np.bool_], corridor: Corridor) -> FloatArray:
 
 
 def _coarse_mm(corridor: Corridor) -> tuple[float, float, float]:
-    sheet, row, column = corridor.cell_mm
-    return sheet, COARSE * row, COARSE * column
+    plane, row, column = corridor.cell_mm
+    return plane, COARSE * row, COARSE * column
 
 
 def _disc_centres(

@@ -25,7 +25,7 @@ class SegmentationModel:
     Parameters
     ----------
     predictor
-        Predicts the tissues of a sheet.
+        Predicts the tissues of a plane.
     measured
         Values of the whole mask that were measured against true masks.
     identity

@@ -1,6 +1,6 @@
 """segment_spine(): from an image to its masks.
 
-The stages: label the discs, which also finds the canal; predict the tissues on sagittal sheets of the
+The stages: label the discs, which also finds the canal; predict the tissues on sagittal planes of the
 straightened spine; give every vertebra and disc the level of its labelled disc, by the way through the
 tissue; and read it all at the voxels of the image, by the exact maps.
 """
@@ -114,15 +114,17 @@ def segment_spine(
 def predict_tissues(
     view: DeobliquedVolume, corridor: Corridor, predictor: TissuePredictor
 ) -> NDArray[np.float32]:
-    """Predict the probability of each tissue in each cell, ``(tissues, sheets, rows, columns)``.
+    """Predict the probability of each tissue in each cell, ``(tissues, planes, rows, columns)``.
 
     Cord and canal are one piece each; what else is taken for cord is canal, what else for canal nothing.
     """
     tissues = np.zeros((len(Tissue), *corridor.shape), dtype=np.float32)
     tissues[Tissue.OTHER] = 1
-    read = [sample(view.volume, plane, slab_mm=corridor.sheet_mm) for plane in corridor.sheets(view.axes)]
+    read = [
+        sample(view.volume, plane, slab_mm=corridor.plane_step_mm) for plane in corridor.planes(view.axes)
+    ]
     seen = [number for number, (_, inside) in enumerate(read) if inside.any()]
-    images = [normalise(*sheet) for sheet in read]
+    images = [normalise(*pair) for pair in read]
     predicted = predictor.predict([with_neighbours(images, n, predictor.in_channels) for n in seen])
     for number, maps in zip(seen, predicted, strict=True):
         tissues[:, number] = np.where(read[number][1], maps, tissues[:, number])
@@ -141,7 +143,7 @@ def predict_tissues(
 def _continue_sideways(tissues: NDArray[np.float32], inside: NDArray[np.bool_]) -> None:
     """Give the cells just beside the image the tissues of those within it.
 
-    The outermost voxels lie between the last sheet within and the first one beyond.
+    The outermost voxels lie between the last plane within and the first one beyond.
     """
     for here, beside in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
         border = ~inside[here] & inside[beside]

@@ -63,7 +63,7 @@ METAL_RADIUS_MM = 14.0
 FILL = -1024.0
 """What scanners and resampling fill an image's outside with: air in Hounsfield units."""
 
-FEWEST_DISCS = 3
+MIN_DISCS = 3
 
 
 def pitfalls(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:
@@ -215,9 +215,9 @@ def fused(scan: LabelledScan, value: int) -> Case:
     below, above = (k + (sign - away) * half_mm / spacing for sign in (-1.4, 1.4))
     rows = np.broadcast_to(np.arange(len(y))[:, None], below.shape)
     out = grey.copy()
-    for i, sheet in enumerate(grey):
-        ends = [map_coordinates(sheet, [rows, end], order=1, mode="nearest") for end in (below, above)]
-        out[i] = np.where(inside, (1 - part) * ends[0] + part * ends[1], sheet)
+    for i, plane in enumerate(grey):
+        ends = [map_coordinates(plane, [rows, end], order=1, mode="nearest") for end in (below, above)]
+        out[i] = np.where(inside, (1 - part) * ends[0] + part * ends[1], plane)
     return Case("fused", Volume(out, ras.grid), scan.discs, scan.span_z_mm)
 
 
@@ -227,7 +227,7 @@ def cut_to(scan: LabelledScan, kept: list[int], *, name: str) -> Case:
     z = {value: point[2] for value, point in scan.discs.items()}
     step = (z[kept[0]] - z[kept[-1]]) / (len(kept) - 1)
     below, above = midway(scan.discs, kept)
-    if len(kept) <= FEWEST_DISCS:
+    if len(kept) <= MIN_DISCS:
         above, below = min(above, z[kept[0]] + step / 2), max(below, z[kept[-1]] - step / 2)
     image = between(ras, below, above)
     span = max(scan.span_z_mm[0], below), min(scan.span_z_mm[1], above)

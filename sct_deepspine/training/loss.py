@@ -53,7 +53,8 @@ def tissue_loss(stages: list[Tensor], batch: dict[str, Tensor]) -> Tensor:
     stages
         Raw maps of each stage, ``(N, tissues, H, W)``.
     batch
-        ``possible``, ``(N, H, W)``: a set of tissues as bits; see :mod:`sct_deepspine.training.sheets`.
+        ``possible``, ``(N, H, W)``: a set of tissues as bits; see
+        :mod:`sct_deepspine.training.tissue_planes`.
     """
     possible = batch["possible"]
     count = stages[0].shape[1]

@@ -14,7 +14,7 @@ from sct_deepspine.segmentation.tissues import TissueCodec
 from sct_deepspine.training.dataset import PlaneSettings, RandomPlanes
 from sct_deepspine.training.loop import Batch, Evaluation, Loss
 from sct_deepspine.training.loss import disc_map_loss, tissue_loss
-from sct_deepspine.training.sheets import RandomSheets, SheetSettings
+from sct_deepspine.training.tissue_planes import RandomTissuePlanes, TissuePlaneSettings
 from sct_deepspine.training.validation import Validation
 from sct_deepspine.training.validation_masks import MaskValidation
 
@@ -119,17 +119,17 @@ class TissueTask:
 
     Parameters
     ----------
-    sheets
-        Its training sheets.
+    planes
+        Its training planes.
     """
 
-    sheets: SheetSettings = field(default_factory=SheetSettings)
+    planes: TissuePlaneSettings = field(default_factory=TissuePlaneSettings)
     codec: TissueCodec = field(default_factory=TissueCodec, init=False)
 
     @property
     def in_channels(self) -> int:
         """Images that the network sees at once."""
-        return self.sheets.channels
+        return self.planes.channels
 
     @property
     def loss(self) -> Loss:
@@ -139,21 +139,21 @@ class TissueTask:
     @property
     def pixel_mm(self) -> float:
         """Pixel size it is trained at."""
-        return self.sheets.pixel_mm
+        return self.planes.pixel_mm
 
     def training_set(
         self, scans: Sequence[LabelledScan], *, start: int, length: int, seed: int, batch: int
-    ) -> RandomSheets:
-        """Return random sheets."""
-        return RandomSheets(scans, self.sheets, start=start, length=length, seed=seed)
+    ) -> RandomTissuePlanes:
+        """Return random planes."""
+        return RandomTissuePlanes(scans, self.planes, start=start, length=length, seed=seed)
 
     def evaluation(self, scans: Sequence[LabelledScan]) -> MaskValidation:
         """Return what judges the network on held-out scans."""
-        return MaskValidation(scans, self.codec, self.sheets)
+        return MaskValidation(scans, self.codec, self.planes)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task in JSON's types."""
-        return {"sheets": asdict(self.sheets)}
+        return {"sheets": asdict(self.planes)}
 
     def codec_card(self) -> dict[str, Any]:
         """Return the codec's entry of the model card."""
@@ -177,15 +177,15 @@ ROLES: dict[str, Task] = {
     "segment": TissueTask(),
 }
 """``canal``: very coarse planes all across the volume, of which the canal's map is used; ``locate``: coarse
-planes of the whole view; ``refine``: fine planes of the straightened spine; ``segment``: sheets of the
+planes of the whole view; ``refine``: fine planes of the straightened spine; ``segment``: planes of the
 straightened spine, tissue by tissue."""
 
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:
     """Read what ``as_dict`` of a task returned."""
     if "sheets" in values:
-        sheets = {"channels": 1, "group_power": 0.35} | values["sheets"]  # as before version 0.7.0
-        sheets.pop("composite_share", None)  # of version 0.6.0, always 0
-        return TissueTask(SheetSettings(**sheets | {"shape": tuple(sheets["shape"])}))
+        planes = {"channels": 1, "group_power": 0.35} | values["sheets"]  # as before version 0.7.0
+        planes.pop("composite_share", None)  # of version 0.6.0, always 0
+        return TissueTask(TissuePlaneSettings(**planes | {"shape": tuple(planes["shape"])}))
     planes = PlaneSettings(**values["planes"] | {"shape": tuple(values["planes"]["shape"])})
     return DiscTask(planes, DiscCodec(**values["codec"]), int(values["stacks"]))

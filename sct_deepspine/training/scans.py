@@ -100,7 +100,7 @@ def _with_masks(
 ) -> list[LabelledScan]:
     """Keep scans with masks, and add phantoms.
 
-    What a procedural body lays over a scan is no true mask; and a sheet needs a canal to follow.
+    What a procedural body lays over a scan is no true mask; and a plane needs a canal to follow.
     """
     masked = [scan for scan in training if scan.has_masks]
     whole = partial(make_phantom, spineless_share=0)

@@ -1,4 +1,4 @@
-"""What a mask network in training is worth: overlap with true masks on sheets of held-out scans."""
+"""What a mask network in training is worth: overlap with true masks on planes of held-out scans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sct_deepspine.models.networks import Network
 from sct_deepspine.models.predictor import Predictor
 from sct_deepspine.segmentation.corridor import Corridor, with_neighbours
 from sct_deepspine.segmentation.tissues import Tissue, TissueCodec
-from sct_deepspine.training.sheets import SheetSettings, possible_tissues
+from sct_deepspine.training.tissue_planes import TissuePlaneSettings, possible_tissues
 from sct_deepspine.training.validation import write_picture
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 __all__ = ["MaskValidation"]
 
-SHEETS_A_STEP, LATERAL_REACH_MM = 2, 8.0
+PLANES_A_STEP, LATERAL_REACH_MM = 2, 8.0
 CANAL = (Tissue.CORD, Tissue.FLUID)
 
 
 @dataclass(frozen=True)
-class _Sheet:
+class _TissuePlane:
     image: NDArray[np.float32]
     possible: NDArray[np.uint8]
 
 
 class MaskValidation:
-    """Score a mask network on sheets laid by the truth of held-out scans, five a scan.
+    """Score a mask network on planes laid by the truth of held-out scans, five a scan.
 
     Calling it returns the Dice of canal, discs and vertebrae where a tissue mask tells them, that of the
     cord where a cord mask does, the share of vertebral bodies' voxels found (``bodies``), and their mean
@@ -52,48 +52,50 @@ class MaskValidation:
         As in training.
     """
 
-    def __init__(self, scans: Sequence[LabelledScan], codec: TissueCodec, settings: SheetSettings) -> None:
+    def __init__(
+        self, scans: Sequence[LabelledScan], codec: TissueCodec, settings: TissuePlaneSettings
+    ) -> None:
         self.codec, self.settings = codec, settings
-        self.sheets = [sheet for scan in scans if scan.has_masks for sheet in _lay_sheets(scan, settings)]
+        self.planes = [plane for scan in scans if scan.has_masks for plane in _lay_planes(scan, settings)]
 
     def __call__(self, network: Network, step: int, folder: Path) -> dict[str, float]:
         """Score a network and write ``validation_STEP.png`` into the folder."""
         predictor = Predictor(TorchRuntime(network), self.codec, self.settings.pixel_mm)
         counts: dict[str, NDArray[np.float64]] = {}
         predicted = []
-        for sheet in self.sheets:
-            likeliest = predictor.predict([sheet.image])[0].argmax(axis=0)
+        for plane in self.planes:
+            likeliest = predictor.predict([plane.image])[0].argmax(axis=0)
             predicted.append(likeliest)
-            for name, overlap in _overlaps(likeliest, sheet.possible):
+            for name, overlap in _overlaps(likeliest, plane.possible):
                 counts[name] = counts.get(name, np.zeros(2)) + overlap
         figures = {name: float(hit / max(whole, 1)) for name, (hit, whole) in sorted(counts.items())}
         self._write_picture(predicted, step, folder)
         return {"score": float(np.mean(list(figures.values()) or [0.0])), **figures}
 
     def _write_picture(self, predicted: Sequence[NDArray[np.int64]], step: int, folder: Path) -> None:
-        """Draw the sheets with their likeliest tissues."""
+        """Draw the planes with their likeliest tissues."""
 
         def draw(axes: Axes, index: int) -> None:
-            image = self.sheets[index].image
+            image = self.planes[index].image
             axes.imshow(image[len(image) // 2], cmap="gray", vmin=-2, vmax=3)
             shown = np.ma.masked_equal(predicted[index], Tissue.OTHER)
             axes.imshow(shown, cmap="tab10", vmin=0, vmax=9, alpha=0.45, interpolation="nearest")
 
-        write_picture(len(self.sheets), draw, step, folder)
+        write_picture(len(self.planes), draw, step, folder)
 
 
-def _lay_sheets(scan: LabelledScan, settings: SheetSettings) -> Iterator[_Sheet]:
+def _lay_planes(scan: LabelledScan, settings: TissuePlaneSettings) -> Iterator[_TissuePlane]:
     scan = scan.deobliqued()
     possible = possible_tissues(scan)
     space = StraightSpace(Centerline.from_points(canal_points(scan)))
     corridor = Corridor(space, space.z_mm, settings.pixel_mm)
-    planes = corridor.sheets(np.eye(3))
+    planes = corridor.planes(np.eye(3))
     read = [sample(scan.volume, plane, slab_mm=1.0) for plane in planes]
-    images, middle = [normalise(*sheet) for sheet in read], len(planes) // 2
-    for number in range(middle % SHEETS_A_STEP, len(planes), SHEETS_A_STEP):
+    images, middle = [normalise(*pair) for pair in read], len(planes) // 2
+    for number in range(middle % PLANES_A_STEP, len(planes), PLANES_A_STEP):
         if abs(corridor.lateral_mm[number]) <= LATERAL_REACH_MM:
             told = np.where(read[number][1], read_labels(possible, planes[number]), 0).astype(np.uint8)
-            yield _Sheet(with_neighbours(images, number, settings.channels), told)
+            yield _TissuePlane(with_neighbours(images, number, settings.channels), told)
 
 
 def _overlaps(

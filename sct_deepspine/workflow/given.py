@@ -22,7 +22,7 @@ from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, unique_points
 from sct_deepspine.io.identity import grid_difference
-from sct_deepspine.labeling.checks import FARTHEST_TIP_MM, places_along_canal
+from sct_deepspine.labeling.checks import MAX_TIP_MM, places_along_canal
 from sct_deepspine.labeling.corrections import Corrections, compare_labels
 from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
 from sct_deepspine.workflow.request import ScanRequest
@@ -206,7 +206,7 @@ def _check_places(points: dict[int, FloatArray], volume: Volume, canal: Centerli
         depth = -places[:, 2]
     else:
         arc, distance = places_along_canal(places, canal, step_mm=CANAL_STEP_MM)
-        far = distance > FARTHEST_TIP_MM
+        far = distance > MAX_TIP_MM
         if far.any():
             first = int(far.argmax())
             raise LabelsError(

@@ -28,7 +28,7 @@ from sct_deepspine.io.annotations import LabelledScan, read_scans
 from sct_deepspine.labeling.model import LabelingModel
 
 SURE = 0.8
-LEAST_DISCS = 3
+MIN_DISCS = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def label_cuts(scan: LabelledScan, model: LabelingModel, step_mm: float) -> Iter
                 for value, tip in scan.discs.items()
                 if value in DISC_VALUES and z[first] + 3 < tip[2] < z[last] - 3
             }
-            if len(truth) < LEAST_DISCS:
+            if len(truth) < MIN_DISCS:
                 break
             yield label_cut(scan, view, truth, end, float(cut_mm), model, (z[first] + 3, z[last] - 3))
 

@@ -25,14 +25,14 @@ def ramp_volume(shape=SHAPE, affine=AFFINE, dtype=np.float64):
     return Volume(ramp_at(world).reshape(shape).astype(dtype), grid)
 
 
-def sheet_about(middle, shape=(11, 7), pixel_mm=1.9, *, lateral_mm=None):
+def plane_about(middle, shape=(11, 7), pixel_mm=1.9, *, lateral_mm=None):
     corner = middle + pixel_mm / 2 * np.array([0, -(shape[1] - 1), shape[0] - 1])
     return sagittal_plane(corner, shape, pixel_mm, lateral_mm=lateral_mm)
 
 
-def bent_sheet(middle, shape=(11, 7), pixel_mm=1.9):
+def bent_plane(middle, shape=(11, 7), pixel_mm=1.9):
     """A sampling that sways sideways along its rows, and is sheared."""
-    flat = sheet_about(middle, shape, pixel_mm).points_world
+    flat = plane_about(middle, shape, pixel_mm).points_world
     rows, columns = np.indices(shape)
     points = flat.copy()
     points[..., 0] += 3 * np.sin(rows / 3) + 0.2 * columns
@@ -50,7 +50,7 @@ def test_rows_run_down_and_columns_run_forward_in_steps_of_a_pixel():
     np.testing.assert_allclose(points[0, 2], [5, -5, 40])
 
 
-def test_a_bent_sheet_has_its_rows_where_they_were_asked_for():
+def test_a_bent_plane_has_its_rows_where_they_were_asked_for():
     lateral = np.array([1.0, 3, 7, 2])
     points = sagittal_plane([5, -10, 40], (4, 3), 2.5, lateral_mm=lateral).points_world
     np.testing.assert_allclose(points[..., 0], np.repeat(lateral[:, None], 3, axis=1))
@@ -59,30 +59,30 @@ def test_a_bent_sheet_has_its_rows_where_they_were_asked_for():
     )
 
 
-def test_pixels_at_integers_are_the_sheets_points():
-    sampling = bent_sheet(np.zeros(3))
+def test_pixels_at_integers_are_the_planes_points():
+    sampling = bent_plane(np.zeros(3))
     index = np.indices(sampling.shape).reshape(2, -1).T
     np.testing.assert_allclose(
         sampling.world_from_pixel(index), sampling.points_world.reshape(-1, 3), rtol=0, atol=1e-12
     )
 
 
-def test_fractional_pixels_are_exact_on_a_flat_sheet_and_one_pixel_beyond_it():
+def test_fractional_pixels_are_exact_on_a_flat_plane_and_one_pixel_beyond_it():
     sampling = sagittal_plane([5, -10, 40], (6, 5), 2.5)
     pixels = np.random.default_rng(0).uniform([-1, -1], [6, 5], (200, 2))
     truth = np.stack([np.full(200, 5.0), -10 + 2.5 * pixels[:, 1], 40 - 2.5 * pixels[:, 0]], axis=1)
     np.testing.assert_allclose(sampling.world_from_pixel(pixels), truth, rtol=0, atol=1e-9)
 
 
-def test_fractional_pixels_are_bilinear_on_a_bent_sheet():
-    sampling = bent_sheet(np.zeros(3))
+def test_fractional_pixels_are_bilinear_on_a_bent_plane():
+    sampling = bent_plane(np.zeros(3))
     a, b, c, d = sampling.points_world[[3, 3, 4, 4], [2, 3, 2, 3]]
     (between,) = sampling.world_from_pixel([[3.25, 2.6]])
     np.testing.assert_allclose(between, 0.75 * (0.4 * a + 0.6 * b) + 0.25 * (0.4 * c + 0.6 * d))
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (5, 1), (1, 1)])
-def test_a_sheet_one_pixel_wide_still_places_its_pixels(shape):
+def test_a_plane_one_pixel_wide_still_places_its_pixels(shape):
     sampling = sagittal_plane([5, -10, 40], shape, 2.5)
     index = np.indices(shape).reshape(2, -1).T
     np.testing.assert_allclose(sampling.world_from_pixel(index), sampling.points_world.reshape(-1, 3))
@@ -90,7 +90,7 @@ def test_a_sheet_one_pixel_wide_still_places_its_pixels(shape):
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 5])
 def test_sub_pixels_have_their_pixels_centre_as_mean(factor):
-    for sampling in (sheet_about(np.zeros(3)), sagittal_plane([0, 0, 0], (4, 3), 2.0)):
+    for sampling in (plane_about(np.zeros(3)), sagittal_plane([0, 0, 0], (4, 3), 2.0)):
         fine = sampling.subdivided(factor).points_world
         assert fine.shape == (sampling.shape[0] * factor, sampling.shape[1] * factor, 3)
         blocks = fine.reshape(sampling.shape[0], factor, sampling.shape[1], factor, 3)
@@ -102,7 +102,7 @@ def test_sub_pixels_have_their_pixels_centre_as_mean(factor):
 # Reading
 
 
-@pytest.mark.parametrize("lay", [sheet_about, bent_sheet])
+@pytest.mark.parametrize("lay", [plane_about, bent_plane])
 @pytest.mark.parametrize("oversample", [1, 2, 3, None])
 @pytest.mark.parametrize("slab_mm", [0.0, 5.0, 9.0])
 def test_a_linear_ramp_is_read_exactly(lay, oversample, slab_mm):
@@ -117,11 +117,11 @@ def test_a_linear_ramp_is_read_exactly(lay, oversample, slab_mm):
         axis=(1, 3)
     )
     np.testing.assert_allclose(plane, truth, rtol=1e-5, atol=1e-3)
-    if lay is sheet_about:
+    if lay is plane_about:
         np.testing.assert_allclose(plane, ramp_at(sampling.points_world), rtol=1e-5, atol=1e-3)
 
 
-def test_a_slab_is_the_mean_across_the_sheet():
+def test_a_slab_is_the_mean_across_the_plane():
     grid = Grid((41, 9, 9), np.diag([1.0, 1, 1, 1]))
     data = np.zeros(grid.shape)
     data[20] = 1
@@ -163,7 +163,7 @@ def test_a_pixel_that_lies_mostly_outside_is_outside(beyond_mm, seen):
     np.testing.assert_array_equal(plane, 7.0 * inside)
 
 
-def test_a_sheet_beside_the_image_is_outside():
+def test_a_plane_beside_the_image_is_outside():
     plane, inside = sample(ramp_volume(), sagittal_plane([900, 0, 0], (5, 4), 1.0))
     assert not inside.any()
     assert not plane.any()
@@ -171,7 +171,7 @@ def test_a_sheet_beside_the_image_is_outside():
 
 def test_pixels_without_a_place_are_outside():
     volume = ramp_volume()
-    sampling = sheet_about(volume.grid.middle_world)
+    sampling = plane_about(volume.grid.middle_world)
     holed = sampling.points_world.copy()
     holed[2:4, 3] = np.nan
     plane, inside = sample(volume, SamplingPlane(holed, sampling.pixel_mm), oversample=1)
@@ -185,11 +185,11 @@ def test_pixels_without_a_place_are_outside():
 @pytest.mark.parametrize("slab_mm", [0.0, 2.0])
 def test_a_volume_one_slice_thick_is_read_across_its_slice(slab_mm):
     volume = ramp_volume((1, 29, 31), np.diag([4.0, 1.3, 1.7, 1]))
-    sampling = sheet_about(volume.grid.middle_world)
+    sampling = plane_about(volume.grid.middle_world)
     plane, inside = sample(volume, sampling, slab_mm=slab_mm)
     assert inside.all()
     np.testing.assert_allclose(plane, ramp_at(sampling.points_world), rtol=1e-5, atol=1e-3)
-    assert not sample(volume, sheet_about(volume.grid.middle_world + np.array([2.1, 0, 0])))[1].any()
+    assert not sample(volume, plane_about(volume.grid.middle_world + np.array([2.1, 0, 0])))[1].any()
 
 
 def test_part_of_a_slab_outside_the_image_does_not_darken_it():

@@ -99,7 +99,7 @@ def certain(value):
 # The plane
 
 
-def test_the_sheet_spans_the_straight_canals_surroundings():
+def test_the_plane_spans_the_straight_canals_surroundings():
     plane = straightened_plane(Moved(), (-20, 30), 1.0)
     straight = plane.points_world - Moved.offset
     assert plane.shape == (51, 64)
@@ -110,7 +110,7 @@ def test_the_sheet_spans_the_straight_canals_surroundings():
 
 
 @pytest.mark.parametrize("pixel_mm", [0.7, 1.0, 1.5])
-def test_the_sheet_reaches_the_lowest_height_at_any_pixel_size(pixel_mm):
+def test_the_plane_reaches_the_lowest_height_at_any_pixel_size(pixel_mm):
     straight = straightened_plane(Moved(), (-20, 30), pixel_mm).points_world - Moved.offset
     assert straight[0, 0, 2] == pytest.approx(30)
     assert -20 - 1e-6 - pixel_mm < straight[-1, 0, 2] <= -20 + 1e-6

@@ -23,7 +23,7 @@ def entry(painted):
     return make_entry(label_discs(painted, return_maps=True, weights=model), painted, "t2")
 
 
-def test_an_entry_shows_the_sheet_with_its_discs(entry, painted, phantom):
+def test_an_entry_shows_the_plane_with_its_discs(entry, painted, phantom):
     with Image.open(io.BytesIO(base64.b64decode(entry.picture))) as picture:
         assert picture.size == (entry.width, entry.height)
         grey = np.asarray(picture)

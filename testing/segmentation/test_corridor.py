@@ -29,12 +29,12 @@ def test_cells_and_straight_points_are_each_others_inverse(space):
     np.testing.assert_allclose(corridor.cell_from_straight(straight), cells, atol=1e-9)
 
 
-def test_rows_run_down_columns_forward_and_sheets_to_the_right(space):
+def test_rows_run_down_columns_forward_and_planes_to_the_right(space):
     corridor = Corridor(space, (0.0, 100.0))
-    first, sheet, row, column = corridor.straight_from_cell(
+    first, plane, row, column = corridor.straight_from_cell(
         np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
     )
-    np.testing.assert_allclose(sheet - first, [2, 0, 0])
+    np.testing.assert_allclose(plane - first, [2, 0, 0])
     np.testing.assert_allclose(row - first, [0, 0, -1])
     np.testing.assert_allclose(column - first, [0, 1, 0])
     assert first[1] == POSTERIOR_MM + 0.5
@@ -43,13 +43,13 @@ def test_rows_run_down_columns_forward_and_sheets_to_the_right(space):
     assert corridor.lateral_mm[13] == 0
 
 
-def test_sheets_lie_where_the_space_says(space):
+def test_planes_lie_where_the_space_says(space):
     corridor = Corridor(space, (10.0, 113.0))
-    sheets = corridor.sheets(np.eye(3))
+    planes = corridor.planes(np.eye(3))
     exact = space.native_from_straight(
         corridor.straight_from_cell(np.indices(corridor.shape).reshape(3, -1).T)
     )
-    placed = np.stack([sheet.points_world for sheet in sheets]).reshape(-1, 3)
+    placed = np.stack([plane.points_world for plane in planes]).reshape(-1, 3)
     both = np.isfinite(placed).all(axis=1)
     assert both.mean() > 0.95
     assert np.linalg.norm(placed[both] - exact[both], axis=1).max() < 0.15
@@ -88,8 +88,8 @@ def test_the_corridor_follows_the_canal_to_the_border_of_the_image(space):
     assert corridor.z_mm[1] > space.z_mm[1] + 20
 
 
-def test_a_sheet_between_its_neighbours_has_nothing_beside_the_outermost():
-    sheets = [np.full((2, 3), n, dtype=np.float32) for n in (1, 2, 3)]
-    assert with_neighbours(sheets, 1, 3)[:, 0, 0].tolist() == [1, 2, 3]
-    assert with_neighbours(sheets, 0, 3)[:, 0, 0].tolist() == [0, 1, 2]
-    assert with_neighbours(sheets, 2, 1)[:, 0, 0].tolist() == [3]
+def test_a_plane_between_its_neighbours_has_nothing_beside_the_outermost():
+    planes = [np.full((2, 3), n, dtype=np.float32) for n in (1, 2, 3)]
+    assert with_neighbours(planes, 1, 3)[:, 0, 0].tolist() == [1, 2, 3]
+    assert with_neighbours(planes, 0, 3)[:, 0, 0].tolist() == [0, 1, 2]
+    assert with_neighbours(planes, 2, 1)[:, 0, 0].tolist() == [3]

@@ -25,7 +25,7 @@ def labels_of(scan):
 
 
 class TubeSeer:
-    """Sees a canal along the middle of the sheets in the middle, whatever it is shown."""
+    """Sees a canal along the middle of the planes in the middle, whatever it is shown."""
 
     pixel_mm = 1.0
     in_channels = 1
@@ -51,7 +51,7 @@ def masks(phantom):
 
 def test_what_the_network_sees_comes_back_on_the_images_grid(phantom, masks):
     tissue, spine = phantom.tissue.data, masks.spine
-    # Voxels of 4 mm and sheets of 2 mm: some of a border is lost, nothing more.
+    # Voxels of 4 mm and planes of 2 mm: some of a border is lost, nothing more.
     assert dice(masks.canal > 0, np.isin(tissue, (CANAL_TISSUE, CORD_TISSUE))) > 0.9
     assert dice(masks.cord > 0, tissue == CORD_TISSUE) > 0.85
     assert dice(spine >= 63, tissue == DISC_TISSUE) > 0.75

@@ -71,7 +71,7 @@ def test_a_configuration_comes_back_from_its_json(role):
 
 def test_a_mask_run_from_before_neighbours_were_seen_is_read_as_it_was():
     task = task_from_dict({"sheets": {"shape": [160, 112], "composite_share": 0.0}})
-    assert (task.in_channels, task.sheets.group_power) == (1, 0.35)
+    assert (task.in_channels, task.planes.group_power) == (1, 0.35)
 
 
 @pytest.mark.parametrize(

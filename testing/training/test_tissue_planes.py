@@ -15,9 +15,14 @@ from sct_deepspine.io.annotations import (
 from sct_deepspine.segmentation.tissues import ANY_TISSUE, Tissue
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.training.loss import tissue_loss
-from sct_deepspine.training.sheets import RandomSheets, SheetSettings, _shown, possible_tissues
+from sct_deepspine.training.tissue_planes import (
+    RandomTissuePlanes,
+    TissuePlaneSettings,
+    _shown,
+    possible_tissues,
+)
 
-PLAIN = SheetSettings(shape=(64, 48), pixel_mm=2.0, tissue_share=0, parcel_share=0)
+PLAIN = TissuePlaneSettings(shape=(64, 48), pixel_mm=2.0, tissue_share=0, parcel_share=0)
 CANAL = Tissue.CORD.bit | Tissue.FLUID.bit
 
 
@@ -87,19 +92,19 @@ def test_bodies_tell_of_themselves_and_of_what_is_just_before_them(lumbar):
     assert possible[i, j + 12, k] == ANY_TISSUE
 
 
-def test_sheets_are_the_same_for_a_seed_whatever_the_start(lumbar):
-    sheets = RandomSheets([lumbar], PLAIN, length=6, seed=5)
-    later = RandomSheets([lumbar], PLAIN, length=3, seed=5, start=3)
-    for one, other in zip(list(sheets)[3:], later, strict=True):
+def test_planes_are_the_same_for_a_seed_whatever_the_start(lumbar):
+    planes = RandomTissuePlanes([lumbar], PLAIN, length=6, seed=5)
+    later = RandomTissuePlanes([lumbar], PLAIN, length=3, seed=5, start=3)
+    for one, other in zip(list(planes)[3:], later, strict=True):
         assert torch.equal(one["image"], other["image"])
         assert torch.equal(one["possible"], other["possible"])
-    assert sheets[0]["image"].shape == (3, 64, 48)
-    assert not torch.equal(sheets[0]["image"], sheets[1]["image"])
+    assert planes[0]["image"].shape == (3, 64, 48)
+    assert not torch.equal(planes[0]["image"], planes[1]["image"])
 
 
-def test_a_sheet_is_seen_between_its_neighbours_or_without_one_or_both(lumbar):
-    sheets = RandomSheets([lumbar], PLAIN, length=1, seed=3)
-    left, own, right = sheets._lay(np.random.default_rng(0), lumbar)
+def test_a_plane_is_seen_between_its_neighbours_or_without_one_or_both(lumbar):
+    planes = RandomTissuePlanes([lumbar], PLAIN, length=1, seed=3)
+    left, own, right = planes._lay(np.random.default_rng(0), lumbar)
     steps = np.stack([own.points_world - left.points_world, right.points_world - own.points_world])
     lengths = np.linalg.norm(steps, axis=-1)
     np.testing.assert_allclose(lengths, lengths[0, 0, 0])
@@ -115,18 +120,18 @@ def test_a_sheet_is_seen_between_its_neighbours_or_without_one_or_both(lumbar):
     }
 
 
-def test_a_network_may_see_a_sheet_alone(lumbar):
-    (sheet,) = RandomSheets([lumbar], replace(PLAIN, channels=1), length=1, seed=5)
-    assert sheet["image"].shape == (1, 64, 48)
+def test_a_network_may_see_a_plane_alone(lumbar):
+    (plane,) = RandomTissuePlanes([lumbar], replace(PLAIN, channels=1), length=1, seed=5)
+    assert plane["image"].shape == (1, 64, 48)
 
 
-def test_a_sheet_and_its_target_show_the_same_place(lumbar):
+def test_a_plane_and_its_target_show_the_same_place(lumbar):
     # Where the grey values are the tissues themselves, they must agree with the target.
     values = np.array([0.1, 0.5, 0.9, 0.3, 0.7])[lumbar.tissue.data]
     scan = replace(lumbar, volume=Volume(values, lumbar.volume.grid))
     agreed = []
-    for sheet in RandomSheets([scan], PLAIN, length=24, seed=1):
-        image, possible = sheet["image"][1].numpy(), sheet["possible"].numpy()
+    for plane in RandomTissuePlanes([scan], PLAIN, length=24, seed=1):
+        image, possible = plane["image"][1].numpy(), plane["possible"].numpy()
         fluid, disc = (image[possible == t.bit] for t in (Tissue.FLUID, Tissue.DISC))
         if len(fluid) > 40 and len(disc) > 40:
             agreed.append(abs(np.median(fluid) - np.median(disc)) > 0.5)

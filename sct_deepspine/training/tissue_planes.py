@@ -1,4 +1,4 @@
-"""The random sheets a mask network is trained on, with what each pixel may be.
+"""The random planes a mask network is trained on, with what each pixel may be.
 
 No scan here has every tissue labelled. A pixel's target is therefore a set of tissues, written as the bits
 of a number: one tissue where a mask says so, several where it leaves that open, all where nothing is known.
@@ -29,7 +29,7 @@ from sct_deepspine.io.annotations import (
     LabelledScan,
     canal_points,
 )
-from sct_deepspine.segmentation.corridor import ANTERIOR_MM, LATERAL_MM, POSTERIOR_MM, SHEET_MM
+from sct_deepspine.segmentation.corridor import ANTERIOR_MM, LATERAL_MM, PLANE_STEP_MM, POSTERIOR_MM
 from sct_deepspine.segmentation.tissues import ANY_TISSUE, Tissue
 from sct_deepspine.training.augment import (
     crop_field_of_view,
@@ -40,7 +40,7 @@ from sct_deepspine.training.augment import (
 )
 from sct_deepspine.training.dataset import inexact_space, prepare_scan, sampling_shares
 
-__all__ = ["RandomSheets", "SheetSettings", "possible_tissues"]
+__all__ = ["RandomTissuePlanes", "TissuePlaneSettings", "possible_tissues"]
 
 CONUS_BELOW = 22
 """Below L2/L3 the canal holds no cord: the conus ends at T12 to L2."""
@@ -53,11 +53,11 @@ PEDICLE_MM = 7.0
 """Farther from the middle than this, the pedicles join a body from behind."""
 
 NEAR_CANAL_SHARE, CORD_ALONE_SHARE, NEAR_CANAL_MM = 0.5, 0.8, 12.0
-"""Share of sheets laid through the canal, that of scans with no mask but the cord's, and how far from its
+"""Share of planes laid through the canal, that of scans with no mask but the cord's, and how far from its
 middle."""
 
 ALONE_SHARE, AT_BORDER_SHARE = 0.12, 0.15
-"""Share of sheets that are shown alone, as in a single slice, and that of sheets with one neighbour only."""
+"""Share of planes that are shown alone, as in a single slice, and that of planes with one neighbour only."""
 
 _CANAL = Tissue.CORD.bit | Tissue.FLUID.bit
 _POSSIBLE = {
@@ -72,8 +72,8 @@ _POSSIBLE = {
 
 
 @dataclass(frozen=True)
-class SheetSettings:
-    """How training sheets are made.
+class TissuePlaneSettings:
+    """How training planes are made.
 
     Parameters
     ----------
@@ -84,15 +84,15 @@ class SheetSettings:
     turn_degrees
         Largest in-plane rotation.
     tissue_share
-        Share of sheets whose labelled tissues get grey values of their own.
+        Share of planes whose labelled tissues get grey values of their own.
     parcel_share
-        Share of sheets whose clusters of like appearance get grey values of their own.
+        Share of planes whose clusters of like appearance get grey values of their own.
     phantom_share
-        Share of sheets taken from phantoms, if there are any beside real scans.
+        Share of planes taken from phantoms, if there are any beside real scans.
     group_power
         A group of scans is sampled in proportion to its number to this power.
     channels
-        Sheets that the network sees: the one that is told, and its neighbours at :data:`SHEET_MM`.
+        Planes that the network sees: the one that is told, and its neighbours at :data:`PLANE_STEP_MM`.
     """
 
     shape: tuple[int, int] = (160, 112)
@@ -105,27 +105,27 @@ class SheetSettings:
     channels: int = 3
 
 
-class RandomSheets(Dataset[dict[str, torch.Tensor]]):
-    """Random sheets of straightened spines; sheet ``index`` is the same on every run of a seed.
+class RandomTissuePlanes(Dataset[dict[str, torch.Tensor]]):
+    """Random planes of straightened spines; plane ``index`` is the same on every run of a seed.
 
     Parameters
     ----------
     scans
-        Scans to take sheets of; small groups more often than their size.
+        Scans to take planes of; small groups more often than their size.
     settings
-        How sheets are made.
+        How planes are made.
     length
-        Number of sheets.
+        Number of planes.
     seed
         Of every random choice.
     start
-        Index of the first sheet, to go on where an earlier run stopped.
+        Index of the first plane, to go on where an earlier run stopped.
     """
 
     def __init__(
         self,
         scans: Sequence[LabelledScan],
-        settings: SheetSettings,
+        settings: TissuePlaneSettings,
         *,
         length: int,
         seed: int,
@@ -153,8 +153,8 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         planes, middle = self._lay(rng, scan), settings.channels // 2
         slab_mm = rng.uniform(0.5, 4)
         read = [sample(scan.volume, plane, slab_mm=slab_mm, oversample=1) for plane in planes]
-        # Grey values change in one picture of them all, so that a tissue keeps its value from sheet to sheet.
-        image = np.concatenate([sheet for sheet, _ in read], axis=1)
+        # Grey values change in one picture of them all, so that a tissue keeps its value from plane to plane.
+        image = np.concatenate([grey for grey, _ in read], axis=1)
         inside = np.stack([within for _, within in read])
         if rng.random() < settings.parcel_share:
             image = randomise_parcels(rng, image)
@@ -164,18 +164,16 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         image = randomise_grey_values(rng, image, pixel_mm=settings.pixel_mm)
         inside &= crop_field_of_view(rng, np.logical_or.reduce(inside), settings.pixel_mm)
         inside &= _shown(rng, settings.channels)[:, None, None]
-        sheets = [
-            normalise(*sheet) for sheet in zip(np.split(image, len(planes), axis=1), inside, strict=True)
-        ]
+        images = [normalise(*pair) for pair in zip(np.split(image, len(planes), axis=1), inside, strict=True)]
         possible = read_labels(self.possible[number], planes[middle])
         known = inside[middle] & (possible > 0)
         return {
-            "image": torch.from_numpy(np.stack(sheets)),
+            "image": torch.from_numpy(np.stack(images)),
             "possible": torch.from_numpy(np.where(known, possible, ANY_TISSUE).astype(np.int64)),
         }
 
     def _lay(self, rng: np.random.Generator, scan: LabelledScan) -> list[SamplingPlane]:
-        """Lay a sheet anywhere in the corridor of the space that an inexact centreline straightens.
+        """Lay a plane anywhere in the corridor of the space that an inexact centreline straightens.
 
         Its neighbours come with it, from left to right.
         """
@@ -193,7 +191,7 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
         if settings.channels == 1:
             return [SamplingPlane(points, settings.pixel_mm)]
-        straight[..., 0] += SHEET_MM * scale
+        straight[..., 0] += PLANE_STEP_MM * scale
         # The space is linear across.
         step = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape) - points
         beside = np.arange(settings.channels) - settings.channels // 2
@@ -201,7 +199,7 @@ class RandomSheets(Dataset[dict[str, torch.Tensor]]):
 
 
 def _shown(rng: np.random.Generator, channels: int) -> NDArray[np.bool_]:
-    """Draw which of a sheet and its neighbours are shown; the sheet itself always is."""
+    """Draw which of a plane and its neighbours are shown; the plane itself always is."""
     shown = np.ones(channels, dtype=bool)
     middle, chance = channels // 2, rng.random()
     if chance < ALONE_SHARE:

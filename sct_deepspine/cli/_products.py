@@ -145,8 +145,7 @@ class Products:
         except OutputError as error:
             raise _naming_option(error, asked) from error
         self._note(saved)
-        masks = self.names.masks["spine"] if result.masks is not None and asked.masks else None
-        self.written += add_to_reports(asked, result, labels=self.names.labels, masks=masks)
+        self.written += add_to_reports(asked, result, labels=self.names.labels)
 
     def _note(self, saved: Saved) -> None:
         self.written += saved.written

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sct_deepspine.sct.toolbox import add_mask_qc_entry, add_qc_entry, sct_is_installed
+from sct_deepspine.sct.toolbox import add_drawn_qc_entry, add_qc_entry, sct_is_installed
 
 if TYPE_CHECKING:
     from sct_deepspine.cli._common import Arguments
@@ -55,7 +56,7 @@ def page_is_wanted(asked: argparse.Namespace) -> bool:
 
 
 def add_to_reports(
-    asked: argparse.Namespace, result: ScanResult, *, labels: Path | None = None, masks: Path | None = None
+    asked: argparse.Namespace, result: ScanResult, *, labels: Path | None = None
 ) -> list[Path]:
     """Add a scan to the reports that are asked for.
 
@@ -65,8 +66,8 @@ def add_to_reports(
         The command's arguments, with the command line in ``words``.
     result
         Of the scan.
-    labels, masks
-        Files of its disc labels and of its whole mask, those that were written.
+    labels
+        File of its disc labels, if it was written.
 
     Returns
     -------
@@ -80,9 +81,15 @@ def add_to_reports(
         names = {"command": asked.words, "dataset": asked.qc_dataset, "subject": asked.qc_subject}
         if labels is not None:
             add_qc_entry(asked.i, labels, asked.qc, **names)
-        if masks is not None:
-            add_mask_qc_entry(asked.i, masks, asked.qc, **names)
+        if result.masks is not None:
+            add_drawn_qc_entry(asked.i, asked.qc, partial(_draw_layers, result, Path(asked.i).name), **names)
     return [_add_to_page(folder, asked, result) for folder in _page_folders(asked)]
+
+
+def _draw_layers(result: ScanResult, title: str, background: Path, overlay: Path) -> None:
+    from sct_deepspine.reporting.preview import write_layers
+
+    write_layers(result.labels, result.volume, background, overlay, title=title, masks=result.masks)
 
 
 def _add_to_page(folder: Path, asked: argparse.Namespace, result: ScanResult) -> Path:

@@ -120,16 +120,15 @@ def _segment(arguments: argparse.Namespace) -> int:
         result = process_scan(volume, request, model=labeling, mask_model=model).with_source(arguments.i)
     if result.masks is None:
         raise NoDiscsError(result.notes[-1])
-    names = mask_names(folder, image_stem(image))
     saved = save_result(
         result,
-        names,
+        mask_names(folder, image_stem(image)),
         Outputs(labels=False),
         overwrite=bool(arguments.overwrite),
         inputs=[Path(given) for given in (image, arguments.ldisc) if given],
         command=shlex.join(arguments.words),
     )
-    pages = add_to_reports(arguments, result, masks=names.masks["spine"])
+    pages = add_to_reports(arguments, result)
     if arguments.v:
         print(mask_table(result.masks))
         for sentence in result.notes:

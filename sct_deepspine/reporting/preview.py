@@ -21,9 +21,10 @@ from sct_deepspine.reporting.views import sagittal_view
 from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, SpineMasks
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-__all__ = ["write_preview"]
+__all__ = ["write_layers", "write_preview"]
 
 PLANE_MM = 2.0
 """Pixels of the plane before it is sampled as finely as the image."""
@@ -74,6 +75,44 @@ def write_preview(
     OutputError
         If the picture can't be written there.
     """
+    _save(_picture(labels, volume, title, masks), path)
+
+
+def write_layers(
+    labels: DiscLabels,
+    volume: Volume,
+    background: str | os.PathLike[str],
+    overlay: str | os.PathLike[str],
+    *,
+    title: str,
+    masks: SpineMasks | None = None,
+) -> None:
+    """Write the picture of :func:`write_preview` twice: with nothing but the image, and whole.
+
+    Parameters
+    ----------
+    labels, volume, title, masks
+        As there.
+    background, overlay
+        The PNG files.
+
+    Raises
+    ------
+    DeepSpineError, OutputError
+        As there.
+    """
+    _save(_picture(labels, volume, title, None, discs=False), background)
+    _save(_picture(labels, volume, title, masks), overlay)
+
+
+def _save(picture: Image, path: str | os.PathLike[str]) -> None:
+    with written_whole(path) as partial:
+        picture.save(partial, format="PNG", compress_level=PNG_LEVEL)
+
+
+def _picture(
+    labels: DiscLabels, volume: Volume, title: str, masks: SpineMasks | None, *, discs: bool = True
+) -> Image:
     if labels.canal is None:
         raise DeepSpineError(
             "a picture needs the canal, which labels of an image without a visible spine lack"
@@ -97,9 +136,9 @@ def write_preview(
     font = _font()
     for n, (text, colour) in enumerate(heading):
         draw.text((4, 3 + n * LINE_PX), text, fill=colour, font=font)
-    _draw_discs(draw, labels, view.plane, factor, top, size, font)
-    with written_whole(path) as partial:
-        whole.save(partial, format="PNG", compress_level=PNG_LEVEL)
+    if discs:
+        _draw_discs(draw, labels, view.plane, factor, top, size, font)
+    return whole
 
 
 def _font() -> Any:

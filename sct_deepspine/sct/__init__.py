@@ -10,7 +10,7 @@ from typing import Any
 __all__ = [
     "LeftOut",
     "Registration",
-    "add_mask_qc_entry",
+    "add_drawn_qc_entry",
     "add_qc_entry",
     "argument_parser",
     "centerline_from_sct",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "add_mask_qc_entry": "toolbox",
+    "add_drawn_qc_entry": "toolbox",
     "add_qc_entry": "toolbox",
     "argument_parser": "toolbox",
     "centerline_from_sct": "toolbox",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absolute",
-    "add_mask_qc_entry",
+    "add_drawn_qc_entry",
     "add_qc_entry",
     "argument_parser",
     "centerline_from_sct",
@@ -220,28 +220,30 @@ def add_qc_entry(
         )
 
 
-def add_mask_qc_entry(
+def add_drawn_qc_entry(
     image: str | os.PathLike[str],
-    masks: str | os.PathLike[str],
     folder: str | os.PathLike[str],
+    draw: Callable[[Path, Path], None],
     *,
     command: Sequence[str],
     dataset: str | None = None,
     subject: str | None = None,
 ) -> None:
-    """Add an entry with masks as an overlay to SCT's report, drawn as that of ``sct_deepseg spine``.
+    """Add an entry with pictures of our own to SCT's report.
 
     Parameters
     ----------
-    image, masks
-        Files of the image and of its whole mask.
+    image
+        File of the image.
     folder, command, dataset, subject
         As in :func:`add_qc_entry`.
+    draw
+        Writes the two pictures: the background, and what is laid over it.
 
     Raises
     ------
     SctError
-        If SCT is missing, too old to draw masks, or its report can't be made.
+        If SCT is missing, or its report can't be made.
     """
     with (
         _drawing_a_report(folder) as report,
@@ -250,15 +252,12 @@ def add_mask_qc_entry(
             path_qc=Path(folder),
             command=command[0],
             cmdline=shlex.join(command),
-            plane="Axial",
+            plane="Sagittal",
             dataset=dataset,
             subject=subject,
         ) as pictures,
     ):
-        report.sct_deepseg_spinal_rootlets(
-            pictures, absolute(image), absolute(masks), None, "human",
-            radius=(40, 40), base_scaling=1.0, outline=False,
-        )  # fmt: skip
+        draw(pictures["path_background_img"], pictures["path_overlay_img"])
 
 
 @contextmanager

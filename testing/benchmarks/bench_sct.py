@@ -77,9 +77,10 @@ def compare(annotation: Annotation, template: Path, place: Path, chain: bool) ->
     for name, found in sets.items():
         if found is None:
             continue
-        # SCT puts its discs on the cord, we at the tip: each is compared with the truth of its own place.
+        # SCT puts its discs on the cord, we at the tip: each is compared with the truth of its own place, in
+        # the sagittal plane, since the true tips of some scans were all set in one slice.
         there = {v: on_cord(p, cord) for v, p in truth.items()} if name == "sct_label_vertebrae" else truth
-        errors = [np.linalg.norm(found[v] - there[v]) for v in there if v in found]
+        errors = [np.linalg.norm((found[v] - there[v])[1:]) for v in there if v in found]
         right = sum(error <= RIGHT_MM for error in errors)
         print(
             f"  {name:<20} {right} of {len(there)} discs within {RIGHT_MM:g} mm; "

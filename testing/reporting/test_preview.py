@@ -7,10 +7,10 @@ import pytest
 from fakes import fake_mask_model, fake_model
 from PIL import Image
 
-from sct_deepspine import ScanRequest, process_scan
+from sct_deepspine import ScanRequest, label_discs, process_scan
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.reporting import preview
-from sct_deepspine.reporting.preview import write_preview
+from sct_deepspine.reporting.preview import write_layers, write_preview
 
 
 def drawn(result, path, **options):
@@ -67,3 +67,17 @@ def test_a_picture_that_can_not_be_drawn_does_not_cost_the_labels(result, tmp_pa
     assert (tmp_path / "t2_discs.nii.gz").is_file()
     assert tmp_path / "t2_discs.png" not in saved.written
     assert "could not be drawn (a picture needs the canal" in caplog.text
+
+
+def test_the_layers_of_a_report_are_equal_but_for_what_was_found(painted, tmp_path):
+    labels = label_discs(painted, weights=fake_model())
+    background, overlay = tmp_path / "background.png", tmp_path / "overlay.png"
+    write_layers(labels, painted, background, overlay, title="t2")
+    write_preview(labels, painted, tmp_path / "preview.png", title="t2")
+    plain, whole, preview = (
+        np.asarray(Image.open(path)) for path in (background, overlay, tmp_path / "preview.png")
+    )
+    np.testing.assert_array_equal(whole, preview)
+    changed = (plain != whole).any(axis=2)
+    assert plain.shape == whole.shape
+    assert 0 < changed.mean() < 0.2

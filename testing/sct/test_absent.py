@@ -249,7 +249,7 @@ def test_the_report_gets_the_command_and_the_names(stand_in, tmp_path):
         sct.add_qc_entry("t2.nii.gz", "d.nii.gz", tmp_path, command=["label"])
 
 
-def test_masks_are_drawn_as_sct_draws_its_own(stand_in, tmp_path):
+def test_pictures_of_our_own_go_into_its_report(stand_in, tmp_path):
     asked, drawn = {}, []
 
     @contextmanager
@@ -258,17 +258,15 @@ def test_masks_are_drawn_as_sct_draws_its_own(stand_in, tmp_path):
         yield {"path_background_img": tmp_path / "a.png", "path_overlay_img": tmp_path / "b.png"}
 
     stand_in.report.create_qc_entry = create_qc_entry
-    stand_in.report.sct_deepseg_spinal_rootlets = lambda *words, **options: drawn.append((words, options))
-    sct.add_mask_qc_entry("t2.nii.gz", "m.nii.gz", tmp_path, command=["label", "-i", "t2.nii.gz"])
+    words = {"command": ["label", "-i", "t2.nii.gz"]}
+    sct.add_drawn_qc_entry("t2.nii.gz", tmp_path, lambda *places: drawn.append(places), **words)
     assert (asked["command"], asked["cmdline"]) == ("label", "label -i t2.nii.gz")
-    ((words, options),) = drawn
-    assert Path(words[2]).name == "m.nii.gz"
-    assert options["outline"] is False
+    assert drawn == [(tmp_path / "a.png", tmp_path / "b.png")]
 
 
-def test_an_sct_that_draws_no_masks_is_told_in_one_line(stand_in, tmp_path):
+def test_an_sct_without_such_entries_is_told_in_one_line(stand_in, tmp_path):
     with pytest.raises(SctError, match="report could not be made"):
-        sct.add_mask_qc_entry("t2.nii.gz", "m.nii.gz", tmp_path, command=["label"])
+        sct.add_drawn_qc_entry("t2.nii.gz", tmp_path, print, command=["label"])
 
 
 @posix_permissions

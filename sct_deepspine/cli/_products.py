@@ -165,7 +165,7 @@ class Products:
             self._cord_in_view(result),
             result.labels,
             contrast=asked.c,
-            folder=self.names.labels.with_name(f"{image_stem(self.names.labels).removesuffix('_discs')}_reg"),
+            folder=self.names.registration,
             template=asked.t,
             param=asked.param,
             count=asked.n_labels,

@@ -119,6 +119,18 @@ def get_parser() -> Arguments:
         metavar="P",
         help="A scan fails if the probability that every level is right is below this. Default: 0",
     )
+    register = parser.group("registration").add_argument
+    register(
+        "-register",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="Also register each scan to PAM50 with sct_register_to_template (needs SCT and -masks 1): "
+        "warps go to SCAN_reg beside the labels. A scan that can't be registered keeps its labels. "
+        "Default: 0",
+    )
+    register("-c", choices=("t1", "t2", "t2s"), help="Contrast of the template for -register. Default: t2")
+    register("-t", metavar="DIR", help="Folder of the template for -register. Default: SCT's PAM50")
     add_networks(parser).add_argument(
         "-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones"
     )
@@ -146,6 +158,11 @@ def main(
         parser.error(f"argument -min-confidence: expected 0 to 1, got {arguments.min_confidence:g}")
     if arguments.weights_masks and not arguments.masks:
         parser.error("-weights-masks does nothing without -masks 1")
+    if arguments.register and not arguments.masks:
+        parser.error("-register 1 needs -masks 1: it registers with the cord that they hold")
+    for option in ("c", "t"):
+        if getattr(arguments, option) is not None and not arguments.register:
+            parser.error(f"-{option} does nothing without -register 1")
     arguments.model, arguments.mask_model = model, mask_model
     return run(_batch, arguments)
 
@@ -157,9 +174,13 @@ def _batch(arguments: argparse.Namespace) -> int:
     from sct_deepspine.io.bids import find_scans
     from sct_deepspine.io.disc_labels import read_page_corrections
     from sct_deepspine.labeling.model import LabelingModel
+    from sct_deepspine.sct.registration import check_registration
     from sct_deepspine.segmentation.model import SegmentationModel
     from sct_deepspine.workflow.review import keep_ratings, matched_corrections
 
+    contrast = (arguments.c or "t2") if arguments.register else None
+    if contrast:
+        check_registration(contrast, arguments.t)
     # What is wrong with the weights is no scan's fault.
     model = arguments.model or LabelingModel.load(arguments.weights, device=arguments.device)
     mask_model = arguments.mask_model
@@ -187,6 +208,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         slicer=bool(arguments.slicer),
         min_confidence=arguments.min_confidence,
         together=bool(arguments.session),
+        register=contrast,
+        template=str(Path(arguments.t).resolve()) if arguments.t else None,
     )
     rows: list[Row] = []
     bar = tqdm(total=len(scans), unit="scan", disable=None if arguments.v else True)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, rmtree
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.errors import (
@@ -22,6 +22,7 @@ from sct_deepspine.errors import (
     LabelsError,
     NoDiscsError,
     OutputError,
+    SctError,
     UncertainError,
 )
 from sct_deepspine.io.bids import ScanFile, unused_labels
@@ -35,7 +36,7 @@ from sct_deepspine.workflow.job import (
     Job,
     plan_job,
 )
-from sct_deepspine.workflow.names import bids_names
+from sct_deepspine.workflow.names import ResultNames, bids_names
 from sct_deepspine.workflow.overview import (
     Row,
     forget_entry,
@@ -106,7 +107,7 @@ def _failure(scan: ScanFile, options: BatchOptions, error: Exception, started: f
     if isinstance(error, DeepSpineError):
         if _is_about_image(error, scan):
             with suppress(OSError):
-                _remove_found(bids_names(options.derivatives / scan.folder, scan.stem).sidecar)
+                _remove_found(bids_names(options.derivatives / scan.folder, scan.stem))
         keeps_picture = isinstance(error, LabelsError)
         return failed_row(
             scan.name, options, str(error), started, image=_image_of(scan), keeps_picture=keeps_picture
@@ -197,10 +198,11 @@ def _is_about_image(error: DeepSpineError, scan: ScanFile) -> bool:
     return isinstance(error, about) and scan.path.is_file()
 
 
-def _remove_found(sidecar: Path) -> None:
+def _remove_found(names: ResultNames) -> None:
     """Remove what an earlier run found, which is no longer true; what a person set is."""
-    if not (read_sidecar(sidecar) or {}).get("Corrected"):
-        remove_results(sidecar)
+    if not (read_sidecar(names.sidecar) or {}).get("Corrected"):
+        remove_results(names.sidecar)
+        rmtree(names.registration, ignore_errors=True)
 
 
 def _request(job: Job, options: BatchOptions) -> ScanRequest:
@@ -230,6 +232,7 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
 
     scan, names, given = job.scan, job.names, job.given
     record = {**job.prints, **record}
+    earlier = read_sidecar(names.sidecar) or {}
     writers: dict[Path, Writer] = {}
     if given is not None:
         if names.sidecar.exists() and read_sidecar(names.sidecar) is None:
@@ -260,11 +263,36 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
         **record,
     )
     sidecar = read_sidecar(saved.written[1]) or {}
+    if options.register or sidecar.get("discs") != earlier.get("discs"):
+        rmtree(names.registration, ignore_errors=True)  # it was made with other discs
+    if options.register:
+        sidecar["warnings"] = [*sidecar.get("warnings", ()), *_register(job, options, result)]
     if result.labels.prediction is not None:
         keep_entry(options.derivatives, _entry(result, job, sidecar))
     else:
         forget_entry(options.derivatives, scan.name)
     return sidecar
+
+
+def _register(job: Job, options: BatchOptions, result: ScanResult) -> list[str]:
+    """Register a scan to the template; return why it could not be, if so: its labels stand."""
+    from sct_deepspine.sct.registration import register_to_template
+
+    if result.masks is None or result.masks.cord_image is None:
+        return ["not registered: no cord was found in the image"]
+    try:
+        register_to_template(
+            job.scan.path,
+            job.names.masks["seg"],
+            result.labels,
+            contrast=options.register or "",
+            folder=job.names.registration,
+            template=options.template,
+        )
+    except SctError as error:
+        rmtree(job.names.registration, ignore_errors=True)
+        return [f"not registered: {error}"]
+    return []
 
 
 def label_together(

@@ -25,6 +25,7 @@ IGNORED = (
     "*_dlabel.*",
     "*_heatmaps.*",
     "*_attention.*",
+    "*_reg/**",
     "/index.html",
     "/index_files/**",
     "/summary.csv",

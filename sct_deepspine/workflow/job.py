@@ -28,6 +28,9 @@ __all__ = ["CORRECTED", "DONE", "FAILED", "SKIPPED", "BatchOptions", "Inputs", "
 
 DERIVATIVES = Path("derivatives") / "sct_deepspine"
 
+WARP = "warp_template2anat.nii.gz"
+"""What a registration leaves that came to its end."""
+
 DONE, SKIPPED, CORRECTED, FAILED = "done", "skipped", "corrected", "failed"
 
 
@@ -56,6 +59,11 @@ class BatchOptions:
         Refuse levels less certain than this.
     together
         Whether the scans of a BIDS session are labelled as one spine.
+    register
+        Contrast of the template to register each scan to (``t1``, ``t2`` or ``t2s``) with our own cord, which
+        needs ``masks``; None to register none.
+    template
+        Folder of the template; SCT's PAM50 by default.
     """
 
     results: Path
@@ -69,6 +77,8 @@ class BatchOptions:
     slicer: bool = False
     min_confidence: float = 0.0
     together: bool = False
+    register: str | None = None
+    template: str | None = None
 
     @property
     def derivatives(self) -> Path:
@@ -180,7 +190,8 @@ def plan_job(inputs: Inputs, options: BatchOptions, models: Models, beside: Sequ
     """
     prints = _fingerprints(inputs, options, models, beside)
     finished = _finished(inputs.names, prints)
-    if finished is not None and shows_failure(options.derivatives, inputs.scan.name):
+    is_registered = (inputs.names.registration / WARP).is_file()
+    if shows_failure(options.derivatives, inputs.scan.name) or (options.register and not is_registered):
         finished = None
     return Job(**vars(inputs), prints=prints, finished=finished)
 

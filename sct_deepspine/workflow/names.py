@@ -39,6 +39,8 @@ class ResultNames:
         The picture.
     masks
         Ending of a mask file → its path.
+    registration
+        Folder of the warps to the template.
     """
 
     labels: Path
@@ -51,6 +53,7 @@ class ResultNames:
     attention: Path
     preview: Path
     masks: Mapping[str, Path]
+    registration: Path
 
 
 def sct_names(labels: Path) -> ResultNames:
@@ -75,6 +78,7 @@ def sct_names(labels: Path) -> ResultNames:
         attention=labels.with_name(f"{stem}_attention.nii.gz"),
         preview=labels.with_name(f"{base}.png"),
         masks=_masks(labels.parent, stem),
+        registration=labels.with_name(f"{stem}_reg"),
     )
 
 
@@ -111,6 +115,7 @@ def bids_names(folder: Path, stem: str) -> ResultNames:
         attention=folder / f"{stem}_attention.nii.gz",
         preview=base.with_name(f"{base.name}.png"),
         masks=_bids_masks(folder, stem),
+        registration=folder / f"{stem}_reg",
     )
 
 

@@ -10,12 +10,16 @@ from types import ModuleType, SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import fake_mask_model, fake_model
 from platforms import posix_permissions
 
 from sct_deepspine import sct
+from sct_deepspine.batch import BatchOptions, label_scan
+from sct_deepspine.cli.batch import main as batch
 from sct_deepspine.errors import SctError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.bids import find_scans
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.sct import registration, toolbox
 from sct_deepspine.sct.registration import template_labels
@@ -295,3 +299,26 @@ def test_labels_can_be_moved_and_cut_at_their_ends():
     assert filled.with_tips({5: [1, 2, 3]}).interpolated.tolist() == [True, True, False, True, True]
     assert labels.without({3, 5, 7}).values.tolist() == [4, 6]
     assert labels.without(()).values.tolist() == [3, 4, 5, 6, 7]
+
+
+def test_a_scan_of_a_cohort_that_can_not_be_registered_keeps_its_labels(ready, painted, tmp_path):
+    """The stand-in has no program that registers."""
+    image = tmp_path / "scans" / "t2.nii.gz"
+    image.parent.mkdir()
+    nib.save(nib.Nifti1Image(painted.data, painted.grid.affine), image)
+    old = tmp_path / "out" / "derivatives" / "sct_deepspine" / "t2_reg" / "warp_template2anat.nii.gz"
+    old.parent.mkdir(parents=True)
+    old.write_text("of an earlier run")
+    (scan,) = find_scans(str(image.parent))
+    options = BatchOptions(tmp_path / "out", masks=True, register="t2")
+    row = label_scan(scan, options, fake_model(), fake_mask_model())
+    assert (row.status, row.error) == ("done", "")
+    assert "not registered: " in row.warnings
+    assert (options.derivatives / "t2_label-discs_dlabel.nii.gz").is_file()
+    assert not old.parent.exists()
+
+
+@pytest.mark.parametrize("words", [["-register", "1"], ["-c", "t1"], ["-masks", "1", "-t", "x"]])
+def test_a_registration_of_a_cohort_that_would_do_nothing_is_an_error(words, tmp_path):
+    with pytest.raises(SystemExit):
+        batch(["-i", str(tmp_path), "-o", str(tmp_path), *words])

@@ -4,15 +4,17 @@ The registrations need its programs (ANTs) and a small template, found through S
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from fakes import PaintReader, fake_model
+from fakes import PaintReader, fake_mask_model, fake_model
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from sct_deepspine import label_discs
+from sct_deepspine.cli.batch import main as batch_main
 from sct_deepspine.cli.label import main
 from sct_deepspine.errors import SctError
 from sct_deepspine.geometry.centerline import Centerline
@@ -260,3 +262,16 @@ def test_the_whole_edit_round_trip(folder, phantom, tmp_path, monkeypatch):
     before, after = (np.asarray(nib.load(name).dataobj) for name in ("t2_discs.nii.gz", "again.nii.gz"))
     moved = {int(v): int(after[tuple(np.argwhere(before == v)[0])]) for v in np.unique(before) if v}
     assert moved == {value: value + 1 for value in phantom.discs}
+
+
+def test_a_cohort_is_registered_and_again_only_where_the_warps_are_gone(folder, template, tmp_path):
+    phantom_model, masks = fake_model(), fake_mask_model()
+    (tmp_path / "data").mkdir()
+    shutil.copy(folder / "t2.nii.gz", tmp_path / "data" / "t2.nii.gz")
+    words = ["-i", str(tmp_path / "data"), "-o", str(tmp_path / "out"), "-masks", "1", "-v", "0"]
+    words += ["-register", "1", "-t", str(template)]
+    assert batch_main(words, model=phantom_model, mask_model=masks) == 0
+    (warp,) = (tmp_path / "out").rglob("t2_reg/warp_template2anat.nii.gz")
+    before = warp.stat().st_mtime_ns
+    assert batch_main(words, model=phantom_model, mask_model=masks) == 0
+    assert warp.stat().st_mtime_ns == before

@@ -82,8 +82,8 @@ class Note:
     ----------
     kind
         What it is, in one or two words: ``"implant"``, ``"fused"``, ``"step"``,
-        ``"transitional sacrum"``, ``"vertebra count"``, ``"canal leaves the image"``, ``"voxel size"`` or
-        ``"mask"``.
+        ``"transitional sacrum"``, ``"vertebra count"``, ``"canal leaves the image"``, ``"voxel size"``,
+        ``"mosaic"`` or ``"mask"``.
     sentence
         What a person should know and do.
     values

@@ -15,7 +15,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.assessment import CheckedLevels
 from sct_deepspine.labeling.canal import OffCanal
 from sct_deepspine.labeling.heatmaps import PlanePrediction
-from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids
+from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids, mosaic_tiles
 from sct_deepspine.labels import Disc, Note
 
 __all__ = ["find_notes"]
@@ -73,6 +73,7 @@ def find_notes(
     ]
     notes = [
         *_off_canal(off_canal, view),
+        *_mosaic(view),
         *_wrong_size(discs, checked),
         *_leaving(canal, view),
         *_voids(voids),
@@ -96,6 +97,17 @@ def _off_canal(off: OffCanal | None, view: DeobliquedVolume) -> list[Note]:
         "check it"
     )
     return [Note("mask", sentence, point_world=off.points_world[len(off.points_world) // 2])]
+
+
+def _mosaic(view: DeobliquedVolume) -> list[Note]:
+    tiles = mosaic_tiles(view.volume)
+    if not tiles:
+        return []
+    sentence = (
+        f"the slices look like mosaics of {tiles} × {tiles} slices in one picture: the labels mean nothing "
+        "then; convert the scanner's files with dcm2niix, which takes mosaics apart"
+    )
+    return [Note("mosaic", sentence)]
 
 
 def _wrong_size(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:

@@ -72,6 +72,9 @@ ACROSS_A_VOID_CONFIDENCE = 0.8
 """Most that is said where two discs or more lie in a void of signal: only distances tell how many there
 are."""
 
+A_MOSAIC, MOSAIC_CONFIDENCE = "discs in a mosaic of slices are no discs of one spine", 0.3
+"""What is said of such images, and the most that is said of their levels."""
+
 TURNED_ALONE = 1.3
 """The image turned upside down must score more and show a landmark, or so many times as much without one, and
 as much as a spine must. The scans of ``val`` score 1.2 to 2 times as much upright, and show one; short views
@@ -177,6 +180,9 @@ def label_discs(
     discs, notes = find_notes(discs, landmarks, checked, prediction, canal, view, off_canal=off_canal)
     if sum(len(note.values) for note in notes if note.kind == "implant") > 1 and not known:
         checked = _doubted(checked, ACROSS_A_VOID, ACROSS_A_VOID_CONFIDENCE)
+        assignment = checked.assignment
+    if any(note.kind == "mosaic" for note in notes):
+        checked = _doubted(checked, A_MOSAIC, MOSAIC_CONFIDENCE)
         assignment = checked.assignment
     sentences = tuple(note.sentence for note in notes)
     warnings = *checked.warnings, *sentences, *find_warnings(discs, checked, view, anchored=bool(known))

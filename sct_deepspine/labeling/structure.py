@@ -1,7 +1,7 @@
 """Odd structure in the midsagittal plane: voids of signal, discs that don't stand out, a step.
 
 Only grey values are looked at, in patches in front of the posterior tips: ``along`` the spine (mm, downwards)
-and in front of the tip.
+and in front of the tip. Besides, slices that were laid side by side in one picture.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.reading import read_linear
+from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.candidates import columns_about
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labels import Disc
 
-__all__ = ["find_flat_discs", "find_step", "find_voids"]
+__all__ = ["find_flat_discs", "find_step", "find_voids", "mosaic_tiles"]
+
+MOSAIC_LIKENESS, MOSAIC_TILES = 0.8, range(2, 9)
+"""Median correlation of neighbouring tiles of a mosaic, and how many it has along each side. 51 scans come to
+0.63 at most, mosaics made of them to 0.9 and more; of slices 7.5 mm apart to 0.7."""
+
+MOSAIC_PIXELS, MIN_TILE_PIXELS = 512, 24
+"""A slice is read at so many pixels along its longer side, and tiles smaller than this are not looked for."""
 
 ALONG_MM = np.arange(-10.0, 10.1, 1.0)
 IN_FRONT_MM = np.arange(4.0, 16.1, 2.0)
@@ -169,3 +177,34 @@ def _likeness(edges: FloatArray) -> FloatArray:
         scale = np.linalg.norm(middle, axis=1) * np.linalg.norm(moved, axis=1)
         out.append((middle * moved).sum(axis=1) / np.maximum(scale, 1e-6))
     return np.stack(out, axis=1)
+
+
+def mosaic_tiles(volume: Volume) -> int:
+    """Return how many tiles a side the slices have if they look like mosaics of other slices, else 0.
+
+    Some scanners store all slices of a volume side by side in one picture. Neighbouring tiles then show
+    almost the same.
+    """
+    data = volume.data
+    axis = int(np.argmin(data.shape))
+    plane = np.take(data, data.shape[axis] // 2, axis=axis).astype(np.float64)
+    step = max(1, max(plane.shape) // MOSAIC_PIXELS)
+    likeness = {tiles: _tile_likeness(plane[::step, ::step], tiles) for tiles in MOSAIC_TILES}
+    best = max(likeness, key=lambda tiles: likeness[tiles])
+    return best if likeness[best] > MOSAIC_LIKENESS else 0
+
+
+def _tile_likeness(plane: FloatArray, tiles: int) -> float:
+    """Return the median correlation of a tile with the next one, of those that show something."""
+    height, width = (count // tiles for count in plane.shape)
+    if min(height, width) < MIN_TILE_PIXELS:
+        return 0.0
+    parted = plane[: tiles * height, : tiles * width].reshape(tiles, height, tiles, width)
+    rows = parted.swapaxes(1, 2).reshape(tiles * tiles, -1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    spread = rows.std(axis=1)
+    shown = spread > 0.2 * np.median(spread)
+    if shown.sum() < max(2, tiles * tiles / 2):
+        return 0.0
+    rows = rows[shown] / spread[shown, None]
+    return float(np.median((rows[:-1] * rows[1:]).mean(axis=1)))

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import sagittal_plane
+from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.heatmaps import DiscCodec, PlanePrediction
-from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids
+from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids, mosaic_tiles
 from sct_deepspine.labels import Disc
 
 SHAPE, PIXEL_MM = (120, 70), 2.0
@@ -94,3 +96,23 @@ def test_a_leaning_spine_has_no_step():
     lean = np.round(np.arange(SHAPE[0]) * 0.4).astype(int)
     image = np.stack([np.roll(r, n) for r, n in zip(plain.image, lean - lean[60], strict=True)])
     assert find_step(replace(plain, image=image), canal(), discs()) is None
+
+
+def mosaic_of(volume, tiles, *, gap=0):
+    """Lay the sagittal slices of a volume side by side in one picture."""
+    slices = [volume.data[i] for i in range(0, volume.data.shape[0], gap + 1)][: tiles * tiles]
+    slices += [np.zeros_like(slices[0])] * (tiles * tiles - len(slices))
+    picture = np.block([slices[row * tiles : (row + 1) * tiles] for row in range(tiles)])
+    return Volume(picture[None], Grid((1, *picture.shape), volume.grid.affine))
+
+
+@pytest.mark.parametrize("tiles", [3, 4])
+def test_slices_laid_side_by_side_are_a_mosaic(phantom, tiles):
+    assert mosaic_tiles(mosaic_of(phantom.volume, tiles)) == tiles
+    assert mosaic_tiles(phantom.volume) == 0
+
+
+def test_slices_of_noise_or_of_nothing_are_no_mosaic():
+    grid = Grid((5, 200, 200), np.eye(4))
+    assert mosaic_tiles(Volume(np.random.default_rng(0).normal(size=grid.shape), grid)) == 0
+    assert mosaic_tiles(Volume(np.zeros(grid.shape), grid)) == 0

@@ -221,8 +221,17 @@ def _is_scan(path: Path, root: Path) -> bool:
         and "derivatives" not in path.relative_to(root).parts
         and re.split(r"[_-]", image_stem(path))[-1].lower() not in NO_SCANS
         and not image_stem(path).endswith(tuple(f"_{end}" for end in HAND_LABELS))
+        and not _is_whole_mask(path)
         and (path.is_file() or path.is_symlink())
     )
+
+
+def _is_whole_mask(path: Path) -> bool:
+    """Tell whether a file is named as the whole mask of a scan beside it: a scan may be called spine, too."""
+    stem = image_stem(path)
+    scan = stem.removesuffix("_spine")
+    beside = (path.with_name(f"{scan}{suffix}") for suffix in IMAGE_SUFFIXES)
+    return scan != stem and any(other.is_file() or other.is_symlink() for other in beside)
 
 
 def _written_here(folder: Path) -> frozenset[str]:

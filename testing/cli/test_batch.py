@@ -734,6 +734,12 @@ def test_masks_labels_and_warps_are_no_scans(name, small, tmp_path):
     assert [scan.stem for scan in find_scans(tmp_path)] == ["t2"]
 
 
+def test_a_whole_mask_from_elsewhere_is_no_scan_but_a_scan_may_be_called_spine(tmp_path):
+    for name in ("t2", "t2_spine", "t1_spine"):
+        nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    assert [scan.stem for scan in find_scans(tmp_path)] == ["t1_spine", "t2"]
+
+
 def test_what_this_package_wrote_is_no_scan(painted_file):
     folder = painted_file.parent
     words = ["-i", str(painted_file), "-ofolder", str(folder), "-v", "0", "-masks", "1"]

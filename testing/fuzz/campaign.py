@@ -15,10 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from fuzz.datasets import try_dataset, try_jobs, try_mask
 from fuzz.edits import try_edit
 from fuzz.faults import try_fault
 from fuzz.images import try_header, try_image
 from fuzz.names import try_names
+from fuzz.stale import try_stale
 
 KINDS: dict[str, Callable[[np.random.Generator, Path], str]] = {
     "images": try_image,
@@ -26,6 +28,10 @@ KINDS: dict[str, Callable[[np.random.Generator, Path], str]] = {
     "names": try_names,
     "faults": try_fault,
     "edits": try_edit,
+    "stale": try_stale,
+    "datasets": try_dataset,
+    "jobs": try_jobs,
+    "masks": try_mask,
 }
 """What is tried, in a folder, as a generator chooses: returns what came of it, raises if that is wrong."""
 

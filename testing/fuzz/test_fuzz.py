@@ -3,9 +3,19 @@
 import pytest
 from fuzz import campaign
 
-FEW = {"images": 8, "headers": 8, "names": 3, "faults": 2, "edits": 4}
+FEW = {"images": 8, "headers": 8, "names": 3, "faults": 2, "edits": 4} | {
+    "stale": 6,
+    "datasets": 2,
+    "jobs": 1,
+    "masks": 4,
+}
 MANY = 25
-MIN_GOOD = {"images": 5, "headers": 8, "names": 18, "faults": 3, "edits": 15}
+MIN_GOOD = {"images": 5, "headers": 8, "names": 18, "faults": 3, "edits": 15} | {
+    "stale": 2,
+    "datasets": 25,
+    "jobs": 25,
+    "masks": 12,
+}
 """Inputs of the many of which something must come, not an error."""
 
 

@@ -11,9 +11,9 @@ from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise,
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling.checks import distance_from_canal_mm
 from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
-from sct_deepspine.labeling.levels import Candidates, LevelAssignment
+from sct_deepspine.labeling.levels import Candidates, DecodingParameters, LevelAssignment, best_score
 
-__all__ = ["assignment_score", "columns_about", "find_candidates", "predict_midsagittal"]
+__all__ = ["assignment_score", "columns_about", "find_candidates", "predict_midsagittal", "spine_score"]
 
 CANDIDATE_THRESHOLD = 0.1
 """Least height of a peak of the any-disc map, 0 to 1. Chosen on ``val``."""
@@ -52,6 +52,14 @@ def columns_about(prediction: PlanePrediction, canal: Centerline, margin_mm: flo
     last = int(np.clip(columns.max() + margin + 1, first + 1, plane.shape[1]))
     narrow = replace(plane, points_world=plane.points_world[:, first:last])
     return replace(prediction, plane=narrow, image=prediction.image[:, first:last])
+
+
+def spine_score(candidates: Candidates, parameters: DecodingParameters) -> float:
+    """Return :func:`assignment_score` of the best assignment of some candidates; 0 if there are none."""
+    if not len(candidates.score):
+        return 0.0
+    score, count = best_score(candidates, parameters)
+    return score / count**LENGTH_POWER
 
 
 def assignment_score(assignment: LevelAssignment) -> float:

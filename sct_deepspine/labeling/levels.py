@@ -28,6 +28,7 @@ __all__ = [
     "DecodingParameters",
     "LevelAssignment",
     "assign_levels",
+    "best_score",
     "path_evidence",
 ]
 
@@ -236,6 +237,19 @@ def assign_levels(
         runner_up_shift=runner_up if shifts[runner_up] > 0 else 0,
         runner_up_probability=shifts[runner_up],
     )
+
+
+def best_score(candidates: Candidates, parameters: DecodingParameters | None = None) -> tuple[float, int]:
+    """Return score and number of discs of the best path alone, without probabilities: a fifth of the time.
+
+    Parameters
+    ----------
+    candidates, parameters
+        As of :func:`assign_levels`; at least one candidate.
+    """
+    lattice = _lattice(candidates, {}, SpacingPrior(), parameters or DecodingParameters())
+    score, indices, _, _ = _best(lattice)
+    return score, len(indices)
 
 
 def path_evidence(

@@ -36,6 +36,7 @@ from sct_deepspine.labeling.candidates import (
     columns_about,
     find_candidates,
     predict_midsagittal,
+    spine_score,
 )
 from sct_deepspine.labeling.checks import check_anchor_places, given_centerline, read_scan
 from sct_deepspine.labeling.counting import Variant
@@ -245,15 +246,12 @@ def seems_upside_down(
     image = np.ascontiguousarray(narrow.image[::-1])
     maps = model.locate.predict([image])[0]
     turned = find_candidates(replace(narrow, image=image, maps=maps), canal, volume)
-    if not len(turned.score):
+    upright, other = (spine_score(found, model.parameters) for found in (candidates, turned))
+    if other <= max(upright, model.minimum_score):
         return False
-    upright = 0.0
-    if len(candidates.score):
-        upright = assignment_score(assign_levels(candidates, parameters=model.parameters))
-    other = assign_levels(turned, parameters=model.parameters)
-    landmark = np.isin(other.values[other.probabilities > SEEN], model.landmarks).any()
-    needed = max((1.0 if landmark else TURNED_ALONE) * upright, model.minimum_score)
-    return assignment_score(other) > needed
+    assigned = assign_levels(turned, parameters=model.parameters)
+    landmark = np.isin(assigned.values[assigned.probabilities > SEEN], model.landmarks).any()
+    return bool(landmark or other > TURNED_ALONE * upright)
 
 
 def _assemble(

@@ -11,9 +11,8 @@ from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.reading import linear_weights
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
-from sct_deepspine.labeling.candidates import assignment_score, columns_about, find_candidates
+from sct_deepspine.labeling.candidates import columns_about, find_candidates, spine_score
 from sct_deepspine.labeling.heatmaps import PlanePrediction
-from sct_deepspine.labeling.levels import assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 
 __all__ = ["wrong_size"]
@@ -72,8 +71,4 @@ def _score(
     prediction: PlanePrediction, canal: Centerline, volume: Volume, model: LabelingModel, factor: float
 ) -> float:
     found = find_candidates(prediction, canal, volume)
-    if not len(found.score):
-        return 0.0
-    return assignment_score(
-        assign_levels(replace(found, points=factor * found.points), parameters=model.parameters)
-    )
+    return spine_score(replace(found, points=factor * found.points), model.parameters)

@@ -26,7 +26,7 @@ def disc_table(labels: DiscLabels) -> str:
 def mask_table(masks: SpineMasks) -> str:
     """Return a line for each structure: its value, name, volume and the probability of its level."""
     facts = masks.as_dict()
-    lines = [f"{'value':>5}  {'structure':<9} {'volume ml':>9}  {'level prob':>10}"]
+    lines = [f"{'value':>5}  {'structure':<9} {'volume ml':>9}  {'confidence':>10}"]
     for value, name in ((CORD_VALUE, "cord"), (CANAL_VALUE, "canal")):
         lines.append(f"{value:>5}  {name:<9} {facts[f'{name}_mm3'] / 1000:9.2f}")
     for part in masks.structures:

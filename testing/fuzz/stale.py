@@ -99,7 +99,7 @@ def _edited(rng: np.random.Generator, discs: list[dict[str, Any]]) -> tuple[str,
 def _change_image(rng: np.random.Generator, scan: Path) -> str:
     """Make another image of a scan, under its name."""
     image = nib.load(scan)
-    data, affine = np.array(image.dataobj), image.affine.copy()
+    data, affine = np.asarray(image.dataobj).copy(), image.affine.copy()
     kind = ("moved", "scaled", "cropped", "flipped", "grey values")[rng.integers(5)]
     if kind == "moved":
         affine[:3, 3] += rng.uniform(3, 300, 3) * rng.choice([-1, 1], 3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
-from sct_deepspine.labeling.levels import Candidates, DecodingParameters, assign_levels
+from sct_deepspine.labeling.levels import Candidates, DecodingParameters, assign_levels, best_score
 from sct_deepspine.spacing import SpacingPrior, extrapolate_superior, fill_skipped
 
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
@@ -367,3 +367,10 @@ def test_expected_spacings_are_a_spine():
     assert sorted(EXPECTED_SPACING_MM) == list(range(1, 26))
     assert np.exp(SpacingPrior().log_body()).sum() == pytest.approx(1)
     assert all(15 <= mm <= 36 for mm in EXPECTED_SPACING_MM.values())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_score_alone_is_that_of_the_assignment(seed):
+    candidates = spine(5, 14, seed)
+    assignment = assign_levels(candidates)
+    assert best_score(candidates) == (pytest.approx(assignment.score), len(assignment.values))

@@ -288,6 +288,26 @@ def test_numbers_that_are_no_discs_are_refused(values, key, sheet):
         assert list(table(page)) == list(values)
 
 
+def test_a_spine_with_a_vertebra_more_has_its_own_names_and_keeps_its_lowest_disc(sheet, tmp_path):
+    discs = tuple(d | {"name": disc_name(d["value"], 25)} for d in made_up(values=range(21, 27)).discs)
+    with sheet(made_up(values=range(21, 27), discs=discs, presacral=25)) as page:
+        shown_names = page.locator("#facts").inner_text()
+        assert "L5/L6" in shown_names
+        assert "L6/S1" in shown_names
+        choose(page, 26)
+        press(page, "w")
+        content = saved(page)
+        (scan,) = json.loads(content)["scans"].values()
+        assert (scan["presacral"], scan["discs"][-1]["value"]) == (25, 26)
+        path = tmp_path / "corrections.json"
+        path.write_text(content, encoding="utf-8")
+        (reviewed,) = read_page_corrections(path)
+        assert reviewed.labels.presacral == 25
+        press(page, "7")  # all one up: then the lowest is no longer the disc above the sacrum
+        (scan,) = scans_of(page).values()
+        assert "presacral" not in scan
+
+
 def test_a_disc_outside_the_image_is_refused(sheet):
     image = GRID | {"shape": [40, 142, 300], "sha256": "a" * 64, "path": "t2.nii.gz"}
     with sheet(made_up(image=image)) as page:

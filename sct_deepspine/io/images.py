@@ -379,7 +379,8 @@ def _check_spacing(header: Any) -> None:
     if "pixdim" not in header:
         return
     axes = int(np.clip(header["dim"][0], 1, 3))
-    pixdim = np.asarray(header["pixdim"][1 : axes + 1], dtype=float)
+    with np.errstate(invalid="ignore"):  # the bytes of a signalling NaN
+        pixdim = np.asarray(header["pixdim"][1 : axes + 1], dtype=float)
     if not np.isfinite(pixdim).all() or (pixdim <= 0).any():
         met = " × ".join(f"{length:g}" for length in pixdim)
         raise ImageError(f"voxel sizes of {met} mm in the header (pixdim); repair the header")

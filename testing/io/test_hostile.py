@@ -18,7 +18,7 @@ from sct_deepspine.io.files import plain_cell
 from sct_deepspine.io.images import read_mask, read_volume
 from sct_deepspine.reporting.html import Entry, failed_entry, read_entries, write_page
 
-VOX_OFFSET, DIM, QUATERN_B = 108, 40, 256
+VOX_OFFSET, DIM, PIXDIM, QUATERN_B = 108, 40, 80, 256
 
 
 @pytest.fixture
@@ -45,6 +45,11 @@ def test_voxels_are_not_read_from_the_header(offset, plain_file):
 def test_negative_dimensions_are_refused(plain_file):
     with pytest.raises(ImageError, match="shape"):
         read_volume(patched(plain_file, DIM, "<hhhh", 3, 10, -5, 20))
+
+
+def test_a_voxel_size_that_is_a_signalling_nan_is_refused_without_a_numpy_warning(plain_file):
+    with pytest.raises(ImageError, match="voxel sizes of nan"):
+        read_volume(patched(plain_file, PIXDIM, "<I", 0x7FA00000))
 
 
 def test_a_wrong_checksum_of_a_compressed_file_is_noticed(plain_file, tmp_path):

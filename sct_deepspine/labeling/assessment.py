@@ -149,7 +149,7 @@ def assign_checked_levels(
     if not len(candidates.score):
         raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
     free = assign(candidates, anchors={}, parameters=model.parameters)
-    counted = count_vertebrae(candidates, parameters=model.parameters, assign=assign)
+    counted = count_vertebrae(candidates, parameters=model.parameters, usual=free, assign=assign)
     variant, landmarks = USUAL, model.landmarks
     if counted is not None and not counted.count.is_usual:
         free, variant, landmarks = counted.assignment, counted.variant, counted.variant.landmarks
@@ -169,7 +169,9 @@ def assign_checked_levels(
     if not clamped:
         return CheckedLevels(free, kind, evidence, warnings, factor, claimed, counted)
     assignment = assign(candidates, anchors=clamped, parameters=model.parameters)
-    counted = count_vertebrae(candidates, anchors=clamped, parameters=model.parameters, assign=assign)
+    counted = count_vertebrae(
+        candidates, anchors=clamped, parameters=model.parameters, usual=assignment, assign=assign
+    )
     if counted is not None and not counted.count.is_usual:
         assignment = counted.assignment
         clamped = {k: counted.variant.counted(value) for k, value in clamped.items()}

@@ -126,6 +126,7 @@ def count_vertebrae(
     *,
     anchors: Mapping[int, int] | None = None,
     parameters: DecodingParameters,
+    usual: LevelAssignment | None = None,
     assign: Callable[..., LevelAssignment] = assign_levels,
 ) -> Counted | None:
     """Count the vertebrae above the sacrum, if both ends of the spine are seen.
@@ -138,6 +139,8 @@ def count_vertebrae(
         Candidate index → known value, apparent as well: a person names a disc by its neighbours.
     parameters
         Constants of the decoding.
+    usual
+        Levels of a usual spine with these anchors, where they are known.
     assign
         Assigns the levels.
 
@@ -156,7 +159,10 @@ def count_vertebrae(
     by_number = {int(n): float(share[numbers == n].sum()) for n in np.unique(numbers)}
     number = max(by_number, key=lambda n: by_number[n])
     best = variants[max(np.flatnonzero(numbers == number), key=lambda k: share[k])]
-    assignment = assign_variant(candidates, best, anchors=anchors, parameters=parameters, assign=assign)
+    if best == USUAL and usual is not None:
+        assignment = usual
+    else:
+        assignment = assign_variant(candidates, best, anchors=anchors, parameters=parameters, assign=assign)
     if not _ends_seen(assignment, best, anchors):
         return None
     return Counted(VertebraCount(number, by_number[number]), best, assignment)

@@ -145,7 +145,9 @@ def assign_spine(
     """
     clamped = _clamped(chain, readings, group, anchored)
     assignment = assign_levels(chain.candidates, anchors=clamped, parameters=model.parameters)
-    counted = count_vertebrae(chain.candidates, anchors=clamped, parameters=model.parameters)
+    counted = count_vertebrae(
+        chain.candidates, anchors=clamped, parameters=model.parameters, usual=assignment
+    )
     variant, landmarks = USUAL, model.landmarks
     if counted is not None and not counted.count.is_usual:
         assignment, variant, landmarks = counted.assignment, counted.variant, counted.variant.landmarks

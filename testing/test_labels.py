@@ -256,6 +256,7 @@ def test_json_tells_everything_but_the_voxels(file):
         "landmarks": [],
         "view": "no_landmark",
         "level_confidence": 0.875,
+        "presacral_vertebrae": None,
         "warnings": ["look here"],
         "notes": [],
         "evidence": {},

@@ -152,16 +152,18 @@ def count_vertebrae(
     anchors = anchors or {}
     if not _holds_every_value(candidates) or not _ends_apparent(candidates, anchors):
         return None
-    variants, share = _shares(candidates, anchors, FEW_PLACES, parameters)
+    if usual is None:
+        usual = assign(candidates, anchors=anchors, parameters=parameters)
+    sizes = _sizes_about(usual.body_factor)
+    variants, share = _shares(candidates, anchors, FEW_PLACES, sizes, parameters)
     if share[0] < CLEAR:
-        variants, share = _shares(candidates, anchors, PLACES, parameters)
+        variants, share = _shares(candidates, anchors, PLACES, sizes, parameters)
     numbers = np.array([variant.presacral for variant in variants])
     by_number = {int(n): float(share[numbers == n].sum()) for n in np.unique(numbers)}
     number = max(by_number, key=lambda n: by_number[n])
     best = variants[max(np.flatnonzero(numbers == number), key=lambda k: share[k])]
-    if best == USUAL and usual is not None:
-        assignment = usual
-    else:
+    assignment = usual
+    if best != USUAL:
         assignment = assign_variant(candidates, best, anchors=anchors, parameters=parameters, assign=assign)
     if not _ends_seen(assignment, best, anchors):
         return None
@@ -191,8 +193,19 @@ def _at_both_ends(values: set[int], landmarks: Sequence[int], anchors: Mapping[i
     return bool(upper and (landmarks[-1] in values or known & set(LOWER_ANCHORS)))
 
 
+def _sizes_about(size: float) -> tuple[float, ...]:
+    """Return the sizes of a body next to one: however a spine is built, its discs tell about the same."""
+    sizes = SpacingPrior().body_factors
+    at = int(np.abs(np.array(sizes) - size).argmin())
+    return sizes[max(at - 1, 0) : at + 2]
+
+
 def _shares(
-    candidates: Candidates, anchors: Mapping[int, int], places: Sequence[int], parameters: DecodingParameters
+    candidates: Candidates,
+    anchors: Mapping[int, int],
+    places: Sequence[int],
+    sizes: tuple[float, ...],
+    parameters: DecodingParameters,
 ) -> tuple[list[Variant], FloatArray]:
     """Return the variants with one of some places, the usual one first, and the probability of each."""
     odd = [Variant(PRESACRAL + more, place) for more in (-1, 1) for place in places]
@@ -202,7 +215,7 @@ def _shares(
         path_evidence(
             _as_counted(candidates, variant),
             anchors={k: variant.counted(value) for k, value in anchors.items()},
-            prior=variant.spacing(),
+            prior=replace(variant.spacing(), body_factors=sizes),
             parameters=parameters,
         )
         for variant in variants

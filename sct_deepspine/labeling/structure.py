@@ -24,8 +24,8 @@ __all__ = ["find_flat_discs", "find_step", "find_voids", "mosaic_tiles"]
 
 MOSAIC_LIKENESS, MOSAIC_TILES = 0.8, range(3, 9)
 """Median correlation of neighbouring tiles of a mosaic, and how many it has along each side. 365 perturbed
-views of ``val`` come to 0.73 at most (halves to 0.84), mosaics of sagittal slices to 0.9 and more, of axial ones
-7.5 mm apart to 0.7."""
+views of ``val`` come to 0.73 at most (halves to 0.84), mosaics of sagittal slices to 0.9 and more, of axial
+ones 7.5 mm apart to 0.7."""
 
 MOSAIC_PIXELS, MIN_TILE_PIXELS = 512, 24
 """A slice is read at so many pixels along its longer side, and tiles smaller than this are not looked for."""

@@ -118,8 +118,8 @@ def main() -> None:
         alone.append(row(kind, labels, scan.discs))
         merged = [row(kind, one, scan.discs) for one in together(scan, model, rng)]
         first = merged[0]
-        right = all(one.right for one in merged)
-        cut.append(Row(kind, first.number, right, max(one.confidence for one in merged)))
+        wrong = [one for one in merged if not one.right]
+        cut.append(Row(kind, first.number, not wrong, max(one.confidence for one in wrong or merged)))
         print(f"{kind} {place}: {alone[-1]}, in {SERIES} series {cut[-1]}", flush=True)
     summary("one image", alone)
     summary(f"{SERIES} series", cut)

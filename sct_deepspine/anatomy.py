@@ -47,8 +47,8 @@ SACRUM_STEPS_MM = (28.0, 24.0, 20.0, 18.0)
 """Distances from L5/S1 to the remnants of the discs of the sacrum, of a body of the template's size."""
 
 PRESACRAL = 24
-"""Vertebrae above the sacrum: 7 cervical, 12 thoracic and 5 lumbar ones. About one person in ten has one more
-or one less."""
+"""Vertebrae above the sacrum: 7 cervical, 12 thoracic and 5 lumbar ones. Some people have one more or one
+less."""
 
 ABOVE_LUMBAR = 19
 """Cervical and thoracic vertebrae. An extra or a missing one is named as a lumbar one."""

@@ -295,7 +295,8 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
         print("ERROR: there is not enough memory; crop the image to the spine", file=sys.stderr)
         return FAILURE
     except OSError as error:
-        print(f"ERROR: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename and error.strerror else ""
+        print(plain_line(f"ERROR: {place}{error.strerror or error}"), file=sys.stderr)
         return FAILURE
     except KeyboardInterrupt as error:
         print("interrupted; nothing half-written was left", file=sys.stderr)

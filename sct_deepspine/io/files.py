@@ -12,6 +12,7 @@ from pathlib import Path
 from sct_deepspine.errors import OutputError
 
 __all__ = [
+    "UNFINISHED",
     "make_folder",
     "naming",
     "plain_cell",
@@ -20,6 +21,9 @@ __all__ = [
     "written_together",
     "written_whole",
 ]
+
+UNFINISHED = ".deepspine-"
+"""How the folders of files begin that are being written."""
 
 EARLIER = "earlier"
 """Name that a file has, in a folder of its own, while another one takes its place."""
@@ -100,7 +104,7 @@ def naming(path: Path) -> Iterator[None]:
 def _place_beside(target: Path) -> Iterator[Path]:
     """Give a temporary name in a folder of its own beside a file."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".deepspine-", dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=target.parent))
     except OSError as error:
         raise OutputError(f"can't write to {target.parent}: {error.strerror or error}") from error
     try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sct_deepspine.io.files import make_folder, plain_cell, write_text
+from sct_deepspine.io.files import UNFINISHED, make_folder, plain_cell, write_text
 from sct_deepspine.workflow.review import read_ratings
 from sct_deepspine.workflow.tables import write_tables
 
@@ -94,10 +95,22 @@ def shows_failure(derivatives: Path, name: str) -> bool:
     return False
 
 
+def _kept(folder: Path) -> list[Path]:
+    """Return the JSON files below a folder, by name; another job may be writing there.
+
+    A walk passes over folders that are gone, unlike a glob, and over those of half-written files.
+    """
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
+        found += [Path(place, name) for name in names if name.endswith(".json")]
+    return sorted(found)
+
+
 def read_rows(derivatives: Path) -> list[Row]:
     """Return the rows of all scans that were worked on, by name."""
     rows = []
-    for path in sorted((derivatives / ROWS).rglob("*.json")):
+    for path in _kept(derivatives / ROWS):
         with suppress(OSError, ValueError, TypeError):  # what is broken is made anew by the next run
             rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
     return sorted(rows, key=lambda row: row.scan)
@@ -126,7 +139,7 @@ def write_overview(derivatives: Path, rows: Sequence[Row] = ()) -> list[Path]:
 def _listing(derivatives: Path) -> list[tuple[str, int]]:
     found = []
     for folder in (ROWS, ENTRIES):
-        for path in sorted((derivatives / folder).rglob("*.json")):
+        for path in _kept(derivatives / folder):
             with suppress(OSError):
                 found.append((str(path), path.stat().st_mtime_ns))
     return found

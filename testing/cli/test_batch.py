@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from sct_deepspine.cli.bids import main as bids_main
 from sct_deepspine.cli.label import main as label_main
 from sct_deepspine.errors import ImageError
 from sct_deepspine.io.bids import find_scans
+from sct_deepspine.io.files import write_text
 from sct_deepspine.reporting.html import Entry
 from sct_deepspine.workflow import overview
 from sct_deepspine.workflow.overview import keep_row
@@ -488,6 +490,7 @@ import os, sys
 from pathlib import Path
 from sct_deepspine import batch
 from sct_deepspine.io.bids import find_scans
+from sct_deepspine.io.files import write_text
 
 def label_or_die(scan, options):
     if scan.stem == "scan2":
@@ -560,6 +563,7 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 from sct_deepspine.batch import BatchOptions, run_batch
 from sct_deepspine.io.bids import find_scans
+from sct_deepspine.io.files import write_text
 
 if __name__ == "__main__":
     with LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
@@ -863,3 +867,23 @@ def test_a_job_that_ends_while_another_one_writes_misses_nothing(tmp_path, monke
     written = write_overview(folder)
     with written[0].open(newline="") as file:
         assert [row["scan"] for row in csv.DictReader(file)] == ["a", "b"]
+
+
+def test_the_table_is_made_while_another_job_writes_beside_it(tmp_path):
+    """Folders of half-written files come and go while what was kept is listed."""
+    keep_row(tmp_path, Row("sub-01/anat/sub-01_T2w", "done"))
+    busy = tmp_path / overview.ROWS / "sub-01" / "anat"
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            write_text(busy / "other.txt", "x")
+
+    other = threading.Thread(target=write)
+    other.start()
+    try:
+        for _ in range(300):
+            assert [row.scan for row in overview.read_rows(tmp_path)] == ["sub-01/anat/sub-01_T2w"]
+    finally:
+        stop.set()
+        other.join()

@@ -100,13 +100,12 @@ def _add_to_page(folder: Path, asked: argparse.Namespace, result: ScanResult) ->
     from sct_deepspine.workflow.given import labels_of_page
 
     image = Path(asked.i)
+    place = image.resolve()
     name = " / ".join(word for word in (asked.qc_dataset, asked.qc_subject, image_stem(image)) if word)
     entries = folder / "entries"
     make_folder(entries)
-    key = sha256(os.fsencode(f"{name}\n{image.resolve()}")).hexdigest()[:16]
-    identity = ImageIdentity.from_file(image, result.volume.grid).as_dict() | {
-        "path": image.resolve().as_posix()
-    }
+    key = sha256(os.fsencode(f"{name}\n{place}")).hexdigest()[:16]
+    identity = ImageIdentity.from_file(image, result.volume.grid).as_dict() | {"path": place.as_posix()}
     told = labels_of_page(result.request)
     entry = make_entry(result.labels, result.volume, name, masks=result.masks, image=identity, told=told)
     write_text(entries / f"{key}.json", entry.to_json())

@@ -151,7 +151,7 @@ def assign_checked_levels(
     free = assign(candidates, anchors={}, parameters=model.parameters)
     counted = count_vertebrae(candidates, parameters=model.parameters, usual=free, assign=assign)
     variant, landmarks = USUAL, model.landmarks
-    if counted is not None and not counted.count.is_usual:
+    if counted is not None:
         free, variant, landmarks = counted.assignment, counted.variant, counted.variant.landmarks
     evidence, kind = _weigh(free, candidates, model, scene, variant, landmarks)
     is_small = _is_accepted(free, evidence, model, is_anchored=bool(clamped))

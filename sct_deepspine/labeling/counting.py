@@ -24,6 +24,7 @@ from sct_deepspine.anatomy import (
     PRESACRAL,
 )
 from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.labeling.agreement import SEEN
 from sct_deepspine.labeling.levels import (
     Candidates,
     DecodingParameters,
@@ -45,9 +46,6 @@ FEW_PLACES, CLEAR = (12, 18, 21, 24), 0.999
 
 ODD_SHARE = 0.03
 """Share of spines with a vertebra more, and with one less, before anything is seen."""
-
-SEEN = 0.5
-"""An end of the spine is seen where its landmark is more probable than this."""
 
 POSSIBLE = 0.1
 """Where its level map leaves a landmark less than this at every candidate, it is not looked for."""
@@ -209,7 +207,7 @@ def _shares(
 ) -> tuple[list[Variant], FloatArray]:
     """Return the variants with one of some places, the usual one first, and the probability of each."""
     odd = [Variant(PRESACRAL + more, place) for more in (-1, 1) for place in places]
-    variants, prior = [Variant(), *odd], np.full(1 + len(odd), ODD_SHARE / len(places))
+    variants, prior = [USUAL, *odd], np.full(1 + len(odd), ODD_SHARE / len(places))
     prior[0] = 1 - 2 * ODD_SHARE
     evidence = np.log(prior) + [
         path_evidence(

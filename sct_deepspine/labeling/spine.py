@@ -149,7 +149,7 @@ def assign_spine(
         chain.candidates, anchors=clamped, parameters=model.parameters, usual=assignment
     )
     variant, landmarks = USUAL, model.landmarks
-    if counted is not None and not counted.count.is_usual:
+    if counted is not None:
         assignment, variant, landmarks = counted.assignment, counted.variant, counted.variant.landmarks
     assignment = _trimmed(assignment, clamped)
     points = chain.candidates.points[assignment.indices]

@@ -17,7 +17,7 @@ from sct_deepspine.geometry.planes import SamplingPlane, midsagittal_plane, read
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.files import plain_line, written_whole
 from sct_deepspine.labels import DiscLabels
-from sct_deepspine.reporting.views import sagittal_view
+from sct_deepspine.reporting.views import View, sagittal_view
 from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, SpineMasks
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def write_preview(
     OutputError
         If the picture can't be written there.
     """
-    _save(_picture(labels, volume, title, masks), path)
+    _save(_picture(_view(labels, volume), labels, title, masks), path)
 
 
 def write_layers(
@@ -101,8 +101,9 @@ def write_layers(
     DeepSpineError, OutputError
         As there.
     """
-    _save(_picture(labels, volume, title, None, discs=False), background)
-    _save(_picture(labels, volume, title, masks), overlay)
+    view = _view(labels, volume)
+    _save(_picture(view, labels, title, None, discs=False), background)
+    _save(_picture(view, labels, title, masks), overlay)
 
 
 def _save(picture: Image, path: str | os.PathLike[str]) -> None:
@@ -110,17 +111,21 @@ def _save(picture: Image, path: str | os.PathLike[str]) -> None:
         picture.save(partial, format="PNG", compress_level=PNG_LEVEL)
 
 
-def _picture(
-    labels: DiscLabels, volume: Volume, title: str, masks: SpineMasks | None, *, discs: bool = True
-) -> Image:
+def _view(labels: DiscLabels, volume: Volume) -> View:
+    """Read the image on the plane along the canal."""
     if labels.canal is None:
         raise DeepSpineError(
             "a picture needs the canal, which labels of an image without a visible spine lack"
         )
+    plane = midsagittal_plane(DeobliquedVolume.of(volume), labels.canal, PLANE_MM)
+    return sagittal_view(labels, plane, volume)
+
+
+def _picture(
+    view: View, labels: DiscLabels, title: str, masks: SpineMasks | None, *, discs: bool = True
+) -> Image:
     from PIL import Image, ImageDraw
 
-    plane = midsagittal_plane(DeobliquedVolume.of(volume), labels.canal, PLANE_MM)
-    view = sagittal_view(labels, plane, volume)
     colours = np.repeat(view.grey[..., None], 3, axis=2)
     if masks is not None:
         colours = _laid_over(colours, read_labels(Volume(masks.spine, masks.grid), view.plane))

@@ -232,10 +232,10 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
 
     scan, names, given = job.scan, job.names, job.given
     record = {**job.prints, **record}
-    earlier = read_sidecar(names.sidecar) or {}
+    earlier = read_sidecar(names.sidecar)
     writers: dict[Path, Writer] = {}
     if given is not None:
-        if names.sidecar.exists() and read_sidecar(names.sidecar) is None:
+        if names.sidecar.exists() and earlier is None:
             raise OutputError(f"{names.sidecar} is not this command's; move it away")
         record["Corrected"] = True
         if given.labels.absent:
@@ -263,7 +263,7 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
         **record,
     )
     sidecar = read_sidecar(saved.written[1]) or {}
-    if options.register or sidecar.get("discs") != earlier.get("discs"):
+    if options.register or sidecar.get("discs") != (earlier or {}).get("discs"):
         rmtree(names.registration, ignore_errors=True)  # it was made with other discs
     if options.register:
         sidecar["warnings"] = [*sidecar.get("warnings", ()), *_register(job, options, result)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,7 @@ from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.identity import file_sha256
 from sct_deepspine.workflow.names import ResultNames, bids_names
 from sct_deepspine.workflow.overview import Row, shows_failure
-from sct_deepspine.workflow.person import PersonLabels, find_person_labels
+from sct_deepspine.workflow.person import PersonLabels, find_person_labels, json_digest
 from sct_deepspine.workflow.record import read_sidecar
 
 if TYPE_CHECKING:
@@ -137,14 +135,10 @@ def _fingerprints(
     model, mask_model = models
     on: list[Any] = [inputs.sha256, model.identity["sha256"], options.device, options.upper]
     on += [options.min_confidence, __version__, inputs.given_digest, *beside]
-    prints = {"Fingerprint": _digest(on)}
+    prints = {"Fingerprint": json_digest(on)}
     if mask_model is not None:
-        prints["MasksFingerprint"] = _digest([*on, mask_model.identity["sha256"]])
+        prints["MasksFingerprint"] = json_digest([*on, mask_model.identity["sha256"]])
     return prints
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _finished(names: ResultNames, prints: Mapping[str, str]) -> dict[str, Any] | None:

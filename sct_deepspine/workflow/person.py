@@ -23,7 +23,12 @@ from sct_deepspine.workflow.record import edited_files, read_sidecar
 if TYPE_CHECKING:
     from sct_deepspine.workflow.result import ScanResult
 
-__all__ = ["PersonLabels", "find_person_labels", "write_checked_copy"]
+__all__ = ["PersonLabels", "find_person_labels", "json_digest", "write_checked_copy"]
+
+
+def json_digest(content: Any) -> str:
+    """Return the SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,7 @@ class PersonLabels:
         )
         if self.labels.absent or self.labels.accepted:
             points.append([sorted(self.labels.absent), self.labels.accepted])
-        return hashlib.sha256(json.dumps(points).encode()).hexdigest()
+        return json_digest(points)
 
 
 def find_person_labels(

@@ -14,6 +14,7 @@ from fuzz.images import make_base
 from fuzz.running import answer_of
 
 from sct_deepspine.cli.batch import main as batch
+from sct_deepspine.cli.label import main as label
 
 NO_SCANS = "_seg", "_labels", "_lesion", "_canal", "_spine", "_mask", "_defacemask", "_discs", "_dlabel"
 HAND_LABELS = (
@@ -97,8 +98,6 @@ def try_jobs(rng: np.random.Generator, folder: Path) -> str:
 
 def try_mask(rng: np.random.Generator, folder: Path) -> str:
     """Give a cord mask that is displaced over some slices: levels stay, or a warning says where."""
-    from sct_deepspine.cli.label import main as label
-
     image, truth = make_base()
     scan, seg, out = folder / "t2.nii.gz", folder / "t2_seg.nii.gz", folder / "out"
     nib.save(image, scan)

@@ -99,7 +99,7 @@ class Products:
     def _refuse_foreign_cord(self) -> None:
         """Point to a cord mask that is there and would be in the way of our own."""
         cord = self.names.masks["seg"]
-        if self.needs_masks and not self.arguments.overwrite and edited_files(self.names.sidecar, [cord]):
+        if self.needs_masks and not self.arguments.overwrite and edited_files(self.names, [cord]):
             raise OutputError(
                 f"{cord} is there and was not made by this command: register with it (-s {cord}), or write "
                 "elsewhere with -ofolder"
@@ -245,6 +245,8 @@ class Products:
         for sentence in labels.warnings:
             print(f"  WARNING: {sentence}")
         print(*(f"  {path}" for path in self.written), sep="\n")
+        if self.removed:
+            print("  removed, no longer true:", *(f"    {path}" for path in self.removed), sep="\n")
 
     def _report_registration(self, done: Registration) -> None:
         names = ", ".join(f"{disc.value} {disc.name}" for disc in done.labels.discs)

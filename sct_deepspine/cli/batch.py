@@ -225,6 +225,8 @@ def _batch(arguments: argparse.Namespace) -> int:
         ):
             rows.append(row)
             bar.update()
+            if arguments.v and bar.disable:  # no terminal
+                print(plain_line(_line(row, len(rows), len(scans))), file=sys.stderr, flush=True)
     keep_ratings(options.derivatives, reviewed)
     written = write_overview(options.derivatives)
     for row in rows:
@@ -238,10 +240,22 @@ def _batch(arguments: argparse.Namespace) -> int:
     return FAILURE if any(row.error for row in rows) else 0
 
 
+def _line(row: Row, number: int, total: int) -> str:
+    """Return what came of a scan, for a log."""
+    if row.error:
+        found = "failed"
+    else:
+        found = f"{row.status}, {row.discs} discs, {row.first} to {row.last}, {row.level_confidence:.2f}"
+    return f"{number}/{total} {row.scan}: {found}"
+
+
 def _report(rows: Sequence[Row], total: int, written: Sequence[Path]) -> None:
     doubtful = [row for row in rows if not row.error and row.level_confidence < 0.5]
     for row in sorted(doubtful, key=lambda row: row.level_confidence):
         print(plain_line(f"DOUBTFUL {row.scan}: level confidence {row.level_confidence:.2f}"))
+    for row in rows:
+        if row.removed:
+            print(plain_line(f"{row.scan}: removed, no longer true: {row.removed}"))
     counts = {
         status: sum(row.status == status for row in rows)
         for status in ("done", "skipped", "corrected", "failed")

@@ -134,4 +134,6 @@ def _segment(arguments: argparse.Namespace) -> int:
         for sentence in result.notes:
             print(f"WARNING: {sentence}")
         print("\nWritten:", *(f"  {path}" for path in (*saved.written, *pages)), sep="\n")
+        if saved.removed:
+            print("Removed, no longer true:", *(f"  {path}" for path in saved.removed), sep="\n")
     return 0

@@ -42,6 +42,7 @@ from sct_deepspine.workflow.overview import (
     forget_entry,
     keep_entry,
     keep_row,
+    name_files,
     read_entry,
 )
 from sct_deepspine.workflow.person import write_checked_copy
@@ -90,14 +91,16 @@ def label_scan(
         if job.finished is not None:
             return job.row(job.finished, SKIPPED, 0.0)
         result = _process(job, options, models)
-        sidecar = _save(job, options, result)
-        return _kept(job, options, sidecar, time.perf_counter() - started)
+        sidecar, removed = _save(job, options, result)
+        return _kept(job, options, sidecar, time.perf_counter() - started, removed)
     except Exception as error:  # one scan never stops the rest, whatever it is
         return _failure(scan, options, error, started)
 
 
-def _kept(job: Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: float) -> Row:
-    row = job.row(sidecar, DONE, seconds)
+def _kept(
+    job: Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: float, removed: Sequence[Path]
+) -> Row:
+    row = replace(job.row(sidecar, DONE, seconds), removed=name_files(removed))
     keep_row(options.derivatives, row)
     return row
 
@@ -105,12 +108,19 @@ def _kept(job: Job, options: BatchOptions, sidecar: Mapping[str, Any], seconds: 
 def _failure(scan: ScanFile, options: BatchOptions, error: Exception, started: float) -> Row:
     """Return the row of a scan that failed; what an earlier run found and is no longer true goes."""
     if isinstance(error, DeepSpineError):
-        if _is_about_image(error, scan):
+        names, removed = bids_names(options.derivatives / scan.folder, scan.stem), []
+        if _makes_false(error, scan, names):
             with suppress(OSError):
-                _remove_found(bids_names(options.derivatives / scan.folder, scan.stem))
+                removed = _remove_found(names)
         keeps_picture = isinstance(error, LabelsError)
         return failed_row(
-            scan.name, options, str(error), started, image=_image_of(scan), keeps_picture=keeps_picture
+            scan.name,
+            options,
+            str(error),
+            started,
+            image=_image_of(scan),
+            keeps_picture=keeps_picture,
+            removed=removed,
         )
     if isinstance(error, OSError):  # a name that is too long, a folder that is gone
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -160,6 +170,7 @@ def failed_row(
     *,
     image: dict[str, Any] | None = None,
     keeps_picture: bool = False,
+    removed: Sequence[Path] = (),
 ) -> Row:
     """Return the row of a scan that failed, and show the failure on the page.
 
@@ -178,10 +189,13 @@ def failed_row(
     keeps_picture
         Whether the picture of an earlier run of this image stays, so that the labels of a person that were
         refused can be set right on the page.
+    removed
+        Files of an earlier run that are no longer true.
     """
     from sct_deepspine.reporting.html import failed_entry
 
-    row = Row(name, FAILED, seconds=round(time.perf_counter() - started, 2), error=error)
+    seconds = round(time.perf_counter() - started, 2)
+    row = Row(name, FAILED, seconds=seconds, error=error, removed=name_files(removed))
     with suppress(DeepSpineError, OSError):
         entry = failed_entry(name, error, image=image)
         earlier = read_entry(options.derivatives, name) if keeps_picture else None
@@ -192,17 +206,22 @@ def failed_row(
     return row
 
 
-def _is_about_image(error: DeepSpineError, scan: ScanFile) -> bool:
+def _makes_false(error: DeepSpineError, scan: ScanFile, names: ResultNames) -> bool:
     """Tell whether an error says that an image, which is there, has no such labels as were found before."""
-    about = NoDiscsError, UncertainError, GeometryError, ImageError
-    return isinstance(error, about) and scan.path.is_file()
+    if not scan.path.is_file():
+        return False
+    if isinstance(error, UncertainError):  # more is asked for: what was found is as true as before
+        source = (read_sidecar(names.sidecar) or {}).get("source") or {}
+        return bool(source.get("sha256") != file_sha256(scan.path))
+    return isinstance(error, (NoDiscsError, GeometryError, ImageError))
 
 
-def _remove_found(names: ResultNames) -> None:
+def _remove_found(names: ResultNames) -> list[Path]:
     """Remove what an earlier run found, which is no longer true; what a person set is."""
-    if not (read_sidecar(names.sidecar) or {}).get("Corrected"):
-        remove_results(names.sidecar)
-        rmtree(names.registration, ignore_errors=True)
+    if (read_sidecar(names.sidecar) or {}).get("Corrected"):
+        return []
+    rmtree(names.registration, ignore_errors=True)
+    return remove_results(names)
 
 
 def _request(job: Job, options: BatchOptions) -> ScanRequest:
@@ -226,8 +245,10 @@ def _process(job: Job, options: BatchOptions, models: Models) -> ScanResult:
     return process_scan(str(job.scan.path), _request(job, options), model=model, mask_model=mask_model)
 
 
-def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) -> dict[str, Any]:
-    """Write the files of a scan and its entry on the page; return what the sidecar holds."""
+def _save(
+    job: Job, options: BatchOptions, result: ScanResult, **record: Any
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """Write the files of a scan and its entry on the page; return what the sidecar holds, and what went."""
     from sct_deepspine.workflow.result import Outputs, save_result
 
     scan, names, given = job.scan, job.names, job.given
@@ -271,7 +292,7 @@ def _save(job: Job, options: BatchOptions, result: ScanResult, **record: Any) ->
         keep_entry(options.derivatives, _entry(result, job, sidecar))
     else:
         forget_entry(options.derivatives, scan.name)
-    return sidecar
+    return sidecar, saved.removed
 
 
 def _register(job: Job, options: BatchOptions, result: ScanResult) -> list[str]:
@@ -361,9 +382,9 @@ def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, star
                 raise NoDiscsError("no disc was found in the image, and none of the session lies in it")
             refuse_uncertain(result, job.scan.path.name)
             result = result.with_source(str(job.scan.path))
-            sidecar = _save(job, options, result, session=found.record(n, names))
+            sidecar, removed = _save(job, options, result, session=found.record(n, names))
             share = (before - started) / len(together) if n == 0 else time.perf_counter() - before
-            rows[job.scan.name] = _kept(job, options, sidecar, share)
+            rows[job.scan.name] = _kept(job, options, sidecar, share, removed)
         except Exception as error:
             rows[job.scan.name] = _failure(job.scan, options, error, before)
     return rows

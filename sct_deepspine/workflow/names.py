@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sct_deepspine.io.bids import DERIVATIVE, image_stem
@@ -41,6 +41,8 @@ class ResultNames:
         Ending of a mask file → its path.
     registration
         Folder of the warps to the template.
+    other_records
+        JSON files of other commands that record files of the same scan beside these.
     """
 
     labels: Path
@@ -54,6 +56,12 @@ class ResultNames:
     preview: Path
     masks: Mapping[str, Path]
     registration: Path
+    other_records: tuple[Path, ...] = ()
+
+    @property
+    def records(self) -> tuple[Path, ...]:
+        """The JSON files that may record files of the scan, the own one first."""
+        return self.sidecar, *self.other_records
 
 
 def sct_names(labels: Path) -> ResultNames:
@@ -79,13 +87,18 @@ def sct_names(labels: Path) -> ResultNames:
         preview=labels.with_name(f"{base}.png"),
         masks=_masks(labels.parent, stem),
         registration=labels.with_name(f"{stem}_reg"),
+        other_records=(_mask_record(labels.parent, stem),),
     )
+
+
+def _mask_record(folder: Path, stem: str) -> Path:
+    return folder / f"{stem}_spine.json"
 
 
 def mask_names(folder: Path, stem: str) -> ResultNames:
     """Name the files of a scan of which masks are wanted, not labels: their record is ``STEM_spine.json``."""
     names = sct_names(folder / f"{stem}_discs.nii.gz")
-    return ResultNames(**vars(names) | {"sidecar": folder / f"{stem}_spine.json"})
+    return replace(names, sidecar=_mask_record(folder, stem), other_records=(names.sidecar,))
 
 
 def bids_names(folder: Path, stem: str) -> ResultNames:

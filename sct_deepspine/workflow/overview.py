@@ -28,6 +28,7 @@ __all__ = [
     "forget_entry",
     "keep_entry",
     "keep_row",
+    "name_files",
     "read_entry",
     "read_rows",
     "shows_failure",
@@ -55,6 +56,13 @@ class Row:
     warnings: str = ""
     seconds: float = 0.0
     error: str = ""
+    removed: str = ""
+    """Files of an earlier run that this one removed, since they were no longer true."""
+
+
+def name_files(paths: Sequence[Path]) -> str:
+    """Return the names of files for a row."""
+    return "; ".join(path.name for path in paths)
 
 
 def keep_row(derivatives: Path, row: Row) -> None:

@@ -85,7 +85,7 @@ def find_person_labels(
         return PersonLabels(labels)
     earlier = read_sidecar(names.sidecar) or {}
     if names.labels.is_file():
-        if edited_files(names.sidecar, [names.labels]):
+        if edited_files(names, [names.labels]):
             labels = read_disc_labels(names.labels)
             return PersonLabels(_made_on(labels, earlier), names.labels, is_own=True)
         if earlier.get("Corrected") and "Labels" not in earlier:

@@ -2,7 +2,9 @@
 
 The JSON sidecar records the SHA-256 of every file of a scan. A later run so knows which files are its own to
 replace, and which were made or edited by a person. What an earlier run wrote and a later one does not is
-kept while it is true, that is while the discs are the same; what new discs make false is removed.
+kept while it is true: cord and canal while the image is the same, the masks that bear levels while the discs
+are the same from C2/C3 on, all else while nothing is said of the discs that was not said before. What is no
+longer true is removed.
 """
 
 from __future__ import annotations
@@ -10,15 +12,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sct_deepspine._version import __version__
+from sct_deepspine.anatomy import DISC_VALUES
 from sct_deepspine.errors import OutputError
 from sct_deepspine.io.files import make_folder, naming, written_together
 from sct_deepspine.labels import DiscLabels
+from sct_deepspine.workflow.names import ResultNames
 
 __all__ = [
     "GENERATED_BY",
@@ -26,7 +30,6 @@ __all__ = [
     "Writer",
     "edited_files",
     "read_sidecar",
-    "recorded_files",
     "remove_results",
     "write_results",
 ]
@@ -37,8 +40,11 @@ GENERATED_BY = [{"Name": PROGRAM, "Version": __version__}]
 Writer = Callable[[Path], None]
 """Writes one file at a path."""
 
-OF_FILES = "masks"
-"""Entry of a sidecar that describes files, and is kept with them."""
+OF_MASKS = "masks"
+"""Entry of a sidecar that describes the masks, and is kept with them."""
+
+OF_IMAGE, OF_LEVELS = ("seg", "canal"), ("spine", "seg_labeled")
+"""Masks that depend on the image alone, and those that depend on the discs, too."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def read_sidecar(sidecar: Path) -> dict[str, Any] | None:
     return content if any(str(name).startswith(PROGRAM) for name in names) else None
 
 
-def recorded_files(sidecar: Path) -> dict[Path, str]:
+def _recorded(sidecar: Path) -> dict[Path, str]:
     """Return the files that a sidecar records, with their SHA-256."""
     files = (read_sidecar(sidecar) or {}).get("files", {})
     if not isinstance(files, dict):
@@ -85,30 +91,32 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def edited_files(sidecar: Path, paths: Iterable[Path]) -> list[Path]:
-    """Return those of some files that exist and are not as the run of a sidecar left them."""
-    recorded = recorded_files(sidecar)
-    return [
-        path
-        for path in paths
-        if path.exists() and (not path.is_file() or recorded.get(path) != _sha256(path))
-    ]
+def edited_files(names: ResultNames, paths: Iterable[Path]) -> list[Path]:
+    """Return those of some files of a scan that exist and are not as any recorded run left them."""
+    recorded = [_recorded(sidecar) for sidecar in names.records]
+
+    def is_recorded(path: Path) -> bool:
+        digest = _sha256(path)
+        return any(record.get(path) == digest for record in recorded)
+
+    return [path for path in paths if path.exists() and not (path.is_file() and is_recorded(path))]
 
 
-def remove_results(sidecar: Path) -> None:
-    """Remove the files of an earlier run, except those that were edited since."""
-    recorded = list(recorded_files(sidecar))
-    kept = edited_files(sidecar, recorded)
-    for path in recorded:
-        if path not in kept:
-            path.unlink(missing_ok=True)
-    if read_sidecar(sidecar) is not None and not kept:
-        sidecar.unlink()
+def remove_results(names: ResultNames) -> list[Path]:
+    """Remove the files of an earlier run, except those that were edited since; return what was removed."""
+    recorded = [path for path in _recorded(names.sidecar) if path.exists()]
+    edited = edited_files(names, recorded)
+    removed = [path for path in recorded if path not in edited]
+    if read_sidecar(names.sidecar) is not None and not edited:
+        removed.append(names.sidecar)
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed
 
 
 def write_results(
     labels: DiscLabels,
-    sidecar: Path,
+    names: ResultNames,
     writers: Mapping[Path, Writer],
     *,
     overwrite: bool = False,
@@ -121,12 +129,12 @@ def write_results(
     ----------
     labels
         What was found.
-    sidecar
-        The JSON file.
+    names
+        Where the files of the scan go.
     writers
-        Path of each other file, and what writes it.
+        Path of each file but the sidecar, and what writes it.
     overwrite
-        Whether to replace files that the earlier run did not write, or that were edited since.
+        Whether to replace files that no earlier run wrote, or that were edited since.
     inputs
         Files that this run was given: never removed.
     entries
@@ -137,7 +145,8 @@ def write_results(
     OutputError
         If a file can't be written, or would replace one that is not this package's.
     """
-    foreign = edited_files(sidecar, writers)
+    sidecar = names.sidecar
+    foreign = edited_files(names, writers)
     if sidecar.exists() and read_sidecar(sidecar) is None:
         foreign.append(sidecar)
     if foreign and not overwrite:
@@ -145,15 +154,10 @@ def write_results(
             f"{foreign[0]} was not written by this command, or was edited since; "
             "write elsewhere with -o or -ofolder, or replace it with -overwrite 1"
         )
-    earlier = read_sidecar(sidecar) or {}
     content = labels.as_dict() | {"GeneratedBy": GENERATED_BY} | entries
-    others = _unedited_others(sidecar, writers)
-    given = {path.resolve() for path in inputs}
-    true = _same_discs(earlier, content)
-    kept = {path: digest for path, digest in others.items() if true or path.resolve() in given}
-    removed = [path for path in others if path not in kept]
-    if true and kept and OF_FILES in earlier and OF_FILES not in content:
-        content[OF_FILES] = earlier[OF_FILES]
+    kept, removed, masks = _sorted_out(names, writers, content, {path.resolve() for path in inputs})
+    if masks is not None:
+        content.setdefault(OF_MASKS, masks)
     for folder in {path.parent for path in (sidecar, *writers)}:
         make_folder(folder)
     # The labels come last but for the sidecar: without its record they would pass for a person's.
@@ -172,15 +176,65 @@ def write_results(
     return Saved((first, sidecar, *rest), tuple(kept), tuple(removed))
 
 
-def _unedited_others(sidecar: Path, writers: Mapping[Path, Writer]) -> dict[Path, str]:
-    """Return the files that an earlier run recorded, that this one does not write, and nobody edited."""
-    recorded = recorded_files(sidecar)
-    others = [path for path in recorded if path not in writers and path.is_file()]
-    edited = edited_files(sidecar, others)
-    return {path: recorded[path] for path in others if path not in edited}
+def _sorted_out(
+    names: ResultNames, writers: Mapping[Path, Writer], content: Mapping[str, Any], inputs: Container[Path]
+) -> tuple[dict[Path, str], list[Path], dict[str, Any] | None]:
+    """Sort out what earlier runs wrote, that this one does not write, and nobody edited.
+
+    Returns
+    -------
+    kept
+        Files that are still true, with their SHA-256.
+    removed
+        Those that are not. The sidecar of another command that says so much of other discs goes, too.
+    masks
+        What is known of masks that are kept.
+    """
+    kept: dict[Path, str] = {}
+    removed: list[Path] = []
+    masks: dict[str, Any] | None = None
+    for sidecar in names.records:
+        earlier, recorded = read_sidecar(sidecar), _recorded(sidecar)
+        if earlier is None:
+            continue
+        known = {*writers, *kept, *removed}
+        others = [path for path in recorded if path not in known and path.is_file()]
+        edited = edited_files(names, others)
+        own = [path for path in others if path not in edited]
+        true = [
+            path for path in own if path.resolve() in inputs or _still_true(path, names, earlier, content)
+        ]
+        removed += [path for path in own if path not in true]
+        if sidecar != names.sidecar:
+            if _same_image(earlier, content) and earlier.get("discs") == content["discs"]:
+                continue  # what another command wrote stays in its record
+            removed.append(sidecar)
+        kept |= {path: recorded[path] for path in true}
+        if OF_MASKS in earlier and true:
+            bear_levels = any(names.masks[name] in true for name in OF_LEVELS)
+            masks = earlier[OF_MASKS] if bear_levels else {**earlier[OF_MASKS], "structures": []}
+    return kept, removed, masks
 
 
-def _same_discs(earlier: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
-    """Tell whether an earlier run found the same discs in the same image."""
+def _still_true(
+    path: Path, names: ResultNames, earlier: Mapping[str, Any], content: Mapping[str, Any]
+) -> bool:
+    """Tell whether a file of an earlier run says what a run of now would say."""
+    if not _same_image(earlier, content):
+        return False
+    if path in [names.masks[name] for name in OF_IMAGE]:
+        return True
+    if path in [names.masks[name] for name in OF_LEVELS]:
+        return _levels(earlier) == _levels(content)
+    return bool(earlier.get("discs") == content["discs"])
+
+
+def _same_image(earlier: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
     images = [record.get("source") for record in (earlier, content)]
-    return earlier.get("discs") == content["discs"] and (None in images or images[0] == images[1])
+    return None in images or images[0] == images[1]
+
+
+def _levels(content: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Return value and place of the discs that the masks take their levels from."""
+    discs = content.get("discs") or []
+    return [(disc["value"], disc["world_mm"]) for disc in discs if disc["value"] >= DISC_VALUES[0]]

@@ -209,7 +209,7 @@ def save_result(
     if masks is not None:
         entries = {"masks": masks.as_dict(), **entries}
     if keep_edited:
-        kept = edited_files(names.sidecar, [path for path in wanted if path != names.labels])
+        kept = edited_files(names, [path for path in wanted if path != names.labels])
         wanted = {path: write for path, write in wanted.items() if path not in kept}
         notes = [f"{path.name} is not this command's, or was edited: it is kept" for path in kept]
         labels = replace(labels, warnings=(*labels.warnings, *notes))
@@ -218,9 +218,7 @@ def save_result(
     source = labels.source
     if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
         entries = {"source": ImageIdentity.from_file(source, result.volume.grid).as_dict(), **entries}
-    return write_results(
-        labels, names.sidecar, wanted, overwrite=overwrite or keep_edited, inputs=inputs, **entries
-    )
+    return write_results(labels, names, wanted, overwrite=overwrite or keep_edited, inputs=inputs, **entries)
 
 
 def _refuse_inputs(writers: Iterable[Path], inputs: Iterable[Path]) -> None:

@@ -439,6 +439,36 @@ def test_what_is_no_longer_true_is_removed(dataset, tmp_path):
     assert not list(options.derivatives.rglob("*dlabel*"))
 
 
+def test_what_was_asked_for_less_strictly_stays_true(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out", csv=True)
+    (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["done"]
+    before = sorted(options.derivatives.rglob("*dlabel*"))
+    strict = replace(options, min_confidence=1.0)
+    (row,) = run_batch([scan], strict, model=MODEL)
+    assert row.status == "failed"
+    assert not row.removed
+    assert sorted(options.derivatives.rglob("*dlabel*")) == before
+    # Of another image nothing holds any more.
+    image = nib.load(scan.path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), scan.path)
+    (row,) = run_batch([scan], strict, model=MODEL)
+    assert "sub-01_T2w_label-discs_dlabel.nii.gz" in row.removed
+    assert not list(options.derivatives.rglob("*dlabel*"))
+
+
+def test_the_terminal_says_what_was_removed(dataset, tmp_path, capsys):
+    words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-contrast", "T1w"]
+    assert main([*words, "-csv", "1"], model=MODEL) == 0
+    lines = capsys.readouterr().err.splitlines()  # no terminal: a line a scan
+    assert any(line.startswith("1/1 ") and "done, " in line for line in lines)
+    (scan,) = find_scans(dataset, contrasts=["T1w"])
+    image = nib.load(scan.path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), scan.path)
+    assert main(words, model=MODEL) == 0
+    assert "removed, no longer true: sub-01_T1w_label-discs_dlabel.csv" in capsys.readouterr().out
+
+
 def test_an_unexpected_error_is_one_scans_own(dataset, tmp_path):
     def fail(maps):
         return 1 / 0

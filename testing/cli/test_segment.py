@@ -106,11 +106,41 @@ def test_the_labelling_command_writes_the_masks_too(
     # The next run says nothing about masks: they are still true and stay, and so does what is known of them.
     assert label_command.main(words[:2], model=fake_model()) == 0
     assert json.loads((tmp_path / "t2_discs.json").read_text())["masks"] == facts["masks"]
-    # Other levels make them false.
+    # Two more discs above C2/C3 change no mask.
+    assert label_command.main([*words[:2], "-upper", "1"], model=fake_model()) == 0
+    assert json.loads((tmp_path / "t2_discs.json").read_text())["masks"] == facts["masks"]
+    # Other levels make the masks false that bear levels; cord and canal are what they were.
     place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
     assert label_command.main([*words[:2], "-initdisc", f"8,{place}"], model=fake_model()) == 0
-    assert not (tmp_path / "t2_seg.nii.gz").exists()
-    assert "Removed" in capsys.readouterr().out
+    there = {name for name in FILES if (tmp_path / f"t2_{name}.nii.gz").exists()}
+    assert there == {"seg", "canal"}
+    said = capsys.readouterr().out.split("Removed")[1]
+    assert "t2_spine.nii.gz" in said
+    assert "t2_seg_labeled.nii.gz" in said
+    masks = json.loads((tmp_path / "t2_discs.json").read_text())["masks"]
+    assert masks["structures"] == []
+    assert masks["cord_mm3"] == facts["masks"]["cord_mm3"]
+
+
+def test_either_command_knows_the_files_of_the_other(
+    capsys, tmp_path, monkeypatch, painted_file, painted, phantom
+):
+    monkeypatch.chdir(tmp_path)
+    networks = {"model": fake_mask_model(Everything()), "labeling": fake_model()}
+    assert main(["-i", str(painted_file)], **networks) == 0
+    # Masks again, by the other command: its own files are replaced without -overwrite.
+    words = ["-i", str(painted_file)]
+    masks = fake_mask_model(Everything())
+    assert label_command.main([*words, "-masks", "1"], model=fake_model(), mask_model=masks) == 0
+    assert main(words, **networks) == 0
+    # Other levels make those masks false that bear levels, and the record that names them.
+    place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
+    assert label_command.main([*words, "-initdisc", f"8,{place}"], model=fake_model()) == 0
+    assert {name for name in FILES if (tmp_path / f"t2_{name}.nii.gz").exists()} == {"seg", "canal"}
+    assert not (tmp_path / "t2_spine.json").exists()
+    assert "t2_spine.json" in capsys.readouterr().out.split("Removed")[1]
+    record = json.loads((tmp_path / "t2_discs.json").read_text())
+    assert {"t2_seg.nii.gz", "t2_canal.nii.gz"} <= set(record["files"])
 
 
 def test_the_given_cord_mask_is_never_overwritten(capsys, tmp_path, monkeypatch, painted_file, phantom):

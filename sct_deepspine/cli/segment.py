@@ -115,7 +115,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     with about("-i", image):
         volume = read_scan(image)
     with about("-ldisc", arguments.ldisc, AnchorError):
-        labels = read_disc_labels(arguments.ldisc) if arguments.ldisc else None
+        labels = read_disc_labels(arguments.ldisc, image=arguments.i) if arguments.ldisc else None
         request = ScanRequest(labels=labels, masks=True, maps=page_is_wanted(arguments))
         result = process_scan(volume, request, model=labeling, mask_model=model).with_source(arguments.i)
     if result.masks is None:

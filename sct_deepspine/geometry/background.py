@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from sct_deepspine.geometry.volume import Volume
 
-__all__ = ["without_fill"]
+__all__ = ["sampled_voxels", "without_fill"]
 
 SAMPLED_VOXELS = 40_000
 """Of which frequent values are found."""
@@ -26,6 +27,17 @@ END_SHARE = 0.05
 border."""
 
 
+def sampled_voxels(data: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return at least so many voxels, or all, spread evenly over the slices of every axis.
+
+    A step that shares a factor with the length of an axis would pass over whole slices of it.
+    """
+    step = max(1, data.size // count)
+    while step > 1 and any(gcd(step, length) > 1 for length in data.shape):
+        step -= 1
+    return data.ravel(order="K")[::step]
+
+
 def without_fill(volume: Volume) -> Volume:
     """Return a volume in which what was filled with a constant is NaN; the same one if nothing was.
 
@@ -33,7 +45,7 @@ def without_fill(volume: Volume) -> Volume:
     slices of one value at the ends of the axes, unless it is the lowest one: that is air.
     """
     data = volume.data
-    sampled = data.ravel(order="K")[:: max(1, data.size // SAMPLED_VOXELS)]
+    sampled = sampled_voxels(data, SAMPLED_VOXELS)
     values, counts = np.unique(sampled, return_counts=True)
     frequent = values[counts >= FILL_SHARE * len(sampled)]
     others = sampled[~np.isin(sampled, frequent)]

@@ -7,11 +7,12 @@ passed over. Any other value is an error.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sct_deepspine.anatomy import FIRST_VALUE, LAST_VALUE, PRESACRAL, disc_name
 from sct_deepspine.errors import GeometryError, LabelsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.io.bids import image_stem
-from sct_deepspine.io.identity import ImageIdentity, file_sha256
+from sct_deepspine.io.identity import ImageIdentity, file_sha256, recorded_identity
 from sct_deepspine.io.images import ImageLike, read_volume
 
 __all__ = [
@@ -71,6 +72,8 @@ class GivenLabels:
         Whether these are the automatic labels, which the person accepted without an edit.
     presacral
         Vertebrae above the sacrum, where the labels were counted in such a spine.
+    unplaced
+        Names of labels that the file lists without a position.
     """
 
     points: tuple[LabelledPoint, ...]
@@ -80,6 +83,7 @@ class GivenLabels:
     absent: frozenset[int] = frozenset()
     accepted: bool = False
     presacral: int = PRESACRAL
+    unplaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +141,14 @@ def read_disc_labels(
         return source
     if isinstance(source, Mapping):
         return GivenLabels(_checked(_points_of(source)))
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if path.suffix.lower() == ".csv":
-            return GivenLabels(_checked(_read_table(path)))
-        if path.suffix.lower() == ".json":
-            if _is_of_page(path):
-                return _labels_of_image(path, image)
-            return GivenLabels(_checked(_read_markups(path)))
-    return _read_image(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return _read_image(source)
+    path = Path(source)
+    if path.suffix.lower() == ".json" and _is_of_page(path):
+        return _labels_of_image(path, image)
+    readers = {".csv": _read_table, ".json": _read_markups}
+    labels = readers.get(path.suffix.lower(), _read_image)(path)
+    return replace(labels, made_on=recorded_identity(path))
 
 
 def _points_of(source: Mapping[int, Any]) -> list[LabelledPoint]:
@@ -227,25 +230,47 @@ def _whole_numbers(data: NDArray[Any]) -> NDArray[np.int64]:
     return whole.astype(np.int64)
 
 
-def _read_table(path: Path) -> list[LabelledPoint]:
-    """Read a CSV table; its columns may be parted by semicolons, as spreadsheets of some languages do."""
+def _read_table(path: Path) -> GivenLabels:
+    """Read a CSV table; its columns may be parted by semicolons or tabs, as some spreadsheets do."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        header = text.split("\n", 1)[0]
-        delimiter = ";" if header.count(";") > header.count(",") else ","
-        rows = [
-            row
-            for row in csv.DictReader(text.splitlines(), delimiter=delimiter)
-            if any((cell or "").strip() for cell in row.values() if not isinstance(cell, list))
+        lines = [line for line in _table_text(path).splitlines() if line.strip(" ;,\t")]
+        if lines and lines[0].lower().startswith("sep="):
+            del lines[0]
+        delimiter = max(",;\t", key=lines[0].count) if lines else ","
+        number = (lambda cell: float(cell.replace(",", "."))) if delimiter != "," else float
+        columns = [column.strip().strip('"') for column in lines[0].split(delimiter)] if lines else []
+        points = [
+            (_whole(number(row["value"])), np.array([number(row[f"{axis}_mm"]) for axis in "xyz"]))
+            for row in csv.DictReader(lines[1:], columns, delimiter=delimiter, skipinitialspace=True)
         ]
-        number = (lambda cell: float(cell.replace(",", "."))) if delimiter == ";" else float
-        return [(int(row["value"]), np.array([number(row[f"{axis}_mm"]) for axis in "xyz"])) for row in rows]
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
+    except KeyError as error:
+        raise LabelsError(
+            f"{path} is no table of discs: it has no column {error}; value, x_mm, y_mm and z_mm are needed"
+        ) from error
+    except (OSError, AttributeError, TypeError, ValueError, csv.Error) as error:
         raise LabelsError(f"{path} is no table of discs with value, x_mm, y_mm and z_mm ({error})") from error
+    return GivenLabels(_checked(points))
 
 
-def _read_markups(path: Path) -> list[LabelledPoint]:
-    """Read a 3D Slicer point list; points that were never placed are passed over."""
+def _table_text(path: Path) -> str:
+    """Return the text of a table as spreadsheets save it: UTF-8, UTF-16 with a mark, or Latin-1."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise ValueError(f"the value {number:g} is no whole number")
+    return int(number)
+
+
+def _read_markups(path: Path) -> GivenLabels:
+    """Read a 3D Slicer point list; points that were never placed are named and passed over."""
     names = {
         disc_name(value, presacral): value
         for presacral in (PRESACRAL - 1, PRESACRAL + 1, PRESACRAL)  # of one name, the usual value counts
@@ -254,15 +279,18 @@ def _read_markups(path: Path) -> list[LabelledPoint]:
     try:
         (markups,) = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
         flip = {"LPS": (-1, -1, 1), "RAS": (1, 1, 1)}[markups["coordinateSystem"]]
-        return [
-            (names[point["label"]], np.array(point["position"], dtype=np.float64).reshape(3) * flip)
-            for point in markups["controlPoints"]
-            if point.get("positionStatus", "defined") == "defined" and point.get("position")
-        ]
+        points, unplaced = [], []
+        for point in markups["controlPoints"]:
+            if point.get("positionStatus", "defined") == "defined" and point.get("position"):
+                place = np.array(point["position"], dtype=np.float64).reshape(3) * flip
+                points.append((names[point["label"]], place))
+            else:
+                unplaced.append(str(point.get("label", "")))
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise LabelsError(
             f"{path} is no 3D Slicer point list whose labels are names of discs ({error})"
         ) from error
+    return GivenLabels(_checked(points), unplaced=tuple(unplaced))
 
 
 RATINGS = "pass", "fail", "doubt"

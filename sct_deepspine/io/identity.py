@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,15 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from sct_deepspine.errors import ImageError
+from sct_deepspine.errors import GeometryError, ImageError
 from sct_deepspine.geometry.grid import Grid
 
-__all__ = ["SAME_PLACE_MM", "ImageIdentity", "check_content", "file_sha256", "grid_difference"]
+__all__ = [
+    "SAME_PLACE_MM",
+    "ImageIdentity",
+    "check_content",
+    "file_sha256",
+    "grid_difference",
+    "recorded_identity",
+]
 
-NOT_HERE = "content is not here; get it first (datalad get, or git annex get)"
+NOT_HERE = "content is not here; get it first (datalad get, git annex get, or git lfs pull)"
 
-ANNEX, MAX_POINTER_BYTES = b"annex/objects/", 2000
-"""A file of fewer bytes that holds these words is a pointer of git-annex."""
+POINTERS, MAX_POINTER_BYTES = (b"annex/objects/", b"https://git-lfs.github.com/spec"), 2000
+"""A file of fewer bytes that holds one of these is a pointer of git-annex or Git LFS."""
 
 SAME_PLACE_MM = 0.5
 """Corners of two grids no farther apart than this, in mm, are at one place: headers round."""
@@ -37,7 +45,8 @@ def check_content(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise ImageError(f"{path} is a link whose {NOT_HERE}")
     with suppress(OSError):
-        if path.stat().st_size < MAX_POINTER_BYTES and ANNEX in path.read_bytes():
+        small = path.stat().st_size < MAX_POINTER_BYTES
+        if small and any(words in path.read_bytes() for words in POINTERS):
             raise ImageError(f"{path} stands for an image whose {NOT_HERE}")
 
 
@@ -125,3 +134,21 @@ class ImageIdentity:
         if len(shape) != 3:
             raise ValueError(f"expected three axes, got {len(shape)}")
         return cls(str(values["sha256"]), Grid(shape, np.array(values["affine"], dtype=np.float64)))
+
+
+def recorded_identity(path: Path) -> ImageIdentity | None:
+    """Return which image labels were made on, if the JSON file that was written with them lies beside them.
+
+    Parameters
+    ----------
+    path
+        A label image, table or point list.
+    """
+    stem = path.name
+    for suffix in (".gz", ".nii", ".csv", ".mrk.json"):
+        stem = stem.removesuffix(suffix)
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, GeometryError):
+        content = json.loads(path.with_name(f"{stem}.json").read_text(encoding="utf-8"))
+        if path.name in content["files"]:
+            return ImageIdentity.from_dict(content["source"])
+    return None

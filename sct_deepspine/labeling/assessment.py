@@ -26,7 +26,7 @@ from sct_deepspine.labeling.evidence import (
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
-from sct_deepspine.labeling.review import check_anchors
+from sct_deepspine.labeling.review import CONTRADICTED, check_anchors
 from sct_deepspine.labeling.size import wrong_size
 
 __all__ = ["CheckedLevels", "Scene", "assign_checked_levels"]
@@ -178,11 +178,12 @@ def assign_checked_levels(
         if variant.presacral != counted.count.presacral:  # the anchors tell what the image alone does not
             free = assignment
     presacral = counted.count.presacral if counted is not None else PRESACRAL
-    confidence, doubts = check_anchors(assignment, free, clamped, presacral=presacral)
+    doubts = check_anchors(assignment, free, clamped, presacral=presacral)
+    limit = CONTRADICTED if doubts else 1.0
     if evidence.places < MIN_AGAIN:  # an anchor tells the level, not whether the points lie on discs
-        confidence = min(confidence, DISAGREEING_LIMIT)
+        limit = min(limit, DISAGREEING_LIMIT)
     return CheckedLevels(
-        replace(assignment, level_confidence=confidence),
+        assignment.limited(limit),
         kind,
         evidence,
         (*warnings, *doubts),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sct_deepspine.errors import AnchorError, ImageError
+from sct_deepspine.geometry.background import sampled_voxels
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
@@ -52,7 +53,7 @@ def read_scan(image: ImageLike) -> Volume:
     if np.sort(lengths)[1] < SHORTEST_SIDE_MM:
         met = " × ".join(f"{length:.3g}" for length in lengths)
         raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
-    sampled = volume.data.ravel(order="K")[:: max(1, volume.data.size // SAMPLED_VOXELS)]
+    sampled = sampled_voxels(volume.data, SAMPLED_VOXELS)
     values, _ = np.unique(sampled, return_counts=True)  # without counts it loads numpy.ma first
     if len(values) <= MIN_GREYS:
         raise ImageError(

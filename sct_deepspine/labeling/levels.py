@@ -160,6 +160,11 @@ class LevelAssignment:
     runner_up_shift: int
     runner_up_probability: float
 
+    def limited(self, most: float) -> LevelAssignment:
+        """Return the same levels, of which no more than this is said, nor of any of their discs."""
+        confidence = min(self.level_confidence, most)
+        return replace(self, level_confidence=confidence, probabilities=self.probabilities.clip(max=most))
+
 
 @dataclass(frozen=True, eq=False)
 class _Lattice:

@@ -8,7 +8,7 @@ as one ordered sequence.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
-from sct_deepspine.labeling.assessment import CheckedLevels, Scene, assign_checked_levels
+from sct_deepspine.labeling.assessment import Scene, assign_checked_levels
 from sct_deepspine.labeling.canal import coarse_view, find_centerline, follow_given
 from sct_deepspine.labeling.candidates import (
     assignment_score,
@@ -47,7 +47,7 @@ from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.notes import find_notes
 from sct_deepspine.labeling.refinement import refine_candidates
 from sct_deepspine.labeling.review import find_warnings
-from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.labels import Disc, DiscLabels, Note
 from sct_deepspine.models.weights import Weights
 from sct_deepspine.spacing import fill_skipped
 
@@ -173,18 +173,17 @@ def label_discs(
     checked = assign_checked_levels(
         candidates, clamped, model, assign=assign, scene=Scene(prediction, canal, view)
     )
-    if upside_down:
-        checked = _doubted(checked, UPSIDE_DOWN, UPSIDE_DOWN_CONFIDENCE)
-    assignment = checked.assignment
-    tips = candidates.points[assignment.indices]
-    discs, landmarks = _assemble(tips, assignment, view.volume, checked.variant)
+    tips = candidates.points[checked.assignment.indices]
+    discs, landmarks = _assemble(tips, checked.assignment, view.volume, checked.variant)
     discs, notes = find_notes(discs, landmarks, checked, prediction, canal, view, off_canal=off_canal)
-    if sum(len(note.values) for note in notes if note.kind == "implant") > 1 and not known:
-        checked = _doubted(checked, ACROSS_A_VOID, ACROSS_A_VOID_CONFIDENCE)
-        assignment = checked.assignment
-    if any(note.kind == "mosaic" for note in notes):
-        checked = _doubted(checked, A_MOSAIC, MOSAIC_CONFIDENCE)
-        assignment = checked.assignment
+    doubts = _doubts(notes, upside_down=upside_down, anchored=bool(known))
+    limit = min([1.0, *doubts.values()])
+    discs, landmarks = (
+        tuple(replace(disc, confidence=min(disc.confidence, limit)) for disc in some)
+        for some in (discs, landmarks)
+    )
+    assignment = checked.assignment.limited(limit)
+    checked = replace(checked, assignment=assignment, warnings=(*checked.warnings, *doubts))
     sentences = tuple(note.sentence for note in notes)
     warnings = *checked.warnings, *sentences, *find_warnings(discs, checked, view, anchored=bool(known))
     if assignment.level_confidence < min_confidence:
@@ -210,11 +209,15 @@ def label_discs(
     )
 
 
-def _doubted(checked: CheckedLevels, reason: str, most: float) -> CheckedLevels:
-    """Return levels of which no more is said than a limit, for a reason."""
-    confidence = min(checked.assignment.level_confidence, most)
-    assignment = replace(checked.assignment, level_confidence=confidence)
-    return replace(checked, assignment=assignment, warnings=(*checked.warnings, reason))
+def _doubts(notes: Sequence[Note], *, upside_down: bool, anchored: bool) -> dict[str, float]:
+    """Return why all levels are doubted, each reason with the most that is then said of them."""
+    kinds = {note.kind for note in notes}
+    doubts = {UPSIDE_DOWN: UPSIDE_DOWN_CONFIDENCE} if upside_down else {}
+    if sum(len(note.values) for note in notes if note.kind == "implant") > 1 and not anchored:
+        doubts[ACROSS_A_VOID] = ACROSS_A_VOID_CONFIDENCE
+    if "mosaic" in kinds:
+        doubts[A_MOSAIC] = MOSAIC_CONFIDENCE
+    return doubts
 
 
 def straighten(

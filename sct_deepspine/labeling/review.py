@@ -108,7 +108,7 @@ def check_anchors(
     clamped: Mapping[int, int],
     *,
     presacral: int = PRESACRAL,
-) -> tuple[float, tuple[str, ...]]:
+) -> tuple[str, ...]:
     """Compare an assignment that holds anchors with the one that the image gives without them.
 
     Parameters
@@ -122,10 +122,9 @@ def check_anchors(
 
     Returns
     -------
-    confidence
-        Of the levels with the anchors.
-    warnings
-        Sentences about anchors that the image contradicts.
+    tuple[str, ...]
+        Sentences about anchors that the image contradicts: the confidence is then :data:`CONTRADICTED` at
+        most.
 
     Raises
     ------
@@ -145,7 +144,7 @@ def check_anchors(
         if one != other:
             found, meant = (lower - other) - (upper - one) - 1, lower - upper - 1
             names = [f"{value} ({disc_name(value, presacral)})" for value in (upper, lower)]
-            return CONTRADICTED, (
+            return (
                 f"between the anchors {' and '.join(names)} "
                 f"{found} discs are seen, {meant} are expected; a vertebra may be extra or missing, and the "
                 "values between the two are uncertain",
@@ -154,11 +153,11 @@ def check_anchors(
     if wrong and free.level_confidence >= SURE:
         value, shift = next(iter(wrong.items()))
         told, seen_as = (f"{v} ({disc_name(v, presacral)})" for v in (value, value - shift))
-        return CONTRADICTED, (
+        return (
             f"the anchor {told} contradicts the image: without it this disc is {seen_as}, with probability "
             f"{free.level_confidence:.2f}, and the discs are {_span(free, presacral)}",
         )
-    return assignment.level_confidence, ()
+    return ()
 
 
 def _span(assignment: LevelAssignment, presacral: int) -> str:

@@ -9,7 +9,8 @@ Three meanings, one rule for values (see :mod:`sct_deepspine.io.disc_labels`):
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,12 +21,13 @@ from sct_deepspine.errors import LabelsError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, unique_points
-from sct_deepspine.io.identity import grid_difference
+from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, read_disc_labels, unique_points
+from sct_deepspine.io.identity import file_sha256, grid_difference
+from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.checks import MAX_TIP_MM, places_along_canal
 from sct_deepspine.labeling.corrections import Corrections, compare_labels
 from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
-from sct_deepspine.workflow.request import ScanRequest
+from sct_deepspine.workflow.request import LabelSource, ScanRequest
 
 __all__ = [
     "WRITTEN_VALUES",
@@ -33,6 +35,8 @@ __all__ = [
     "checked_labels",
     "compared_edits",
     "labels_of_page",
+    "other_image_note",
+    "read_given",
     "split_landmarks",
 ]
 
@@ -42,11 +46,50 @@ WRITTEN_VALUES = range(1, DISC_VALUES.stop)
 CANAL_STEP_MM = 1.0
 """The order of discs along the canal is told in steps of this length, mm."""
 
+BESIDE_DISC_MM, FAR_FROM_TIP_MM = 5.0, 15.0
+"""Labels are doubted of which half lie farther than the first from a disc along the spine, or farther than
+the second from its tip. Some people label in the cord, 6 to 12 mm behind the tip."""
+
+MIN_COMPARED = 3
+"""With fewer labels or discs than this, nothing is said about where they lie."""
+
+CERTAIN = 0.9
+"""An image as sure of its levels as this is believed against a person's: the difference is pointed out."""
+
 
 def labels_of_page(request: ScanRequest) -> GivenLabels | None:
     """Return the labels of a request that the review page saved and that were read before, if these are."""
     given = request.edits if request.labels is None else request.labels
     return given if isinstance(given, GivenLabels) and given.complete else None
+
+
+def read_given(source: LabelSource, image: ImageLike) -> GivenLabels:
+    """Read labels that a person made, of any kind that a request takes.
+
+    Parameters
+    ----------
+    source
+        What :func:`sct_deepspine.io.disc_labels.read_disc_labels` takes, or ``DiscLabels``.
+    image
+        The scan.
+    """
+    if isinstance(source, DiscLabels):
+        marks = [*source.discs, *source.landmarks]
+        points = tuple((mark.value, mark.point_world) for mark in marks)
+        return GivenLabels(points, source.grid, presacral=source.presacral)
+    return read_disc_labels(source, image=image)
+
+
+def other_image_note(given: GivenLabels, image: ImageLike) -> tuple[str, ...]:
+    """Say that labels were made on a file with another content than this image, if they record it."""
+    made_on = given.made_on
+    if made_on is None or not made_on.sha256 or not isinstance(image, (str, os.PathLike)):
+        return ()
+    if made_on.sha256 == file_sha256(image):
+        return ()
+    return (
+        "the labels were made on another image, or on another version of this one: look whether they fit",
+    )
 
 
 def split_landmarks(
@@ -96,8 +139,9 @@ def compared_edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | N
     points, _ = split_landmarks(given.points, automatic.presacral)
     voxel_mm = float(np.linalg.norm(automatic.grid.spacing_mm))
     corrections = compare_labels(points, automatic, voxel_mm) if points else None
-    if corrections is None and given.grid is not None and given.grid.shape == automatic.grid.shape:
-        _refuse_if_moved(points, given.grid, automatic, voxel_mm)
+    made_on = given.made_on.grid if given.made_on is not None else given.grid
+    if corrections is None and made_on is not None and made_on.shape == automatic.grid.shape:
+        _refuse_if_moved(points, made_on, automatic, voxel_mm)
     return corrections
 
 
@@ -118,9 +162,7 @@ def _refuse_if_moved(
         )
 
 
-def checked_labels(
-    given: GivenLabels, volume: Volume, canal: Centerline | None, *, base: DiscLabels | None = None
-) -> DiscLabels:
+def checked_labels(given: GivenLabels, volume: Volume, *, base: DiscLabels | None = None) -> DiscLabels:
     """Take labels that a person checked as all the discs of a scan.
 
     Parameters
@@ -129,10 +171,8 @@ def checked_labels(
         What the person made.
     volume
         The scan.
-    canal
-        The canal that was found in it, if one was.
     base
-        What the networks found, of which the canal and the maps are kept.
+        What the networks found, of which the canal and the maps are kept; None if they saw no spine.
 
     Raises
     ------
@@ -140,19 +180,16 @@ def checked_labels(
         If they were made on another version of the image, lie outside it or far from the spine, are out of
         order, leave out a level that is not marked as absent, or hold no disc.
     """
-    if given.made_on is not None:
-        difference = grid_difference(given.made_on.grid, volume.grid)
-        if difference:
-            raise LabelsError(
-                f"the labels were made on another version of the image ({difference}); "
-                "correct this one, or restore the other"
-            )
+    _refuse_other_grid(given, volume.grid)
     if not given.points:
         raise LabelsError("every disc was removed; nothing is left to write")
     points, notes = _placed(given, volume.grid)
+    missing = [v for v in range(min(points), max(points)) if v not in points and v not in given.absent]
     if given.complete:
-        _refuse_gaps(points, given.absent)
-    _check_places(points, volume, canal)
+        _refuse_gaps(missing)
+    _check_places(points, base.canal if base is not None else None)
+    if not given.complete:
+        notes += _doubts(points, missing, given, base)
     discs, landmarks = split_landmarks(list(points.items()), given.presacral)
     if not discs:
         raise LabelsError("the labels hold no disc from the top of C1 (1) to L5/S1 (25)")
@@ -171,9 +208,25 @@ def checked_labels(
     return replace(told, landmarks=marks)
 
 
+def _refuse_other_grid(given: GivenLabels, grid: Grid) -> None:
+    """Refuse labels whose image, as the file recorded it, lay elsewhere or had other voxels."""
+    difference = grid_difference(given.made_on.grid, grid) if given.made_on is not None else ""
+    if difference:
+        raise LabelsError(
+            f"the labels were made on another version of the image ({difference}); "
+            "correct this one, or restore the other"
+        )
+
+
 def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tuple[str, ...]]:
-    """Return the points by value; those of another grid that are out of view are passed over."""
-    if given.grid is not None and grid_difference(given.grid, grid):
+    """Return the points by value; those out of view are passed over if the labels have other voxels."""
+    difference = grid_difference(given.grid, grid) if given.grid is not None else ""
+    if difference and given.grid is not None:
+        if given.grid.shape == grid.shape and np.allclose(given.grid.spacing_mm, grid.spacing_mm, rtol=1e-3):
+            raise LabelsError(
+                f"the label image has the voxels of the image but lies elsewhere ({difference}): one of the "
+                "headers was changed since; restore it, or label this image again"
+            )
         return anchors_in_view(given.points, grid)
     points = unique_points(given.points)
     places = grid.voxel_from_world(np.array(list(points.values())))
@@ -187,9 +240,50 @@ def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tupl
     return points, ()
 
 
-def _refuse_gaps(points: Mapping[int, FloatArray], absent: Collection[int]) -> None:
+def _doubts(
+    points: Mapping[int, FloatArray], missing: Sequence[int], given: GivenLabels, base: DiscLabels | None
+) -> tuple[str, ...]:
+    """Say what is odd about labels that are taken as they are."""
+    out = [f"{name} has no position in the file of labels" for name in given.unplaced]
+    absent = "is not among the labels; the registration needs them without a gap"
+    out += [f"{disc_name(value)} {absent}" for value in missing]
+    return *out, *_differences(points, base)
+
+
+def _differences(points: Mapping[int, FloatArray], base: DiscLabels | None) -> list[str]:
+    """Compare labels with the discs that are seen: where they lie, and which levels they have."""
+    seen = [disc for disc in base.discs if not disc.interpolated] if base is not None else []
+    if base is None or base.canal is None or min(len(points), len(seen)) < MIN_COMPARED:
+        return []
+    tips = np.array([disc.point_world for disc in seen])
+    places = np.array([*points.values()])
+    along, _ = places_along_canal(places, base.canal, step_mm=CANAL_STEP_MM)
+    tips_along, _ = places_along_canal(tips, base.canal, step_mm=CANAL_STEP_MM)
+    within = (along > tips_along.min() - BESIDE_DISC_MM) & (along < tips_along.max() + BESIDE_DISC_MM)
+    if within.sum() < MIN_COMPARED:
+        return []
+    gap = np.abs(along[within, None] - tips_along)
+    nearest = gap.argmin(axis=1)
+    apart = np.linalg.norm(places[within] - tips[nearest], axis=1)
+    if np.median(gap.min(axis=1)) > BESIDE_DISC_MM or np.median(apart) > FAR_FROM_TIP_MM:
+        return [
+            f"the labels lie beside the discs that are seen (half of them {np.median(apart):.0f} mm off "
+            "or more): were they made on another image, was this one moved since, or do they mark vertebrae?"
+        ]
+    values = np.array([*points])[within]
+    shifts = set((values - [seen[n].value for n in nearest]).tolist())
+    if len(shifts) == 1 and shifts != {0} and base.level_confidence >= CERTAIN:
+        (shift,) = shifts
+        return [
+            f"the labels are {abs(shift)} level{'s' if abs(shift) > 1 else ''} "
+            f"{'below' if shift > 0 else 'above'} what the image shows with a confidence of "
+            f"{base.level_confidence:.2f}; look at the dens or the sacrum"
+        ]
+    return []
+
+
+def _refuse_gaps(missing: Sequence[int]) -> None:
     """Refuse labels between which one is missing that is not marked as absent."""
-    missing = [v for v in range(min(points), max(points)) if v not in points and v not in absent]
     if missing:
         value = missing[0]
         raise LabelsError(
@@ -198,7 +292,7 @@ def _refuse_gaps(points: Mapping[int, FloatArray], absent: Collection[int]) -> N
         )
 
 
-def _check_places(points: dict[int, FloatArray], volume: Volume, canal: Centerline | None) -> None:
+def _check_places(points: dict[int, FloatArray], canal: Centerline | None) -> None:
     """Refuse points that lie far from the canal, or out of order along it."""
     values = sorted(points)
     places = np.array([points[value] for value in values])

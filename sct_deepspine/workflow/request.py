@@ -12,11 +12,12 @@ from sct_deepspine.geometry.straightening import StraighteningTransform
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import Anchors
+from sct_deepspine.labels import DiscLabels
 
 __all__ = ["LabelSource", "ScanRequest"]
 
-LabelSource = ImageLike | GivenLabels | Mapping[int, Any]
-"""Labels that a person made; see :func:`sct_deepspine.io.disc_labels.read_disc_labels`."""
+LabelSource = ImageLike | GivenLabels | DiscLabels | Mapping[int, Any]
+"""Labels that a person made; see :func:`sct_deepspine.workflow.given.read_given`."""
 
 WAYS_TO_TELL = "anchors", "anchor_slice", "edits", "labels"
 """Of what a person knows of the levels, one can be given at a time."""

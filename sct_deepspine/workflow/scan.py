@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from sct_deepspine.anatomy import LANDMARK_VALUES
 from sct_deepspine.errors import NoDiscsError
-from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
+from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import anchor_at_slice
-from sct_deepspine.labeling.canal import coarse_view, find_centerline
 from sct_deepspine.labeling.checks import given_centerline, read_scan
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
@@ -25,6 +24,8 @@ from sct_deepspine.workflow.given import (
     anchors_in_view,
     checked_labels,
     compared_edits,
+    other_image_note,
+    read_given,
 )
 from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
@@ -96,9 +97,11 @@ def _labels(image: ImageLike, volume: Volume, request: ScanRequest, model: Label
         "min_confidence": request.min_confidence,
     }
     if request.labels is not None:
-        return _checked(read_disc_labels(request.labels, image=image), volume, request, model)
+        given = read_given(request.labels, image)
+        labels = _checked(given, volume, request, model)
+        return replace(labels, warnings=(*labels.warnings, *other_image_note(given, image)))
     if request.edits is not None:
-        return _edited(read_disc_labels(request.edits, image=image), volume, options, request, model)
+        return _edited(read_given(request.edits, image), volume, options, request, model)
     if request.anchor_slice is not None:
         value, slice_index = request.anchor_slice
         return label_discs(volume, anchor=anchor_at_slice(value, slice_index, volume), **options)
@@ -108,18 +111,9 @@ def _labels(image: ImageLike, volume: Volume, request: ScanRequest, model: Label
 def _checked(given: GivenLabels, volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
     """Take labels as they are, with what the networks see of the image, if they see a spine."""
     base: DiscLabels | None = None
-    canal: Centerline | None = None
-    try:
-        if request.maps:
-            base = label_discs(volume, weights=model, return_maps=True)
-            canal = base.canal
-        else:
-            view = coarse_view(DeobliquedVolume.of(volume), model.locate)
-            canal = find_centerline(view, model.locate, finder=model.canal)
-            base = DiscLabels((), volume.grid, 1.0, weights=model.identity, canal=canal)
-    except NoDiscsError:
-        pass  # a person may see what the networks don't
-    return checked_labels(given, volume, canal, base=base)
+    with suppress(NoDiscsError):  # a person may see what the networks don't
+        base = label_discs(volume, weights=model, return_maps=request.maps)
+    return checked_labels(given, volume, base=base)
 
 
 def _edited(

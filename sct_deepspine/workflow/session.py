@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sct_deepspine.errors import NoDiscsError, RequestError, UncertainError
+from sct_deepspine.errors import LabelsError, NoDiscsError, RequestError, UncertainError
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.disc_labels import read_disc_labels
+from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.images import ImageLike, read_one_volume
 from sct_deepspine.labeling.checks import read_scan
 from sct_deepspine.labeling.model import LabelingModel
@@ -20,7 +20,8 @@ from sct_deepspine.labeling.session import SessionLabels, label_session
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.segmentation.pipeline import segment_spine
-from sct_deepspine.workflow.request import ScanRequest
+from sct_deepspine.workflow.given import read_given
+from sct_deepspine.workflow.request import LabelSource, ScanRequest
 from sct_deepspine.workflow.result import ScanResult
 from sct_deepspine.workflow.scan import process_scan
 
@@ -90,7 +91,7 @@ def process_session(
             raise RequestError(f"{name} is of one image: label that image by itself")
     model = model or LabelingModel.load()
     volumes = [read_scan(read_one_volume(image)) for image in (*images, *localizers)]
-    given = _given(volumes[: len(images)], request, model)
+    given = _given(volumes[: len(images)], images, request, model)
     found = _together(volumes, images, [request] * len(images), given, names, (model, mask_model))
     for n, scan in enumerate(found.scans):
         refuse_uncertain(scan, names[n] if names else f"image {n + 1}")
@@ -141,7 +142,9 @@ def _together(
     return SessionResult(tuple(scans), session)
 
 
-def _given(volumes: Sequence[Volume], request: ScanRequest, model: LabelingModel) -> dict[int, DiscLabels]:
+def _given(
+    volumes: Sequence[Volume], images: Sequence[ImageLike], request: ScanRequest, model: LabelingModel
+) -> dict[int, DiscLabels]:
     """Return the labels of the image about which a person knows something."""
     plain = replace(request, masks=False, upper=False, min_confidence=0.0)
     if request.anchors is not None or request.anchor_slice is not None:
@@ -149,12 +152,34 @@ def _given(volumes: Sequence[Volume], request: ScanRequest, model: LabelingModel
     told = request.labels if request.labels is not None else request.edits
     if told is None:
         return {}
-    points = np.array([point for _, point in read_disc_labels(told).points])
-    shown = [volume.grid.contains_voxel(volume.grid.voxel_from_world(points)).sum() for volume in volumes]
-    if not any(shown):
-        raise RequestError("the labels lie in none of the images; do they belong together?")
-    n = int(np.argmax(shown))
+    n, labels = _image_of_labels(told, volumes, images)
+    plain = replace(plain, labels=labels) if request.labels is not None else replace(plain, edits=labels)
     return {n: process_scan(volumes[n], plain, model=model).labels}
+
+
+def _image_of_labels(
+    source: LabelSource, volumes: Sequence[Volume], images: Sequence[ImageLike]
+) -> tuple[int, GivenLabels]:
+    """Return which image labels are about, and the labels.
+
+    Those of the review page say so themselves; of others, most lie in it.
+    """
+    refused: LabelsError | None = None
+    for n, image in enumerate(images):
+        try:
+            labels = read_given(source, image)
+        except LabelsError as error:  # the page's file may hold no corrections of this one
+            refused = refused or error
+            continue
+        if labels.complete:
+            return n, labels
+        points = np.array([point for _, point in labels.points])
+        shown = [v.grid.contains_voxel(v.grid.voxel_from_world(points)).sum() for v in volumes]
+        if not any(shown):
+            raise RequestError("the labels lie in none of the images; do they belong together?")
+        return int(np.argmax(shown)), labels
+    assert refused is not None
+    raise refused
 
 
 def _anchors(labels: DiscLabels) -> dict[int, Any]:
@@ -192,6 +217,6 @@ def refuse_uncertain(scan: ScanResult, name: str) -> None:
     confidence, least = scan.labels.level_confidence, scan.request.min_confidence
     if scan.labels.discs and confidence < least:
         raise UncertainError(
-            f"the levels of {name} are less certain than asked for ({confidence:.2f} < {least:g}); "
+            f"the levels of {name} are less certain than asked for ({confidence:.4g} < {least:g}); "
             "give the level of one disc"
         )

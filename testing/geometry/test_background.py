@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sct_deepspine.geometry.background import without_fill
+from sct_deepspine.geometry.background import sampled_voxels, without_fill
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import sagittal_plane, sample
 from sct_deepspine.geometry.volume import Volume
@@ -59,3 +59,22 @@ def test_what_was_filled_is_not_read():
     assert inside[12:].all()
     assert image.min() >= 0
     assert sample(filled, plane)[0].min() < -1000
+
+
+@pytest.mark.parametrize("shape", [(16, 448, 448), (512, 512, 16), (64, 345, 464), (3, 500, 700)])
+def test_the_voxels_sampled_lie_in_every_slice(shape):
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    sampled = sampled_voxels(numbers, 20_000)
+    assert len(sampled) >= 20_000
+    for axis, places in enumerate(np.unravel_index(sampled, shape)):
+        counts = np.bincount(places, minlength=shape[axis])
+        assert counts.min() > 0.5 * counts.mean()
+
+
+def test_a_frame_is_found_whatever_the_order_of_the_voxels():
+    rng = np.random.default_rng(3)
+    data = rng.integers(0, 300, (464, 345, 64)).astype(np.int16)
+    data[:60] = -1024
+    for order in ("C", "F"):
+        volume = without_fill(Volume(np.array(data, order=order), Grid(data.shape, np.eye(4))))
+        assert np.isnan(volume.data[:60]).all()

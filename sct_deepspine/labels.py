@@ -318,9 +318,9 @@ class DiscLabels:
         return replace(self, discs=tuple(disc for disc in self.discs if disc.value not in dropped))
 
     def shifted(self, levels: int) -> DiscLabels:
-        """Return the labels with all values shifted, without the count and what is no value then."""
+        """Return the labels with all values shifted, without landmarks, count and what is no value then."""
         if not levels:
-            return replace(self, landmarks=())
+            return self
         discs = [
             replace(disc, value=disc.value + levels, presacral=PRESACRAL)
             for disc in self.discs

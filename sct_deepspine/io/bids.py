@@ -30,27 +30,30 @@ DERIVATIVE = "label-discs_dlabel"
 """What a disc label file's name ends with, as in spine-generic."""
 
 HAND_LABELS = (
-    DERIVATIVE,
     "label-discs_desc-manual_dlabel",
-    "space-orig_label-discs_dlabel",
     "space-orig_label-discs_desc-manual_dlabel",
     "labels-disc-manual",
+    "label-disc-manual",
+    DERIVATIVE,
+    "space-orig_label-discs_dlabel",
     "labels-disc",
     "label-disc",
-    "label-disc-manual",
     "labels-manual",
     "labels",
 )
 """Ends of names under which datasets and SCT's tools keep disc labels that a person made, best ones first."""
 
 NO_SCANS = (
-    *("dlabel", "dseg", "seg", "mask", "manual", "labels", "label", "labeled", "levels", "lesion", "softseg"),
-    *("discs", "template", "heatmaps", "attention", "canal", "defacemask", "probseg", "centerline"),
+    *("dlabel", "manual", "labels", "label", "labeled", "levels", "lesion", "rootlets", "pmj", "roi"),
+    *("discs", "template", "heatmaps", "attention", "canal", "centerline", "xfm", "warp"),
 )
 """Last words of names of NIfTI files that are no scans: masks, labels, and what this package writes."""
 
-WARPS = "warp_", "warp-"
-"""First letters of names of displacement fields."""
+NO_SCAN_ENDS = "seg", "mask", "lesionseg"
+"""The same, as the end of the last word: ``seg``, ``dseg``, ``gmseg``, ``defacemask``."""
+
+WARPS = "warp_", "warp-", "template2anat", "anat2template"
+"""First letters of names of displacement fields, and of what a registration to the template leaves."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,9 @@ def find_scans(
         target = scan.folder / scan.stem
         if taken.setdefault(target, scan.path) != scan.path:
             raise ImageError(
-                f"{taken[target]} and {scan.path} would be labelled under one name ({target}); "
-                "leave one out, for instance with -exclude, or give a list of images"
+                f"{taken[target]} and {scan.path} would be labelled under one name ({target}); leave one out "
+                "(-exclude), or give the folder above them (-i FOLDER -include PATTERN): its folders keep "
+                "the results apart"
             )
     return scans
 
@@ -215,11 +219,13 @@ def _check_readable(place: Path) -> None:
 
 def _is_scan(path: Path, root: Path) -> bool:
     """Tell by its name whether a file is a scan; a link whose content is elsewhere is one, too."""
+    last_word = re.split(r"[_-]", image_stem(path))[-1].lower()
     return (
         path.name.endswith(IMAGE_SUFFIXES)
         and not path.name.startswith((".", *WARPS))
         and "derivatives" not in path.relative_to(root).parts
-        and re.split(r"[_-]", image_stem(path))[-1].lower() not in NO_SCANS
+        and last_word not in NO_SCANS
+        and not last_word.endswith(NO_SCAN_ENDS)
         and not image_stem(path).endswith(tuple(f"_{end}" for end in HAND_LABELS))
         and not _is_whole_mask(path)
         and (path.is_file() or path.is_symlink())
@@ -246,13 +252,17 @@ def _written_here(folder: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+def _is_written_here(path: Path) -> bool:
+    return path.name in _written_here(path.parent)
+
+
 def find_labels(dataset: str | Path) -> list[tuple[ScanFile, Path]]:
     """Find the scans of a BIDS dataset that have disc labels, and the label files.
 
     Labels are ``derivatives/labels*/**/STEM_label-discs_dlabel.nii.gz`` as in spine-generic, or one of the
     other names that datasets use (:data:`HAND_LABELS`).
     """
-    labels = {path.name: path for path in sorted(Path(dataset).glob("derivatives/labels*/**/*.nii.gz"))}
+    labels = {path.name: path for path in sorted(Path(dataset).glob("derivatives/labels*/**/*.nii*"))}
     pairs = []
     for scan in _candidates(dataset):
         label = next((labels[name] for name in _label_names(scan) if name in labels), None)
@@ -265,19 +275,21 @@ def given_labels(scan: ScanFile) -> Path | None:
     """Return the disc labels that a scan's dataset has for it, named as in :func:`find_labels`, or None."""
     for folder in _label_folders(scan):
         for name in _label_names(scan):
-            if (folder / name).is_file():
-                return folder / name
+            path = folder / name
+            if path.is_file() or path.is_symlink():  # a link to nothing is refused when it is read
+                return path
     return None
 
 
 def unused_labels(scan: ScanFile) -> list[Path]:
-    """Return what looks like disc labels of a scan in its dataset, but bears none of the known names."""
-    known = set(_label_names(scan))
+    """Return what looks like disc labels of a scan, in its dataset or beside it, and is not used."""
+    used = given_labels(scan)
     found = []
-    for folder in _label_folders(scan):
+    for folder in [*_label_folders(scan), scan.path.parent]:
         for path in sorted(folder.glob(f"{glob.escape(scan.stem)}_*.nii*")):
             end = path.name.removeprefix(scan.stem).lower()
-            if path.name not in known and "label" in end and "disc" in end:
+            named = any(image_stem(path).endswith(f"_{name}") for name in HAND_LABELS)
+            if path != used and (named or ("label" in end and "disc" in end)) and not _is_written_here(path):
                 found.append(path)
     return found
 
@@ -288,13 +300,17 @@ def _label_folders(scan: ScanFile) -> list[Path]:
     if depth and scan.path.parent.parts[-depth:] != scan.folder.parts:
         return []
     root = scan.path.parents[depth]
-    return [folder / scan.folder for folder in sorted(root.glob("derivatives/labels*"))]
+    return [
+        place
+        for folder in sorted(root.glob("derivatives/labels*"))
+        for place in (folder / scan.folder, folder)
+    ]
 
 
 def _label_names(scan: ScanFile) -> list[str]:
     stem, contrast = scan.stem, scan.contrast
     base = stem.removesuffix(f"_{contrast}")
-    names = [f"{stem}_{end}.nii.gz" for end in HAND_LABELS]
+    stems = [f"{stem}_{end}" for end in HAND_LABELS]
     # An entity of the labels may stand before the contrast, where BIDS has it.
-    names += [f"{base}_{end}_{contrast}.nii.gz" for end in ("space-orig_label-discs", "label-discs")]
-    return names
+    stems += [f"{base}_{end}_{contrast}" for end in ("space-orig_label-discs", "label-discs")]
+    return [f"{name}{suffix}" for name in stems for suffix in IMAGE_SUFFIXES]

@@ -21,7 +21,8 @@ from sct_deepspine.labels import DiscLabels
 __all__ = ["Corrections", "compare_labels"]
 
 MIN_COPIED, COPIED_SHARE = 3, 0.5
-"""A file is an edited copy if so many of its labels, and this share, are automatic ones."""
+"""A file is an edited copy if so many of its labels, and this share of them and of the automatic ones, are
+automatic ones."""
 
 MOVED_MM = 2.0
 """A label no farther than this, or than a voxel's diagonal, from where a disc was put is that disc."""
@@ -56,6 +57,10 @@ class Corrections:
         values = edited.values
         gaps = sorted(set(range(int(values[0]), int(values[-1]))) - set(values.tolist()))
         notes = [f"{disc_name(v)} was removed; the registration needs labels without a gap" for v in gaps]
+        ends = sorted(v for v in self.removed - set(gaps) if v >= DISC_VALUES[0])
+        if ends:
+            names = ", ".join(disc_name(value, labels.presacral) for value in ends)
+            notes.append(f"not among the edited labels, so left out: {names}")
         confidence = 1.0 if self.shift else labels.level_confidence
         return replace(edited, level_confidence=confidence, warnings=(*labels.warnings, *notes))
 
@@ -91,9 +96,10 @@ def compare_labels(
             is_copied[k] &= _is_where_written(points[k][1], automatic.points_world[n], automatic.grid)
     source = np.where(is_copied, nearest, -1)
     copied = {int(n): value for n, (value, _) in zip(source, points, strict=True) if n >= 0}
-    if len(copied) < max(MIN_COPIED, COPIED_SHARE * len(points)):
-        return None
     before = automatic.values.tolist()
+    discs = sum(value >= DISC_VALUES[0] for value in before)
+    if len(copied) < max(MIN_COPIED, COPIED_SHARE * len(points), COPIED_SHARE * discs):
+        return None
     shifts = {value - before[n] for n, value in copied.items()} - {0}
     if len(shifts) > 1:
         raise AnchorError(

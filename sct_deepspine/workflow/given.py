@@ -247,11 +247,16 @@ def _doubts(
     out = [f"{name} has no position in the file of labels" for name in given.unplaced]
     absent = "is not among the labels; the registration needs them without a gap"
     out += [f"{disc_name(value)} {absent}" for value in missing]
-    return *out, *_differences(points, base)
+    return *out, *_differences(points, given, base)
 
 
-def _differences(points: Mapping[int, FloatArray], base: DiscLabels | None) -> list[str]:
-    """Compare labels with the discs that are seen: where they lie, and which levels they have."""
+def _differences(
+    points: Mapping[int, FloatArray], given: GivenLabels, base: DiscLabels | None
+) -> list[str]:
+    """Compare labels with the discs that are seen: where they lie, and which levels they have.
+
+    Whoever edited our labels has seen our levels: other ones are meant.
+    """
     seen = [disc for disc in base.discs if not disc.interpolated] if base is not None else []
     if base is None or base.canal is None or min(len(points), len(seen)) < MIN_COMPARED:
         return []
@@ -272,7 +277,7 @@ def _differences(points: Mapping[int, FloatArray], base: DiscLabels | None) -> l
         ]
     values = np.array([*points])[within]
     shifts = set((values - [seen[n].value for n in nearest]).tolist())
-    if len(shifts) == 1 and shifts != {0} and base.level_confidence >= CERTAIN:
+    if len(shifts) == 1 and shifts != {0} and given.made_on is None and base.level_confidence >= CERTAIN:
         (shift,) = shifts
         return [
             f"the labels are {abs(shift)} level{'s' if abs(shift) > 1 else ''} "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from sct_deepspine.anatomy import LANDMARK_VALUES
 from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.images import ImageLike
@@ -15,7 +17,7 @@ from sct_deepspine.labeling.anchors import anchor_at_slice
 from sct_deepspine.labeling.checks import given_centerline, read_scan
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
-from sct_deepspine.labels import DiscLabels
+from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.workflow.geometry import check_mask_space
@@ -26,6 +28,7 @@ from sct_deepspine.workflow.given import (
     compared_edits,
     other_image_note,
     read_given,
+    split_landmarks,
 )
 from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
@@ -130,14 +133,23 @@ def _edited(
     whole = automatic.with_upper_discs()
     corrections = compared_edits(given, whole)
     if corrections is not None:
-        told = {value for value, _ in given.points}
-        return corrections.apply(whole).without(UPPER_VALUES - told)
+        named = {value for value, _ in given.points}
+        edited = corrections.apply(whole).without(UPPER_VALUES - named)
+        _, landmarks = split_landmarks(given.points, automatic.presacral)
+        return _with_landmarks(edited, landmarks)
     anchors, notes = anchors_in_view(given.points, volume.grid)
     labels = label_discs(volume, anchor=anchors, **options)
     tips = {value: point for value, point in anchors.items() if value in WRITTEN_VALUES}
-    labels = labels.with_tips(tips)
-    kept = tuple(mark for mark in labels.landmarks if mark.value not in tips)
-    return replace(labels, landmarks=kept, warnings=(*labels.warnings, *notes))
+    labels = _with_landmarks(labels.with_tips(tips), {})
+    return replace(labels, warnings=(*labels.warnings, *notes))
+
+
+def _with_landmarks(labels: DiscLabels, points: Mapping[int, FloatArray]) -> DiscLabels:
+    """Return labels with landmarks where a person set them, and those seen that are not written as discs."""
+    marks = {mark.value: mark for mark in labels.landmarks}
+    marks |= {value: Disc(value, point, 1.0, presacral=labels.presacral) for value, point in points.items()}
+    kept = tuple(marks[value] for value in sorted(marks) if value not in labels)
+    return replace(labels, landmarks=kept)
 
 
 def _masks(

@@ -827,7 +827,7 @@ def test_a_list_may_have_quotes_and_a_byte_order_mark(dataset):
 def test_two_files_of_one_name_are_refused_with_a_remedy(dataset):
     plain = dataset / "sub-01" / "anat" / "sub-01_T2w.nii"
     plain.write_bytes(b"x")
-    with pytest.raises(ImageError, match="leave one out, for instance with -exclude"):
+    with pytest.raises(ImageError, match=r"leave one out \(-exclude\), or give the folder"):
         find_scans(dataset)
 
 

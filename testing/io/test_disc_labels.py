@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sct_deepspine.errors import AnchorError
+from sct_deepspine.errors import AnchorError, LabelsError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.io.disc_labels import read_disc_labels
 from sct_deepspine.labels import Disc, DiscLabels
@@ -78,3 +78,51 @@ def test_labels_are_read_where_they_are_and_a_huge_value_is_refused():
     data[2, 2, 2] = 2_000_000_000
     with pytest.raises(AnchorError, match="2000000000"):
         read_disc_labels((data, np.eye(4)))
+
+
+HEADER, ROWS = (
+    ["value", "name", "x_mm", "y_mm", "z_mm"],
+    [["3", "C2/C3", "1.5", "2", "-3"], ["4.0", "é", "1", "2", "-20"]],
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize(
+    ("before", "delimiter", "decimal"),
+    [
+        ("", ",", "."),
+        ("\n\n", ",", "."),
+        ("", ", ", "."),
+        ("", "\t", "."),
+        ("sep=;\n", ";", ","),
+        (";;;;\n", ";", ","),
+    ],
+)
+def test_a_table_is_read_as_spreadsheets_save_it(before, delimiter, decimal, encoding, tmp_path):
+    rows = [delimiter.join(cells).replace(".", decimal) for cells in ROWS]
+    text = before + "\r\n".join([delimiter.join(HEADER), *rows, ""])
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    labels = read_disc_labels(tmp_path / "t.csv")
+    assert [value for value, _ in labels.points] == [3, 4]
+    np.testing.assert_allclose([point for _, point in labels.points], [(1.5, 2, -3), (1, 2, -20)])
+
+
+def test_a_table_without_a_column_says_which(tmp_path):
+    (tmp_path / "t.csv").write_text("level,x_mm,y_mm,z_mm\n3,1,2,3\n")
+    with pytest.raises(LabelsError, match="no column 'value'"):
+        read_disc_labels(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("value,x_mm,y_mm,z_mm\n3.5,1,2,3\n")
+    with pytest.raises(LabelsError, match=r"3\.5 is no whole number"):
+        read_disc_labels(tmp_path / "t.csv")
+
+
+def test_points_that_were_never_placed_are_named(tmp_path):
+    points = [
+        {"label": "C2/C3", "position": [1, 2, 3]},
+        {"label": "C3/C4", "position": "", "positionStatus": "undefined"},
+    ]
+    markups = {"markups": [{"coordinateSystem": "RAS", "controlPoints": points}]}
+    (tmp_path / "t.mrk.json").write_text(json.dumps(markups))
+    labels = read_disc_labels(tmp_path / "t.mrk.json")
+    assert [value for value, _ in labels.points] == [3]
+    assert labels.unplaced == ("C3/C4",)

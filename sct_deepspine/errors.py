@@ -42,7 +42,7 @@ class LabelsError(AnchorError):
 
 
 class RequestError(DeepSpineError, ValueError):
-    """Two things were asked for that exclude each other."""
+    """What was asked for can't be done, or excludes itself."""
 
 
 class NoDiscsError(DeepSpineError, LookupError):

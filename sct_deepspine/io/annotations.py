@@ -14,11 +14,12 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
 from sct_deepspine.anatomy import CANAL_BEHIND_TIP_MM, DISC_VALUES, LANDMARK_VALUES
-from sct_deepspine.errors import ImageError
+from sct_deepspine.errors import DatasetError, DeepSpineError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.bids import find_labels, is_bids
-from sct_deepspine.io.images import ImageLike, read_mask, read_volume
+from sct_deepspine.io.disc_labels import read_disc_labels, unique_points
+from sct_deepspine.io.images import read_mask, read_volume
 
 __all__ = [
     "CANAL_TISSUE",
@@ -29,7 +30,6 @@ __all__ = [
     "Annotation",
     "LabelledScan",
     "canal_points",
-    "label_centres",
     "read_annotations",
     "read_scans",
     "slice_centres",
@@ -263,7 +263,7 @@ def read_annotations(folder: str | Path) -> list[Annotation]:
 
     Raises
     ------
-    ImageError
+    DatasetError
         If there is none, or one can't be used.
     """
     if is_bids(folder):
@@ -273,19 +273,22 @@ def read_annotations(folder: str | Path) -> list[Annotation]:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ImageError(f"{path} can't be read as JSON ({' '.join(str(error).split())})") from error
+            raise DatasetError(f"{path} can't be read as JSON ({' '.join(str(error).split())})") from error
         if isinstance(values, dict) and "discs" in values:
             _check(path, values)
             annotations.append(Annotation(path.parent / values["image"], values))
     if not annotations:
-        raise ImageError(f"no labelled scan (NAME.json with 'discs', beside NAME.nii.gz) in {folder}")
+        raise DatasetError(f"no labelled scan (NAME.json with 'discs', beside NAME.nii.gz) in {folder}")
     return annotations
 
 
 def _bids_annotations(dataset: Path) -> list[Annotation]:
     annotations = []
     for scan, label in find_labels(dataset):
-        centres = label_centres(label)
+        try:
+            centres = unique_points(read_disc_labels(label).points)
+        except DeepSpineError as error:
+            raise DatasetError(f"{label}: {error}") from error
         discs = {v: p for v, p in centres.items() if v in DISC_VALUES or v in LANDMARK_VALUES[:2]}
         if len(discs) < 2:
             continue
@@ -299,7 +302,7 @@ def _bids_annotations(dataset: Path) -> list[Annotation]:
         }
         annotations.append(Annotation(scan.path, values))
     if not annotations:
-        raise ImageError(
+        raise DatasetError(
             f"no scan of {dataset} has disc labels (derivatives/labels/**/*_label-discs_dlabel.nii.gz)"
         )
     return annotations
@@ -308,35 +311,16 @@ def _bids_annotations(dataset: Path) -> list[Annotation]:
 def _check(path: Path, values: dict[str, Any]) -> None:
     missing = [key for key in REQUIRED if key not in values]
     if missing:
-        raise ImageError(f"{path} lacks {', '.join(missing)}")
+        raise DatasetError(f"{path} lacks {', '.join(missing)}")
     form = "discs and landmarks must be value -> [x, y, z], labelled_span_mm [low, high]"
     try:
         points = [*values["discs"].items(), *values.get("landmarks", {}).items()]
         shapes = {len([float(c) for c in point]) for value, point in points if int(value)}
         low, high = (float(z) for z in values["labelled_span_mm"])
     except (AttributeError, TypeError, ValueError) as error:
-        raise ImageError(f"{path}: {form}") from error
+        raise DatasetError(f"{path}: {form}") from error
     if not shapes <= {3} or low > high:
-        raise ImageError(f"{path}: {form}")
-
-
-def label_centres(image: ImageLike) -> dict[int, FloatArray]:
-    """Return the world centre of the voxels of each value of a label image, value → ``(3,)``.
-
-    Raises
-    ------
-    ImageError
-        If the image can't be read or holds no label.
-    """
-    volume = read_volume(image)
-    labels = np.round(volume.data).astype(np.int64)
-    values = np.unique(labels[labels > 0])
-    if not len(values):
-        raise ImageError("the label image holds no label")
-    return {
-        int(value): volume.grid.world_from_voxel(np.argwhere(labels == value).mean(axis=0))[0]
-        for value in values
-    }
+        raise DatasetError(f"{path}: {form}")
 
 
 def slice_centres(mask: Volume) -> FloatArray:

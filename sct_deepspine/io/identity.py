@@ -23,6 +23,7 @@ __all__ = [
     "file_sha256",
     "grid_difference",
     "recorded_identity",
+    "same_box",
 ]
 
 NOT_HERE = "content is not here; get it first (datalad get, git annex get, or git lfs pull)"
@@ -90,6 +91,12 @@ def grid_difference(one: Grid, other: Grid) -> str:
     return (
         f"origins {shift:.0f} mm apart" if moved else f"orientations that part them by up to {apart:.0f} mm"
     )
+
+
+def same_box(one: Grid, other: Grid) -> bool:
+    """Tell whether two grids fill the same place with as many voxels, in whatever orientation."""
+    apart = np.linalg.norm(one.corners_world()[:, None] - other.corners_world(), axis=2)
+    return sorted(one.shape) == sorted(other.shape) and bool(apart.min(axis=1).max() <= SAME_PLACE_MM)
 
 
 def _times(numbers: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sct_deepspine.errors import AnchorError, ImageError
+from sct_deepspine.errors import AnchorError, ImageError, RequestError
 from sct_deepspine.geometry.background import sampled_voxels
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
@@ -65,7 +65,7 @@ def read_scan(image: ImageLike) -> Volume:
 def given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
     """Return the centreline that a person gives, as a line or as a cord mask; None if there is none."""
     if seg is not None and centerline is not None:
-        raise ValueError("give seg or centerline, not both: each of them says where the cord is")
+        raise RequestError("give seg or centerline, not both: each of them says where the cord is")
     if isinstance(centerline, Centerline):
         return centerline
     if centerline is not None:

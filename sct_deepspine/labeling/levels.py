@@ -68,6 +68,11 @@ class DecodingParameters:
         Most that one distance may cost, so that a disc is not left out where anatomy is odd.
     temperature
         Divides all scores where probabilities are computed; fitted so that they are calibrated. At least 0.1.
+
+    Raises
+    ------
+    ValueError
+        If a constant is no number, is negative, or is too small to work with.
     """
 
     level_floor: float = 0.02
@@ -79,6 +84,12 @@ class DecodingParameters:
     max_step: int = 3
     spacing_cap: float = 8.0
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        least = {"temperature": 0.1, "max_step": 1, "score_unit": 1e-6}
+        for name, value in vars(self).items():
+            if not isinstance(value, (int, float)) or not least.get(name, 0) <= value < np.inf:
+                raise ValueError(f"expected {name} to be at least {least.get(name, 0):g}, got {value!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,8 +227,6 @@ def assign_levels(
     prior, parameters = prior or SpacingPrior(), parameters or DecodingParameters()
     if not len(candidates.score):
         raise NoDiscsError("no disc candidate was found in the image")
-    if parameters.temperature < 0.1:
-        raise ValueError(f"expected a temperature of at least 0.1, got {parameters.temperature}")
     anchors = _checked_anchors(candidates, anchors)
     if anchors:
         candidates = _moved_to_anchors(candidates, anchors, prior, parameters)

@@ -58,6 +58,11 @@ class LabelingModel:
     readings: tuple[str, ...] = ()
     identity: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        floor, levels = self.parameters.level_floor, self.locate.codec.levels
+        if floor * levels >= 1:
+            raise ValueError(f"a level floor of {floor} leaves nothing to tell {levels} levels apart")
+
     @property
     def landmarks(self) -> tuple[int, ...]:
         """Values that tell the level. Networks that predict no landmark have C2/C3 and L5/S1 instead."""

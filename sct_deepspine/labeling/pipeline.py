@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sct_deepspine.errors import NoDiscsError, UncertainError
+from sct_deepspine.errors import NoDiscsError, RequestError, UncertainError
 from sct_deepspine.geometry.background import without_fill
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
@@ -231,7 +231,7 @@ def straighten(
         return ComposedSpace(ShearedSpace(line), view.world_from_deobliqued)
     if straight == "auto" or isinstance(straight, Centerline):
         return ComposedSpace(StraightSpace(line), view.world_from_deobliqued)
-    raise ValueError(f"expected straight to be 'auto', 'off', a line or a straight space, got {straight!r}")
+    raise RequestError(f"expected straight to be 'auto', 'off', a line or a straight space, got {straight!r}")
 
 
 def seems_upside_down(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, vertebra_name
+from sct_deepspine.errors import RequestError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.io.images import image_like, save_like
 from sct_deepspine.labels import DiscLabels
@@ -196,11 +197,11 @@ class SpineMasks:
         ------
         OutputError
             If it can't be written there.
-        ValueError
+        RequestError
             If there is no such part.
         """
         if part not in self.parts:
-            raise ValueError(f"expected a part of {', '.join(self.parts)}, got {part!r}")
+            raise RequestError(f"expected a part of {', '.join(self.parts)}, got {part!r}")
         save_like(self.labels.source, self.parts[part], self.grid, path)
 
     def to_image(self, data: NDArray[np.uint8] | None = None) -> Any:

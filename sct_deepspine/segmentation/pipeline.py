@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
 from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM, PRESACRAL
-from sct_deepspine.errors import NoDiscsError
+from sct_deepspine.errors import LabelsError, NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.planes import normalise, sample
 from sct_deepspine.geometry.reading import read_linear
 from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.io.identity import grid_difference, same_box
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.canal import coarse_view, find_centerline
 from sct_deepspine.labeling.checks import read_scan
@@ -86,6 +87,8 @@ def segment_spine(
     ------
     ImageError, GeometryError
         If the image can't be worked on.
+    LabelsError
+        If the labels are of an image on another grid.
     NoDiscsError
         If no spine is in the image.
     WeightsError, DeviceError
@@ -95,6 +98,9 @@ def segment_spine(
         weights if isinstance(weights, SegmentationModel) else SegmentationModel.load(weights, device=device)
     )
     volume = read_scan(image)
+    if labels is not None and not same_box(labels.grid, volume.grid):
+        difference = grid_difference(labels.grid, volume.grid)
+        raise LabelsError(f"the labels are of another image ({difference}); label this one")
     view = DeobliquedVolume.of(volume)
     if labels is None or labels.canal is None:
         own = labeling if isinstance(labeling, LabelingModel) else LabelingModel.load(labeling, device=device)

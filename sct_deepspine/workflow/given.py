@@ -250,9 +250,7 @@ def _doubts(
     return *out, *_differences(points, given, base)
 
 
-def _differences(
-    points: Mapping[int, FloatArray], given: GivenLabels, base: DiscLabels | None
-) -> list[str]:
+def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: DiscLabels | None) -> list[str]:
     """Compare labels with the discs that are seen: where they lie, and which levels they have.
 
     Whoever edited our labels has seen our levels: other ones are meant.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sct_deepspine.errors import RequestError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.straightening import StraighteningTransform
@@ -84,5 +86,7 @@ class ScanRequest:
         told = [name for name in WAYS_TO_TELL if getattr(self, name) is not None]
         if len(told) > 1:
             raise RequestError(f"give {told[0]} or {told[1]}, not both: each says what the levels are")
-        if not 0 <= self.min_confidence <= 1:
-            raise RequestError(f"expected min_confidence from 0 to 1, got {self.min_confidence:g}")
+        if not isinstance(self.min_confidence, (int, float)) or not 0 <= self.min_confidence <= 1:
+            raise RequestError(f"expected min_confidence from 0 to 1, got {self.min_confidence!r}")
+        if self.anchor_slice is not None and np.shape(self.anchor_slice) != (2,):
+            raise RequestError(f"expected anchor_slice as (value, slice), got {self.anchor_slice!r}")

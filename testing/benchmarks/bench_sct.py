@@ -27,7 +27,8 @@ from scipy.ndimage import map_coordinates
 from sct_deepspine.anatomy import DISC_VALUES
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.io.annotations import Annotation, label_centres, read_annotations
+from sct_deepspine.io.annotations import Annotation, read_annotations
+from sct_deepspine.io.disc_labels import read_disc_labels, unique_points
 from sct_deepspine.io.images import read_mask, read_volume
 from sct_deepspine.io.warps import read_displacement_field
 from sct_deepspine.labels import Disc, DiscLabels
@@ -131,7 +132,7 @@ def run_sct(
     if timed("sct_label_vertebrae", [sys.executable, "-m", module, *words, "-v", "0"], place) is None:
         return None
     (labels,) = place.glob("*_labeled_discs.nii.gz")
-    return label_centres(str(labels))
+    return unique_points(read_disc_labels(str(labels)).points)
 
 
 def on_cord(point: np.ndarray, cord: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ from fakes import write_scan
 from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 
-from sct_deepspine.errors import ImageError
+from sct_deepspine.errors import DatasetError
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.annotations import canal_points, label_centres, read_scans, slice_centres
+from sct_deepspine.io.annotations import canal_points, read_scans, slice_centres
 from sct_deepspine.simulation.phantom import make_phantom
 
 
@@ -53,7 +53,7 @@ def test_an_oblique_scan_is_read_along_its_slices(phantom, tmp_path):
 
 
 def test_a_folder_without_scans_is_refused(tmp_path):
-    with pytest.raises(ImageError, match="no labelled scan"):
+    with pytest.raises(DatasetError, match="no labelled scan"):
         read_scans(tmp_path)
 
 
@@ -93,33 +93,3 @@ def test_real_scans_have_their_discs_in_view_from_top_to_bottom(data_folder):
     subjects = {name: {json.loads(p.read_text())["subject"] for p in (data_folder / name).glob("*.json")}
                 for name in ("train", "val")}  # fmt: skip
     assert not subjects["train"] & subjects["val"]
-
-
-# Label images
-
-
-def test_each_label_has_its_place_at_the_centre_of_its_voxels():
-    affine = np.diag([2.0, 3.0, 4.0, 1.0])
-    affine[:3, 3] = -10, 20, 100
-    data = np.zeros((5, 7, 11), np.uint8)
-    data[2, 3, 9] = 3
-    data[1, 2:5, 4] = 5
-    anchors = label_centres((data, affine))
-    assert list(anchors) == [3, 5]
-    np.testing.assert_allclose(anchors[3], [-6, 29, 136])
-    np.testing.assert_allclose(anchors[5], [-8, 29, 116])
-
-
-def test_labels_stored_as_decimals_are_rounded():
-    data = np.zeros((5, 7, 11))
-    data[2, 3, 9] = 7.9999
-    assert list(label_centres((data, np.eye(4)))) == [8]
-
-
-def test_a_label_image_without_labels_is_refused():
-    data = np.zeros((5, 7, 11))
-    data[0] = -1
-    with pytest.raises(ImageError, match="holds no label"):
-        label_centres((data, np.eye(4)))
-    with pytest.raises(ImageError, match="same value"):
-        label_centres((np.zeros((5, 7, 11)), np.eye(4)))

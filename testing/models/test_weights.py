@@ -123,6 +123,26 @@ def test_the_card_sets_the_parameters_and_the_minimum_score(predictors, tmp_path
     assert LabelingModel.load(path).minimum_score == 7
 
 
+@pytest.mark.parametrize(
+    ("constant", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", float("nan")),
+        ("omission_cost", "x"),
+        ("level_weight", -1),
+        ("max_step", 0),
+        ("level_floor", 0.2),
+        ("strange", 1),
+    ],
+)
+def test_constants_that_can_t_be_worked_with_are_refused_by_name(constant, value, predictors, tmp_path):
+    path = tmp_path / "odd.safetensors"
+    card = {"name": "odd", "labeling": {"decoding": {constant: value}}}
+    save_weights(path, trained({"locate": predictors["locate"]}), card)
+    with pytest.raises(WeightsError, match=constant.replace("_", ".")):
+        LabelingModel.load(path)
+
+
 def test_a_card_of_format_1_is_read_as_it_was(predictors, tmp_path):
     path = tmp_path / "old.safetensors"
     save_weights(

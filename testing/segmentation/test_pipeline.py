@@ -6,9 +6,10 @@ from fakes import TissueOracle, fake_mask_model, fake_model
 from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
-from sct_deepspine import NoDiscsError, label_discs, segment_spine
+from sct_deepspine import LabelsError, NoDiscsError, label_discs, segment_spine
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM
 from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import CANAL_TISSUE, CORD_TISSUE, DISC_TISSUE, VERTEBRA_TISSUE
 from sct_deepspine.labels import Disc, DiscLabels
@@ -158,6 +159,30 @@ def test_a_cord_apart_from_the_rest_is_canal(phantom, masks):
     heights = np.argwhere(masks.cord)[:, 2].min(), np.argwhere(out.cord)[:, 2].min()
     assert heights[1] - heights[0] > 20
     assert dice(out.canal > 0, masks.canal > 0) > 0.99
+
+
+def test_labels_of_another_image_are_refused(phantom):
+    grid = Grid((30, 40, 50), phantom.volume.grid.affine)
+    labels = DiscLabels((Disc(5, phantom.discs[5], 1.0),), grid, 1.0)
+    with pytest.raises(LabelsError, match="the labels are of another image"):
+        segment_spine(phantom.volume, labels=labels, weights=fake_mask_model())
+
+
+@pytest.mark.parametrize(("probability", "is_cord"), [(0.5, False), (0.54, False), (0.58, True), (0.8, True)])
+def test_what_may_as_well_be_fluid_is_no_cord(probability, is_cord, phantom):
+    class Undecided(TubeSeer):
+        def predict(self, planes):
+            maps = np.stack(super().predict(planes))
+            tube = maps[:, Tissue.FLUID]
+            maps[:, Tissue.CORD], maps[:, Tissue.FLUID] = (
+                1.2 * probability * tube,
+                1.2 * (1 - probability) * tube,
+            )
+            return list(maps)
+
+    masks = segment_spine(phantom.volume, labels=labels_of(phantom), weights=fake_mask_model(Undecided()))
+    assert masks.canal.any()
+    assert bool(masks.cord.any()) is is_cord
 
 
 def test_labels_without_a_disc_are_refused(phantom):

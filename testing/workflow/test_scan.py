@@ -136,6 +136,12 @@ def test_the_whole_correction_loop_in_python(painted_file, tmp_path):
 def test_what_excludes_each_other_can_not_be_asked_for():
     with pytest.raises(RequestError, match="give anchors or labels, not both"):
         ScanRequest(anchors={3: (0, 0, 0)}, labels={3: (0, 0, 0)})
+    for number in (-0.1, 1.1, float("nan"), "a"):
+        with pytest.raises(RequestError, match="min_confidence"):
+            ScanRequest(min_confidence=number)
+    for place in (3, (3, 4, 5)):
+        with pytest.raises(RequestError, match="anchor_slice"):
+            ScanRequest(anchor_slice=place)
     with pytest.raises(RequestError, match="min_confidence"):
         ScanRequest(min_confidence=2)
 
@@ -161,7 +167,7 @@ def test_masks_are_saved_one_by_one(painted_file, tmp_path):
     masks.save(tmp_path / "cord.nii.gz", part="seg")
     assert (np.asarray(nib.load(tmp_path / "whole.nii.gz").dataobj) == masks.spine).all()
     assert (np.asarray(nib.load(tmp_path / "cord.nii.gz").dataobj) == masks.cord).all()
-    with pytest.raises(ValueError, match="expected a part of spine, seg"):
+    with pytest.raises(RequestError, match="expected a part of spine, seg"):
         masks.save(tmp_path / "x.nii.gz", part="bone")
 
 

@@ -126,7 +126,8 @@ def label_discs(
     min_confidence
         Refuse labels whose levels are less certain than this.
     find_canal, refine, assign
-        The stages that may be replaced, by functions that are called as their defaults are.
+        The stages that may be replaced, by functions that are called as their defaults are. With ``seg`` or
+        ``centerline`` the canal is given, and ``find_canal`` can't be.
     return_maps
         Keep what the network saw and predicted in ``DiscLabels.prediction``.
 
@@ -145,6 +146,8 @@ def label_discs(
         If an anchor fits no disc, or most of the discs don't fit it.
     UncertainError
         If the levels are less certain than ``min_confidence``.
+    RequestError
+        If two things are given that exclude each other, or ``straight`` is none of its kinds.
     WeightsError, DeviceError
         If the weights or the device can't be used.
     """
@@ -154,6 +157,8 @@ def label_discs(
     view = DeobliquedVolume.of(without_fill(volume))
     coarse, off_canal = coarse_view(view, model.locate), None
     if given is not None:
+        if find_canal is not find_centerline:
+            raise RequestError("give a centreline (seg, centerline) or find_canal, not both")
         canal, off_canal = follow_given(given, coarse, model.locate, finder=model.canal)
     else:
         canal = find_canal(coarse, model.locate, finder=model.canal)
@@ -162,7 +167,7 @@ def label_discs(
     candidates = find_candidates(prediction, canal, view.volume)
     with ThreadPoolExecutor(1) as beside:  # neither needs the other, and each keeps one core busy
         scene = prediction, candidates, canal, view.volume, model
-        turned = None if known else beside.submit(seems_upside_down, *scene)
+        turned = None if known else beside.submit(seems_upside_down, *scene, assign=assign)
         refined = candidates
         if model.refine is not None:
             space = straighten(view, canal, straight)
@@ -240,6 +245,8 @@ def seems_upside_down(
     canal: Centerline,
     volume: Volume,
     model: LabelingModel,
+    *,
+    assign: Callable[..., LevelAssignment] = assign_levels,
 ) -> bool:
     """Tell whether the coarse stage sees more of a spine when its plane is turned upside down.
 
@@ -252,7 +259,7 @@ def seems_upside_down(
     upright, other = (spine_score(found, model.parameters) for found in (candidates, turned))
     if other <= max(upright, model.minimum_score):
         return False
-    assigned = assign_levels(turned, parameters=model.parameters)
+    assigned = assign(turned, anchors={}, parameters=model.parameters)
     landmark = np.isin(assigned.values[assigned.probabilities > SEEN], model.landmarks).any()
     return bool(landmark or other > TURNED_ALONE * upright)
 

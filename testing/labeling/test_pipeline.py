@@ -9,13 +9,21 @@ from nibabel.affines import apply_affine, from_matvec
 from nibabel.eulerangles import euler2mat
 
 from sct_deepspine import DiscLabels, label_discs
-from sct_deepspine.errors import AnchorError, DeepSpineError, ImageError, NoDiscsError, UncertainError
+from sct_deepspine.errors import (
+    AnchorError,
+    DeepSpineError,
+    ImageError,
+    NoDiscsError,
+    RequestError,
+    UncertainError,
+)
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.straightening import ComposedSpace, StraightSpace
-from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling.anchors import anchor_at_slice
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
+from sct_deepspine.labeling.pipeline import straighten
 from sct_deepspine.reporting.figures import write_png
 from sct_deepspine.simulation.phantom import make_phantom
 from sct_deepspine.spacing import fill_skipped
@@ -497,3 +505,16 @@ def test_an_anchor_outside_the_image_is_refused(painted):
 def test_levels_that_are_refused_come_with_what_to_do(painted):
     with pytest.raises(UncertainError, match=r"asked for \(.* < 1\): \w"):
         label_discs(painted, weights=fake_model(), min_confidence=1.0)
+
+
+def test_a_canal_is_given_or_found_by_a_function(phantom, painted):
+    def find(*_args, **_options):
+        raise AssertionError("the canal is given")
+
+    with pytest.raises(RequestError, match="find_canal, not both"):
+        label_discs(painted, centerline=phantom.centerline_world, find_canal=find, weights=fake_model())
+    canal = Centerline.from_points(phantom.centerline_world)
+    with pytest.raises(RequestError, match="expected straight to be"):
+        straighten(DeobliquedVolume.of(painted), canal, "foo")
+    with pytest.raises(RequestError, match="seg or centerline, not both"):
+        label_discs(painted, seg=painted, centerline=phantom.centerline_world, weights=fake_model())

@@ -112,12 +112,15 @@ def choose(page, value):
 
 
 def drag(page, value, down, right=0):
+    """Drag a disc, and return what the page says before it is let go."""
     box = page.locator(f'circle[data-value="{value}"]').bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + right, y + down, steps=3)
+    told = said(page)
     page.mouse.up()
+    return told
 
 
 def said(page):
@@ -257,7 +260,7 @@ def test_a_disc_dragged_past_its_neighbour_is_refused(sheet):
         drag(page, 6, STEP * scale * 1.4)
         assert "can't lie above 6 C5/C6" in said(page)
         drag(page, 6, STEP * scale)
-        assert "can't be at one place" in said(page) or "can't lie above" in said(page)
+        assert "can't be at the same place" in said(page) or "can't lie above" in said(page)
         assert set(table(page).values()) == {""}
         drag(page, 6, STEP * scale * 0.4, 9)
         assert [value for value, word in table(page).items() if word == "moved"] == [6]

@@ -60,7 +60,7 @@ function goBack(step, word) {
   chosen = null;
   closeOffer();
   show();
-  say(`${word === "undo" ? "Undone" : "Done again"}: ${step.title}${at >= 0 ? ` (${entries[current].label})` : ""}`);
+  say(`${word === "undo" ? "Undone" : "Redone"}: ${step.title}${at >= 0 ? ` (${entries[current].label})` : ""}`);
 }
 function go(step, wanted = filters[filter]) {
   for (let at = current + step; at >= 0 && at < entries.length; at += step) {
@@ -96,7 +96,7 @@ async function load(file) {
     chosen = null;
     show();
     say(`Loaded ${here} scan${here === 1 ? "" : "s"}.` + (replaced ? ` Corrections of ${replaced} were replaced; undo brings them back.` : "")
-      + (other ? ` ${other} fit no scan of this page; they are kept and saved again.` : ""));
+      + (other ? ` ${other} match no scan of this page; they are kept and saved again.` : ""));
   } catch (error) { say(`${file.name} can't be read: ${error.message}`, true); }
 }
 function nextFilter() {
@@ -147,7 +147,7 @@ function showHead() {
   const done = entries.filter(isReviewed).length;
   element("progress").textContent = `${done} of ${entries.length} reviewed`;
   Object.assign(element("bar"), { max: Math.max(entries.length, 1), value: done });
-  element("unsaved").textContent = storageFails ? "the browser keeps nothing: save often" : unsaved.size ? `${unsaved.size} not saved` : "";
+  element("unsaved").textContent = storageFails ? "this browser can't keep your work: save often" : unsaved.size ? `${unsaved.size} not saved` : "";
   element("undo").disabled = !history.done.length;
   element("redo").disabled = !history.undone.length;
   element("undo").title = history.done.at(-1)?.title ?? "";
@@ -228,7 +228,7 @@ function maskFacts(entry) {
   const unsure = entry.structures.filter((part) => part.unsure), unmeasured = entry.structures.filter((part) => !part.measured);
   const lines = [make("h3", {}, "Masks"), key];
   if (unsure.length) lines.push(make("p", { class: "low" }, `level unsure (dashed): ${names(unsure)}`));
-  if (unmeasured.length) lines.push(make("p", { class: "quiet" }, `never compared with true masks: ${names(unmeasured)}`));
+  if (unmeasured.length) lines.push(make("p", { class: "quiet" }, `not validated against true masks: ${names(unmeasured)}`));
   return lines;
 }
 function show() {

@@ -321,6 +321,49 @@ def test_a_disc_outside_the_image_is_refused(sheet):
         assert "6 C5/C6 would lie outside the image" in said(page)
 
 
+CANAL = tuple((0.0, 30.0, 40.0 - 5.0 * n) for n in range(70))
+
+
+def test_a_disc_far_from_the_canal_is_refused_while_it_is_drawn(sheet):
+    with sheet(made_up(canal_points=CANAL)) as page:
+        scale = page.locator("#pictures image").bounding_box()["height"] / HEIGHT
+        refusal = "6 C5/C6 would lie more than 40 mm from the spinal canal."
+        assert drag(page, 6, 0, 32 * scale) == refusal  # the canal is in column 30, the discs in column 40
+        assert said(page) == refusal
+        assert set(table(page).values()) == {""}
+        assert drag(page, 6, 0, 28 * scale) == ""
+        assert [value for value, word in table(page).items() if word == "moved"] == [6]
+        choose(page, 6)
+        press(page, "x", "x", "x")
+        assert said(page) == refusal
+        low = page.locator('circle[data-value="10"]').bounding_box()
+        page.mouse.dblclick(low["x"] + 34 * scale, low["y"] + 20 * scale)
+        assert said(page) == "A disc more than 40 mm from the spinal canal can't be added."
+        high = page.locator('circle[data-value="8"]').bounding_box()
+        page.mouse.dblclick(high["x"] + 34 * scale, high["y"] + 10 * scale)  # before it asks for a number
+        assert said(page) == "A disc more than 40 mm from the spinal canal can't be added."
+        assert list(table(page)) == list(range(3, 11))
+
+
+def test_a_disc_far_from_the_canal_that_was_loaded_is_told_and_can_be_moved_nearer(sheet, tmp_path):
+    with sheet(made_up(canal_points=CANAL)) as page:
+        load(page, tmp_path, {"scans": {"t2": [{"value": 5, "world_mm": [0, 75, -60]}]}})
+        facts = page.locator("#facts")
+        assert "5 C4/C5 would lie more than 40 mm from the spinal canal" in facts.inner_text()
+        choose(page, 5)
+        press(page, "a", "a", "a", "a")
+        assert "spinal canal" in facts.inner_text()
+        press(page, "a")
+        assert "spinal canal" not in facts.inner_text()
+
+
+def test_without_a_canal_no_distance_is_checked(sheet):
+    with sheet(made_up()) as page:
+        scale = page.locator("#pictures image").bounding_box()["height"] / HEIGHT
+        drag(page, 6, 0, 45 * scale)
+        assert table(page)[6] == "moved"
+
+
 # Undo, storage, files
 
 

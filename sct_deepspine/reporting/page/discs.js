@@ -62,6 +62,10 @@ function isOutside(entry, world) {
   });
 }
 
+// Discs are drawn within a limit of the canal, where the scan's canal is known.
+const isFar = (entry, world) => Boolean(entry.canal_points?.length)
+  && entry.canal_points.every((point) => Math.hypot(...minus(world, point)) > maxTipMm);
+
 const gapsOf = ({ discs, absent }) => {
   const values = discs.map((disc) => disc.value), gaps = [];
   for (let value = Math.min(...values) + 1; value < Math.max(...values); value += 1) {
@@ -76,6 +80,7 @@ function wrongOf(entry, draft) {
     if (disc.value < firstValue || disc.value > lastValueOf(entry)) out.push(`There is no disc with the number ${disc.value}.`);
     else if (n && disc.value === discs[n - 1].value) out.push(`${titleOf(disc.value, entry)} would be labelled twice.`);
     else if (isOutside(entry, disc.world_mm)) out.push(`${titleOf(disc.value, entry)} would lie outside the image.`);
+    else if (isFar(entry, disc.world_mm)) out.push(`${titleOf(disc.value, entry)} would lie more than ${maxTipMm} mm from the spinal canal.`);
     else if (n && entry.row_origins?.length) {
       const down = (placeOf(entry, disc).row - placeOf(entry, discs[n - 1]).row) * entry.pixel_mm;
       if (down <= 0) out.push(`${titleOf(disc.value, entry)} can't lie above ${titleOf(discs[n - 1].value, entry)}.`);
@@ -130,6 +135,7 @@ function addDisc(entry, before, place, wanted = null) {
   if (place.row < 0 || place.column < 0 || place.row > entry.height - 1 || place.column > entry.width - 1) {
     return { refused: "A disc outside the picture can't be added." };
   }
+  if (isFar(entry, worldOf(entry, place))) return { refused: `A disc more than ${maxTipMm} mm from the spinal canal can't be added.` };
   const rows = before.discs.map((disc) => ({ value: disc.value, row: placeOf(entry, disc).row }));
   const above = rows.filter((disc) => disc.row <= place.row).sort(byValue).at(-1), below = rows.filter((disc) => disc.row > place.row).sort(byValue)[0];
   if (wanted !== null) return putDisc(entry, before, copyOf(before), wanted, place);

@@ -402,6 +402,51 @@ def test_work_outlives_a_reload_and_closing_warns_until_it_is_saved(sheet):
         assert scans_of(page) == before
 
 
+def test_steps_are_undone_after_a_reload(sheet):
+    with sheet(made_up(), made_up("second", sha="b")) as page:
+        states = [scans_of(page)]
+        for keys in (["p"], ["8"], ["ArrowDown", "f"], ["y"]):
+            press(page, *keys)
+            states.append(scans_of(page))
+        for state in states[-2::-1]:
+            page.reload()
+            press(page, "u")
+            assert scans_of(page) == state
+        for state in states[1:]:
+            page.reload()
+            press(page, "U")
+            assert scans_of(page) == state
+
+
+def test_the_steps_that_are_kept_are_bounded(sheet, tmp_path):
+    steps = "sessionStorage.getItem(Object.keys(sessionStorage).find((name) => name.includes('steps')))"
+    with sheet(made_up()) as page:
+        press(page, *["p"] * 205)
+        kept = json.loads(page.evaluate(steps))
+        assert len(kept["done"]) == 200
+        page.reload()
+        press(page, *["u"] * 201)
+        assert said(page) == "There is nothing to undo."
+        many = {f"other {n}": [{"value": 5, "world_mm": [0, 75, -60]}] * 20 for n in range(700)}
+        load(page, tmp_path, {"scans": many})
+        assert json.loads(page.evaluate(steps))["done"] == []  # nor what came before it
+        press(page, "u")
+        assert said(page) == "Undone: a file was loaded"
+
+
+def test_undo_leaves_what_another_window_has_changed_since(sheet):
+    with sheet(made_up(), made_up("second", sha="b")) as page:
+        press(page, "ArrowDown", "p", "ArrowUp", "p")
+        with sheet() as other:
+            press(other, "f")
+        page.wait_for_function("document.getElementById('facts').textContent.includes('rated: fail')")
+        press(page, "u")
+        assert said(page) == "“rated pass” can't be undone: another window has changed the scan since."
+        assert "rated: fail" in page.locator("#facts").inner_text()
+        press(page, "u")
+        assert said(page) == "Undone: rated pass (t2)"
+
+
 def test_a_file_is_loaded_by_key_image_and_name(sheet, tmp_path):
     first, second = made_up("a", sha="a"), made_up("b", sha="b")
     with sheet(first, second) as page:

@@ -55,6 +55,8 @@ const editing = (act) => () => {
 };
 function goBack(step, word) {
   if (!step) return say(`There is nothing to ${word}.`, true);
+  const done = word === "undo" ? "undone" : "redone";
+  if (step.isStale) return perform({ refused: `“${step.title}” can't be ${done}: another window has changed the scan since.` });
   const keys = Object.keys(step.changes), at = entries.findIndex((entry) => keys.includes(entry.key));
   if (at >= 0 && !keys.includes(entries[current].key)) { current = at; if (!filters[filter](entries[at])) filter = "all"; }
   chosen = null;
@@ -327,6 +329,7 @@ window.onstorage = (event) => {
 };
 document.body.classList.toggle("alone", entries.length === 1);
 readStorage();
+readHistory();
 followTheme();
 resetWindow();
 show();

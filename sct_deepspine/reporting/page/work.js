@@ -59,6 +59,7 @@ function change(title, changes) {
   history.done.push(step);
   history.undone.length = 0;
   put(step, "after");
+  keepHistory();
 }
 function put(step, side) {
   for (const [key, sides] of Object.entries(step.changes)) {
@@ -67,15 +68,40 @@ function put(step, side) {
     keep(key);
   }
 }
-function stepBack(from, to, side) {
+// A step is passed over if a scan is not as the step left it: another window has changed it.
+function stepBack(from, to, left, side) {
   const step = from.pop();
   if (!step) return null;
-  to.push(step);
-  put(step, side);
-  return step;
+  const isStale = Object.entries(step.changes).some(([key, sides]) => JSON.stringify(work[key]) !== sides[left]);
+  if (!isStale) { to.push(step); put(step, side); }
+  keepHistory();
+  return { ...step, isStale };
 }
-const undo = () => stepBack(history.done, history.undone, "before");
-const redo = () => stepBack(history.undone, history.done, "after");
+const undo = () => stepBack(history.done, history.undone, "after", "before");
+const redo = () => stepBack(history.undone, history.done, "before", "after");
+
+// The latest steps of either kind outlive a reload of the page in this window.
+const stepsStore = `sct_deepspine.steps:${identity}`, mostSteps = 200, mostCharacters = 5e5;
+const lengthOf = (step) => Object.entries(step.changes).reduce((sum, [key, { before = "", after = "" }]) => sum + key.length + before.length + after.length, 0);
+function latest(steps) {
+  let first = steps.length, room = mostCharacters;
+  while (first > 0 && steps.length - first < mostSteps && (room -= lengthOf(steps[first - 1])) >= 0) first -= 1;
+  return steps.slice(first);
+}
+function keepHistory() {
+  const done = latest(history.done), undone = latest(history.undone);
+  try { sessionStorage.setItem(stepsStore, JSON.stringify({ done, undone })); } catch { forgetHistory(); }
+}
+// Steps that are older than the work are not kept.
+function forgetHistory() {
+  try { sessionStorage.removeItem(stepsStore); } catch { /* then nothing was kept */ }
+}
+function readHistory() {
+  try {
+    const { done, undone } = JSON.parse(sessionStorage.getItem(stepsStore)) ?? {};
+    if (Array.isArray(done) && Array.isArray(undone)) Object.assign(history, { done, undone });
+  } catch { /* then there is nothing to undo */ }
+}
 
 function tidy(record) {
   const left = Object.fromEntries(Object.entries(record).filter(([, value]) => value !== undefined));

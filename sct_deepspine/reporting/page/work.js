@@ -40,10 +40,12 @@ const isAccepted = (entry) => workOf(entry).accepted ?? (entry.accepted && !isPe
 const isPending = (entry) => Boolean(workOf(entry).discs) && !isSame(draftOf(entry), ownDraft(entry));
 const isCorrected = (entry) => entry.corrected || isPending(entry);
 const isReviewed = (entry) => Boolean(ratingOf(entry)) || isAccepted(entry) || isCorrected(entry);
-const problemsOf = (entry) => {
-  if (!isPending(entry)) return [];
-  return [...wrongOf(entry, draftOf(entry)), ...gapsOf(draftOf(entry)).map((value) => `${titleOf(value, entry)} is missing: add it, or mark it as not there.`)];
-};
+// What keeps discs from being applied, and what of it a person corrected here.
+function faultsOf(entry, draft) {
+  if (!draft.discs.length) return ["The scan has no disc: add one, or reset the scan."];
+  return [...wrongOf(entry, draft), ...gapsOf(draft).map((value) => `${titleOf(value, entry)} is missing: add it, or mark it as not there.`)];
+}
+const problemsOf = (entry) => isPending(entry) ? faultsOf(entry, draftOf(entry)) : [];
 // The labels changed since they were corrected here: neither those nor these are the ones that the person saw.
 const isOvertaken = (entry) => isPending(entry) && workOf(entry).base && workOf(entry).base !== baseOf(entry);
 const baseOf = (entry) => JSON.stringify(ownDraft(entry));
@@ -134,6 +136,7 @@ const isSameFile = (entry, record) => record.name === entry.name
   && (!record.image?.path || !entry.image.path || record.image.path === entry.image.path);
 const earlierWork = (entry) => strangers().filter((key) => isSameFile(entry, work[key]));
 const isSameGrid = (one, other) => JSON.stringify([one?.shape, one?.affine]) === JSON.stringify([other?.shape, other?.affine]);
+const canTakeOver = (entry, key) => isSameGrid(work[key].image, entry.image);
 function takeOver(entry, key) {
   const { rating, discs, absent, accepted } = work[key];
   change("work on the other version taken over", { [key]: undefined,

@@ -19,6 +19,7 @@ __all__ = [
     "MAX_TIP_MM",
     "check_anchor_places",
     "distance_from_canal_mm",
+    "followed_canal",
     "given_centerline",
     "places_along_canal",
     "read_scan",
@@ -109,6 +110,15 @@ def places_along_canal(
     points_world: FloatArray, canal: Centerline, *, step_mm: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return the arc length, in steps, of what of the canal is nearest to points, and how far it is, mm."""
-    arc = np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, step_mm)
-    distance = np.linalg.norm(points_world[:, None] - canal.points_world(arc), axis=2)
+    arc, places = followed_canal(canal, step_mm=step_mm)
+    distance = np.linalg.norm(points_world[:, None] - places, axis=2)
     return arc[distance.argmin(axis=1)], distance.min(axis=1)
+
+
+def followed_canal(canal: Centerline, *, step_mm: float) -> tuple[FloatArray, FloatArray]:
+    """Return arc lengths in steps, ``(N,)`` mm, and the canal's world points there, ``(N, 3)``.
+
+    The canal is followed straight on beyond its ends.
+    """
+    arc = np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, step_mm)
+    return arc, canal.points_world(arc)

@@ -21,17 +21,23 @@ import numpy as np
 
 from sct_deepspine.anatomy import PRESACRAL
 from sct_deepspine.errors import DeepSpineError
+from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.files import make_folder, write_text
+from sct_deepspine.labeling.checks import MAX_TIP_MM, followed_canal
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting.outlines import outlined_structures
 from sct_deepspine.reporting.views import coronal_view, sagittal_view
 from sct_deepspine.segmentation.masks import SpineMasks
 
 __all__ = ["Entry", "failed_entry", "make_entry", "read_entries", "write_page"]
+
+CANAL_STEP_MM = 5.0
+"""Between the points of the canal that an entry holds. A point 40 mm away is at most 0.1 mm nearer to the
+canal itself: what the page takes is not refused as too far when it is applied."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,9 @@ class Entry:
         Of this picture, pixels.
     coronal_places
         Row and column there of a disc whose tip is in a row of the first picture.
+    canal_points
+        World mm of points along the spinal canal and beyond its ends; discs far from all of them are refused.
+        Empty if the canal is not known, or if an earlier version wrote the entry.
     structures
         What the masks hold, if there are any: ``kind``, ``name``, ``unsure``, ``measured``, and the outlines
         ``sagittal`` and ``coronal`` as SVG paths in the pixels of the pictures.
@@ -96,6 +105,7 @@ class Entry:
     coronal_picture: str = ""
     coronal_width: int = 0
     coronal_places: tuple[tuple[float, ...], ...] = ()
+    canal_points: tuple[tuple[float, ...], ...] = ()
     structures: tuple[dict[str, Any], ...] = ()
     image: dict[str, Any] = field(default_factory=dict)
     corrected: bool = False
@@ -131,7 +141,7 @@ class Entry:
         values = json.loads(text)
         names = "discs", "warnings", "column_step", "structures", "absent"
         lists = {name: tuple(values.get(name, ())) for name in names}
-        for name in ("row_origins", "coronal_places"):
+        for name in ("row_origins", "coronal_places", "canal_points"):
             lists[name] = tuple(tuple(point) for point in values.get(name, ()))
         return cls(**values | lists)._with_places()
 
@@ -205,6 +215,7 @@ def make_entry(
         warnings=labels.warnings,
         row_origins=_rounded(plane.points_world[:, 0], 2),
         column_step=_rounded(plane.pixel_mm * plane.axes[:, 1:2].T, 5)[0],
+        canal_points=_canal_points(labels.canal),
         pixel_mm=round(plane.pixel_mm, 4),
         structures=outlined_structures(masks, **planes) if masks is not None else (),
         image=image or {},
@@ -228,6 +239,10 @@ def _disc_rows(labels: DiscLabels, plane: SamplingPlane) -> tuple[dict[str, Any]
         }
         for disc, (row, column) in zip(labels.discs, plane.pixel_from_world(labels.points_world), strict=True)
     )
+
+
+def _canal_points(canal: Centerline | None) -> tuple[tuple[float, ...], ...]:
+    return () if canal is None else _rounded(followed_canal(canal, step_mm=CANAL_STEP_MM)[1], 2)
 
 
 def _rounded(points: FloatArray, digits: int) -> tuple[tuple[float, ...], ...]:
@@ -259,8 +274,8 @@ def read_entries(folder: str | Path) -> list[Entry]:
 SCRIPTS = "discs.js", "work.js", "pictures.js", "page.js"
 """The page's own scripts, in the order in which they stand in it."""
 
-HEAVY = "picture", "coronal_picture", "structures", "row_origins", "coronal_places"
-"""What of an entry is only wanted while it is looked at."""
+HEAVY = "picture", "coronal_picture", "structures", "row_origins", "coronal_places", "canal_points"
+"""What of an entry is only wanted while it is shown."""
 
 MAX_INSIDE = 30
 """A page of more scans than this has their pictures beside it."""
@@ -308,7 +323,8 @@ def write_page(
     # A "<" could end or open the script that the data stands in, or a comment.
     data = json.dumps(rows).replace("<", "\\u003c")
     identity = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    write_text(path, _assembled(title=html.escape(title), identity=identity, entries=data))
+    content = {"title": html.escape(title), "identity": identity, "max_tip_mm": f"{MAX_TIP_MM:g}"}
+    write_text(path, _assembled(**content, entries=data))
     _clear(folder, {row["script"].rpartition("/")[2] for row in rows if "script" in row})
 
 

@@ -13,6 +13,7 @@ from sct_deepspine import label_discs, segment_spine
 from sct_deepspine.errors import DeepSpineError, OutputError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling.checks import places_along_canal
 from sct_deepspine.reporting.html import Entry, failed_entry, make_entry, read_entries, write_page
 from sct_deepspine.simulation.phantom import make_phantom
 
@@ -60,6 +61,19 @@ def test_the_coronal_picture_has_the_same_rows_and_the_discs_in_its_middle(entry
         assert column - entry.coronal_width / 2 == pytest.approx(expected, abs=6)
 
 
+def test_the_points_of_the_canal_tell_how_far_from_it_a_disc_lies(painted, phantom):
+    labels = label_discs(painted, return_maps=True, weights=fake_model())
+    entry = make_entry(labels, painted, "t2")
+    tips = np.array(list(phantom.discs.values()))
+    places = np.concatenate([tips, tips + np.array([0, 25, 0])])
+    away = np.linalg.norm(places[:, None] - np.array(entry.canal_points), axis=2).min(axis=1)
+    # As it is checked when discs are applied.
+    _, expected = places_along_canal(places, labels.canal, step_mm=1.0)
+    np.testing.assert_allclose(away, expected, atol=0.5)
+    assert (away > expected - 0.01).all()
+    assert make_entry(replace(labels, canal=None), painted, "t2").canal_points == ()
+
+
 def test_a_single_slice_has_no_coronal_picture(painted):
     middle = painted.data.shape[0] // 2
     affine = painted.grid.affine.copy()
@@ -102,8 +116,10 @@ def test_an_entry_kept_by_an_earlier_version_is_read(entry):
     values = json.loads(entry.to_json())
     for name in ("pixel_mm", "coronal_picture", "coronal_width", "coronal_places", "structures"):
         del values[name]
+    del values["canal_points"]
     old = Entry.from_json(json.dumps(values))
     assert (old.discs, old.coronal_picture, old.structures) == (entry.discs, "", ())
+    assert old.canal_points == ()
 
 
 def test_a_fine_volume_is_shown_as_fine_as_it_is():

@@ -46,7 +46,7 @@ def test_masks_and_points_are_switched_by_button_and_key(entries, tmp_path, brow
         page.keyboard.press("t")
         assert outlines.first.is_visible()
         assert page.locator("circle").count() == page.locator("path.mark").count() == 0
-        assert "never compared with true masks: canal" in page.locator("#facts").inner_text()
+        assert "not validated against true masks: canal" in page.locator("#facts").inner_text()
 
 
 def test_without_masks_there_is_no_button_for_them(entries, tmp_path, browser):

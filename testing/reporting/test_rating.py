@@ -112,12 +112,15 @@ def choose(page, value):
 
 
 def drag(page, value, down, right=0):
+    """Drag a disc, and return what the page says before it is let go."""
     box = page.locator(f'circle[data-value="{value}"]').bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x + right, y + down, steps=3)
+    told = said(page)
     page.mouse.up()
+    return told
 
 
 def said(page):
@@ -257,7 +260,7 @@ def test_a_disc_dragged_past_its_neighbour_is_refused(sheet):
         drag(page, 6, STEP * scale * 1.4)
         assert "can't lie above 6 C5/C6" in said(page)
         drag(page, 6, STEP * scale)
-        assert "can't be at one place" in said(page) or "can't lie above" in said(page)
+        assert "can't be at the same place" in said(page) or "can't lie above" in said(page)
         assert set(table(page).values()) == {""}
         drag(page, 6, STEP * scale * 0.4, 9)
         assert [value for value, word in table(page).items() if word == "moved"] == [6]
@@ -318,6 +321,166 @@ def test_a_disc_outside_the_image_is_refused(sheet):
         assert "6 C5/C6 would lie outside the image" in said(page)
 
 
+CANAL = tuple((0.0, 30.0, 40.0 - 5.0 * n) for n in range(70))
+
+
+def test_a_disc_far_from_the_canal_is_refused_while_it_is_drawn(sheet):
+    with sheet(made_up(canal_points=CANAL)) as page:
+        scale = page.locator("#pictures image").bounding_box()["height"] / HEIGHT
+        refusal = "6 C5/C6 would lie more than 40 mm from the spinal canal."
+        assert drag(page, 6, 0, 32 * scale) == refusal  # the canal is in column 30, the discs in column 40
+        assert said(page) == refusal
+        assert set(table(page).values()) == {""}
+        assert drag(page, 6, 0, 28 * scale) == ""
+        assert [value for value, word in table(page).items() if word == "moved"] == [6]
+        choose(page, 6)
+        press(page, "x", "x", "x")
+        assert said(page) == refusal
+        low = page.locator('circle[data-value="10"]').bounding_box()
+        page.mouse.dblclick(low["x"] + 34 * scale, low["y"] + 20 * scale)
+        assert said(page) == "A disc more than 40 mm from the spinal canal can't be added."
+        high = page.locator('circle[data-value="8"]').bounding_box()
+        page.mouse.dblclick(high["x"] + 34 * scale, high["y"] + 10 * scale)  # before it asks for a number
+        assert said(page) == "A disc more than 40 mm from the spinal canal can't be added."
+        assert list(table(page)) == list(range(3, 11))
+
+
+def test_a_disc_far_from_the_canal_that_was_loaded_is_told_and_can_be_moved_nearer(sheet, tmp_path):
+    with sheet(made_up(canal_points=CANAL)) as page:
+        load(page, tmp_path, {"scans": {"t2": [{"value": 5, "world_mm": [0, 75, -60]}]}})
+        facts = page.locator("#facts")
+        assert "5 C4/C5 would lie more than 40 mm from the spinal canal" in facts.inner_text()
+        choose(page, 5)
+        press(page, "a", "a", "a", "a")
+        assert "spinal canal" in facts.inner_text()
+        press(page, "a")
+        assert "spinal canal" not in facts.inner_text()
+
+
+def test_without_a_canal_no_distance_is_checked(sheet):
+    with sheet(made_up()) as page:
+        scale = page.locator("#pictures image").bounding_box()["height"] / HEIGHT
+        drag(page, 6, 0, 45 * scale)
+        assert table(page)[6] == "moved"
+
+
+def test_a_scan_without_any_disc_is_told_at_once_and_when_it_is_saved(sheet):
+    with sheet(made_up(values=(5, 6))) as page:
+        choose(page, 5)
+        press(page, "Delete")
+        choose(page, 6)
+        press(page, "Delete")
+        notice = "The scan has no disc: add one, or reset the scan."
+        assert page.locator("#facts .notice.error").inner_text() == notice
+        assert "!" in page.locator("#list .badge").text_content()
+        (scan,) = scans_of(page).values()
+        assert scan["discs"] == []
+        assert said(page) == f"Saved 1 scan to corrections.json. 1 can't be applied yet: t2: {notice}"
+        press(page, "n")
+        assert page.locator("#facts .notice").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ({5: 60, 7: 90}, "6 C5/C6 is missing: add it, or mark it as not there."),
+        ({5: 90, 6: 60}, "6 C5/C6 can't lie above 5 C4/C5."),
+        ({}, "The scan has no disc: add one, or reset the scan."),
+    ],
+)
+def test_discs_that_can_not_be_applied_are_not_accepted(rows, reason, sheet, tmp_path):
+    with sheet(made_up()) as page:
+        discs = [{"value": value, "world_mm": [0, 40, -row]} for value, row in rows.items()]
+        load(page, tmp_path, {"scans": {"t2": discs}})
+        press(page, "y")
+        assert said(page) == f"The discs can't be accepted as they are. {reason}"
+        assert "✓" not in page.locator("#list .badge").text_content()
+        press(page, "R", "y")
+        assert "✓" in page.locator("#list .badge").text_content()
+
+
+# Keys
+
+
+def test_each_button_of_a_scan_has_a_key(sheet):
+    with sheet(made_up(sha="a")) as page:
+        press(page, "f", "8")
+    with sheet(made_up(sha="b")) as page:
+        facts = page.locator("#facts")
+        for button in ("take over v", "discard g", "reset scan R"):
+            assert facts.get_by_role("button", name=button).count() == 1
+        press(page, "v")
+        assert list(table(page)) == list(range(4, 12))
+        assert "rated: fail" in facts.inner_text()
+        press(page, "R")
+        assert list(table(page)) == list(range(3, 11))
+        press(page, "R")
+        assert said(page) == "There are no edits of this scan to remove."
+        press(page, "u", "u", "g")
+        assert "Another version" not in facts.inner_text()
+        assert scans_of(page) == {}
+        for key in "vg":
+            press(page, key)
+            assert said(page) == "There is no work on another version of this image."
+        press(page, "?")
+        shown_keys = page.locator("#keys").inner_text()
+        assert "take over, discard" in shown_keys
+        assert "reset scan" in shown_keys
+
+
+def test_work_on_another_grid_is_not_taken_over_by_its_key(sheet):
+    with sheet(made_up(sha="a")) as page:
+        press(page, "8")
+    moved = GRID | {"shape": [40, 300, 299], "sha256": "b" * 64, "path": "t2.nii.gz"}
+    with sheet(made_up(image=moved)) as page:
+        press(page, "v")
+        assert said(page) == "It can't be taken over: the other version has another voxel grid."
+        assert list(table(page)) == list(range(3, 11))
+
+
+def locked(page, *keys, **modifiers):
+    """Press keys while CapsLock is on."""
+    event = "options => document.body.dispatchEvent(new KeyboardEvent('keydown', options))"
+    for key in keys:
+        page.evaluate(event, {"key": key, "bubbles": True, "modifierCapsLock": True} | modifiers)
+
+
+def test_keys_work_while_capslock_is_on(sheet):
+    with sheet(made_up()) as page:
+        facts = page.locator("#facts")
+        locked(page, "P", "8")
+        assert "rated: pass" in facts.inner_text()
+        locked(page, "R")  # the contrast of the pictures, not the edits
+        assert list(table(page)) == list(range(4, 12))
+        locked(page, "U")
+        assert list(table(page)) == list(range(3, 11))
+        for key in "uU":  # systems differ in what Shift makes of a locked letter
+            locked(page, key, shiftKey=True)
+            assert list(table(page)) == list(range(4, 12))
+            locked(page, "Z", ctrlKey=True)
+            assert list(table(page)) == list(range(3, 11))
+        press(page, "F")
+        assert "rated: fail" in facts.inner_text()
+
+
+def test_a_key_that_needs_a_picture_says_that_it_is_still_loading(sheet, context, tmp_path):
+    with sheet(made_up(), pictures_beside=True):
+        pass
+    (script,) = (tmp_path / "index_files").glob("*.js")
+    script.write_text(f"window.arrive = () => {script.read_text()}")
+    with opened(context, tmp_path / "index.html") as page:
+        page.wait_for_function("'arrive' in window")
+        for key in ("8", "y", "n", "0", "i"):
+            press(page, "p")
+            assert said(page) == ""
+            press(page, key)
+            assert said(page) == "The pictures are still loading: try again when they are shown."
+        page.evaluate("arrive()")
+        press(page, "8")
+        assert list(table(page)) == list(range(4, 12))
+        assert said(page) == ""
+
+
 # Undo, storage, files
 
 
@@ -354,6 +517,51 @@ def test_work_outlives_a_reload_and_closing_warns_until_it_is_saved(sheet):
         page.reload()
         assert asked == ["beforeunload"]
         assert scans_of(page) == before
+
+
+def test_steps_are_undone_after_a_reload(sheet):
+    with sheet(made_up(), made_up("second", sha="b")) as page:
+        states = [scans_of(page)]
+        for keys in (["p"], ["8"], ["ArrowDown", "f"], ["y"]):
+            press(page, *keys)
+            states.append(scans_of(page))
+        for state in states[-2::-1]:
+            page.reload()
+            press(page, "u")
+            assert scans_of(page) == state
+        for state in states[1:]:
+            page.reload()
+            press(page, "U")
+            assert scans_of(page) == state
+
+
+def test_the_steps_that_are_kept_are_bounded(sheet, tmp_path):
+    steps = "sessionStorage.getItem(Object.keys(sessionStorage).find((name) => name.includes('steps')))"
+    with sheet(made_up()) as page:
+        press(page, *["p"] * 205)
+        kept = json.loads(page.evaluate(steps))
+        assert len(kept["done"]) == 200
+        page.reload()
+        press(page, *["u"] * 201)
+        assert said(page) == "There is nothing to undo."
+        many = {f"other {n}": [{"value": 5, "world_mm": [0, 75, -60]}] * 20 for n in range(700)}
+        load(page, tmp_path, {"scans": many})
+        assert json.loads(page.evaluate(steps))["done"] == []  # nor what came before it
+        press(page, "u")
+        assert said(page) == "Undone: a file was loaded"
+
+
+def test_undo_leaves_what_another_window_has_changed_since(sheet):
+    with sheet(made_up(), made_up("second", sha="b")) as page:
+        press(page, "ArrowDown", "p", "ArrowUp", "p")
+        with sheet() as other:
+            press(other, "f")
+        page.wait_for_function("document.getElementById('facts').textContent.includes('rated: fail')")
+        press(page, "u")
+        assert said(page) == "“rated pass” can't be undone: another window has changed the scan since."
+        assert "rated: fail" in page.locator("#facts").inner_text()
+        press(page, "u")
+        assert said(page) == "Undone: rated pass (t2)"
 
 
 def test_a_file_is_loaded_by_key_image_and_name(sheet, tmp_path):
@@ -406,7 +614,7 @@ def test_labels_made_anew_do_not_cost_corrections(sheet):
         press(page, "8")
     with sheet(made_up(values=range(6, 14))) as page:
         assert list(table(page)) == list(range(4, 12))
-        assert "The labels were made anew since you corrected them" in page.locator("#facts").inner_text()
+        assert "The scan was labelled again after you corrected it" in page.locator("#facts").inner_text()
 
 
 # Finding one's way
@@ -565,6 +773,26 @@ def test_corrections_that_are_refused_can_be_set_right_on_the_page(painted, tmp_
     assert batch([*words, "-corrections", str(file)], model=MODEL) == 0
     with opened(context, index) as page:
         assert table(page)[7] == "not there"
+
+
+def test_a_scan_saved_without_any_disc_is_refused_by_name_and_stays_on_the_page(
+    painted, tmp_path, context, capsys
+):
+    source, out, file = dataset(tmp_path / "in", painted, 1), tmp_path / "out", tmp_path / "corrections.json"
+    words = ["-i", str(source), "-o", str(out), "-v", "0"]
+    index = out / "derivatives" / "sct_deepspine" / "index.html"
+    assert batch(words, model=MODEL) == 0
+    with opened(context, index) as page:
+        for value in range(3, 11):
+            choose(page, value)
+            press(page, "Delete")
+        file.write_text(saved(page))
+    assert batch([*words, "-corrections", str(file)], model=MODEL) == 1
+    assert "sub-00_T2w: every disc was removed" in capsys.readouterr().err
+    with opened(context, index) as page:
+        assert "every disc was removed" in page.locator("#facts").inner_text()
+        press(page, "R")
+        assert list(table(page)) == list(range(3, 11))
 
 
 STEPS = (

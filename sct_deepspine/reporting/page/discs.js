@@ -62,6 +62,10 @@ function isOutside(entry, world) {
   });
 }
 
+// Discs are drawn within a limit of the canal, where the scan's canal is known.
+const isFar = (entry, world) => Boolean(entry.canal_points?.length)
+  && entry.canal_points.every((point) => Math.hypot(...minus(world, point)) > maxTipMm);
+
 const gapsOf = ({ discs, absent }) => {
   const values = discs.map((disc) => disc.value), gaps = [];
   for (let value = Math.min(...values) + 1; value < Math.max(...values); value += 1) {
@@ -74,12 +78,13 @@ function wrongOf(entry, draft) {
   const discs = [...draft.discs].sort(byValue), out = [];
   discs.forEach((disc, n) => {
     if (disc.value < firstValue || disc.value > lastValueOf(entry)) out.push(`There is no disc with the number ${disc.value}.`);
-    else if (n && disc.value === discs[n - 1].value) out.push(`${titleOf(disc.value, entry)} would be there twice.`);
+    else if (n && disc.value === discs[n - 1].value) out.push(`${titleOf(disc.value, entry)} would be labelled twice.`);
     else if (isOutside(entry, disc.world_mm)) out.push(`${titleOf(disc.value, entry)} would lie outside the image.`);
+    else if (isFar(entry, disc.world_mm)) out.push(`${titleOf(disc.value, entry)} would lie more than ${maxTipMm} mm from the spinal canal.`);
     else if (n && entry.row_origins?.length) {
       const down = (placeOf(entry, disc).row - placeOf(entry, discs[n - 1]).row) * entry.pixel_mm;
       if (down <= 0) out.push(`${titleOf(disc.value, entry)} can't lie above ${titleOf(discs[n - 1].value, entry)}.`);
-      else if (down < closestMm) out.push(`${titleOf(disc.value, entry)} and ${titleOf(discs[n - 1].value, entry)} can't be at one place.`);
+      else if (down < closestMm) out.push(`${titleOf(disc.value, entry)} and ${titleOf(discs[n - 1].value, entry)} can't be at the same place.`);
     }
   });
   return out;
@@ -130,6 +135,7 @@ function addDisc(entry, before, place, wanted = null) {
   if (place.row < 0 || place.column < 0 || place.row > entry.height - 1 || place.column > entry.width - 1) {
     return { refused: "A disc outside the picture can't be added." };
   }
+  if (isFar(entry, worldOf(entry, place))) return { refused: `A disc more than ${maxTipMm} mm from the spinal canal can't be added.` };
   const rows = before.discs.map((disc) => ({ value: disc.value, row: placeOf(entry, disc).row }));
   const above = rows.filter((disc) => disc.row <= place.row).sort(byValue).at(-1), below = rows.filter((disc) => disc.row > place.row).sort(byValue)[0];
   if (wanted !== null) return putDisc(entry, before, copyOf(before), wanted, place);
@@ -176,9 +182,9 @@ function removeDisc(entry, before, value) {
   const take = (next) => () => settled(entry, before, next, title, null);
   return { question: `${titleOf(value, entry)} is removed from between two discs.`, offers: [
     { title: `keep the numbers: ${titleOf(value, entry)} is not there (fused)`, run: take({ ...copyOf(draft), absent: [...draft.absent, value] }) },
-    { title: `it was no disc: renumber those below, one up (${nameOf(below[0].value, entry)} becomes ${nameOf(below[0].value - 1, entry)})`,
+    { title: `it was not a disc: renumber those below, one up (${nameOf(below[0].value, entry)} becomes ${nameOf(below[0].value - 1, entry)})`,
       run: take(shifted(draft, (disc) => disc.value > value, -1)) },
-    { title: `it was no disc: renumber those above, one down (${nameOf(above.at(-1).value, entry)} becomes ${nameOf(above.at(-1).value + 1, entry)})`,
+    { title: `it was not a disc: renumber those above, one down (${nameOf(above.at(-1).value, entry)} becomes ${nameOf(above.at(-1).value + 1, entry)})`,
       run: take(shifted(draft, (disc) => disc.value < value, 1)) }] };
 }
 

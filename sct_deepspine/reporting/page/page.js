@@ -45,22 +45,56 @@ const edits = {
   add: () => perform(addNext(entries[current], draftOf(entries[current]), chosen)),
   remove: () => perform(chosen === null ? { refused: "Choose a disc first (j and k, or click it)." } : removeDisc(entries[current], draftOf(entries[current]), chosen)),
   absent: () => perform(markAbsent(entries[current], draftOf(entries[current]), chosen)),
-  accept: () => { setAccepted(entries[current]); say(""); show(); },
-  reset: () => { resetDraft(entries[current]); chosen = null; say(""); show(); },
+  accept: () => {
+    const entry = entries[current], wrong = isAccepted(entry) ? [] : faultsOf(entry, draftOf(entry));
+    if (wrong.length) return perform({ refused: `The discs can't be accepted as they are. ${wrong[0]}` });
+    setAccepted(entry);
+    finish();
+  },
+  reset: () => {
+    if (!workOf(entries[current]).discs) return perform({ refused: "There are no edits of this scan to remove." });
+    resetDraft(entries[current]);
+    chosen = null;
+    finish();
+  },
 };
+// By key, the first of what was done on other versions of the image; by button, the one beside it.
+const withEarlier = (act) => (key = earlierWork(entries[current])[0]) => {
+  if (!key) return perform({ refused: "There is no work on another version of this image." });
+  act(entries[current], key);
+};
+const earlier = {
+  takeOver: withEarlier((entry, key) => {
+    if (!canTakeOver(entry, key)) return perform({ refused: "It can't be taken over: the other version has another voxel grid." });
+    takeOver(entry, key);
+    chosen = null;
+    finish();
+  }),
+  discard: withEarlier((entry, key) => { discard(key); finish(); }),
+};
+function finish() {
+  closeOffer();
+  say("");
+  show();
+}
 const canEdit = (entry) => Boolean(entry.width) && isReady(entry);
-const editing = (act) => () => {
-  if (canEdit(entries[current])) act();
-  else say("There is no picture to edit.", true);
+const withPicture = (act) => () => {
+  const entry = entries[current];
+  if (canEdit(entry)) act();
+  else if (!entry.width) say("This scan has no picture.", true);
+  else if (entry.isLost) say("The pictures of this scan are not beside the page.", true);
+  else say("The pictures are still loading: try again when they are shown.", true);
 };
 function goBack(step, word) {
   if (!step) return say(`There is nothing to ${word}.`, true);
+  const done = word === "undo" ? "undone" : "redone";
+  if (step.isStale) return perform({ refused: `“${step.title}” can't be ${done}: another window has changed the scan since.` });
   const keys = Object.keys(step.changes), at = entries.findIndex((entry) => keys.includes(entry.key));
   if (at >= 0 && !keys.includes(entries[current].key)) { current = at; if (!filters[filter](entries[at])) filter = "all"; }
   chosen = null;
   closeOffer();
   show();
-  say(`${word === "undo" ? "Undone" : "Done again"}: ${step.title}${at >= 0 ? ` (${entries[current].label})` : ""}`);
+  say(`${word === "undo" ? "Undone" : "Redone"}: ${step.title}${at >= 0 ? ` (${entries[current].label})` : ""}`);
 }
 function go(step, wanted = filters[filter]) {
   for (let at = current + step; at >= 0 && at < entries.length; at += step) {
@@ -84,10 +118,10 @@ function choose(step) {
 }
 function rate(rating) { setRating(entries[current], rating); say(""); show(); }
 function save() {
-  const count = saveFile();
-  say(`Saved ${count} scan${count === 1 ? "" : "s"} to corrections.json.`);
-  const wrong = entries.filter((entry) => problemsOf(entry).length);
-  if (wrong.length) say(`Saved. ${wrong.length} of the scans will be refused as they are: ${wrong[0].label}: ${problemsOf(wrong[0])[0]}`, true);
+  const count = saveFile(), told = `Saved ${count} scan${count === 1 ? "" : "s"} to corrections.json.`;
+  const wrong = entries.filter((entry) => problemsOf(entry).length), [first] = wrong;
+  if (first) say(`${told} ${wrong.length} can't be applied yet: ${first.label}: ${problemsOf(first)[0]}`, true);
+  else say(told);
   show();
 }
 async function load(file) {
@@ -96,7 +130,7 @@ async function load(file) {
     chosen = null;
     show();
     say(`Loaded ${here} scan${here === 1 ? "" : "s"}.` + (replaced ? ` Corrections of ${replaced} were replaced; undo brings them back.` : "")
-      + (other ? ` ${other} fit no scan of this page; they are kept and saved again.` : ""));
+      + (other ? ` ${other} match no scan of this page; they are kept and saved again.` : ""));
   } catch (error) { say(`${file.name} can't be read: ${error.message}`, true); }
 }
 function nextFilter() {
@@ -147,7 +181,7 @@ function showHead() {
   const done = entries.filter(isReviewed).length;
   element("progress").textContent = `${done} of ${entries.length} reviewed`;
   Object.assign(element("bar"), { max: Math.max(entries.length, 1), value: done });
-  element("unsaved").textContent = storageFails ? "the browser keeps nothing: save often" : unsaved.size ? `${unsaved.size} not saved` : "";
+  element("unsaved").textContent = storageFails ? "this browser can't keep your work: save often" : unsaved.size ? `${unsaved.size} not saved` : "";
   element("undo").disabled = !history.done.length;
   element("redo").disabled = !history.undone.length;
   element("undo").title = history.done.at(-1)?.title ?? "";
@@ -166,7 +200,7 @@ function showFacts(entry) {
   const facts = element("facts"), at = facts.scrollTop, rating = ratingOf(entry);
   const parts = [make("h2", {}, entry.name), ...notices(entry), make("p", { class: rating || "quiet" }, rating ? `rated: ${rating}` : "not rated"),
     line(...Object.keys(marks).map((name) => action(name, name[0], () => rate(name), { "aria-pressed": rating === name })),
-      ...(entry.discs.length ? [action("accept", "y", edits.accept, { "aria-pressed": isAccepted(entry), title: "every disc is right as it is" })] : []))];
+      ...(entry.discs.length ? [action("accept", "y", withPicture(edits.accept), { "aria-pressed": isAccepted(entry), title: "every disc is right as it is" })] : []))];
   if (entry.error) parts.push(make("p", { class: "error" }, entry.error));
   if (!entry.error) {
     parts.push(make("p", { class: entry.level_confidence < 0.5 ? "low" : "" }, `level confidence ${entry.level_confidence.toFixed(2)}`));
@@ -180,13 +214,13 @@ function showFacts(entry) {
 }
 function notices(entry) {
   const out = problemsOf(entry).map((sentence) => make("div", { class: "notice error" }, sentence));
-  if (isOvertaken(entry)) out.push(make("div", { class: "notice" }, "The labels were made anew since you corrected them. Your corrections are shown; “reset scan” shows the new labels."));
-  for (const key of earlierWork(entry)) {
-    const { rating, discs, image } = work[key], fits = isSameGrid(image, entry.image);
+  if (isOvertaken(entry)) out.push(make("div", { class: "notice" }, "The scan was labelled again after you corrected it. Your corrections are shown; “reset scan” shows the new labels."));
+  for (const [n, key] of earlierWork(entry).entries()) {
+    const { rating, discs } = work[key], fits = canTakeOver(entry, key);
     const what = [rating && `rated ${rating}`, discs && "corrected"].filter(Boolean).join(", ");
     out.push(make("div", { class: "notice" }, `Another version of this image was ${what || "worked on"}. It is kept apart. `,
-      line(action("take over", "", () => { takeOver(entry, key); show(); }, { disabled: !fits, title: fits ? "" : "its voxels lie elsewhere" }),
-        action("discard", "", () => { discard(key); show(); }))));
+      line(action("take over", n ? "" : "v", () => earlier.takeOver(key), { disabled: !fits, title: fits ? "" : "it has another voxel grid" }),
+        action("discard", n ? "" : "g", () => earlier.discard(key)))));
   }
   return out;
 }
@@ -203,7 +237,7 @@ function editFacts(entry) {
     line(...[["↑", "w", -1, 0], ["↓", "z", 1, 0], ["← back", "a", 0, -1], ["→ front", "x", 0, 1]].map(([title, key, row, column]) =>
       action(title, key, edits.nudge(row, column), { disabled: !isDisc }))),
     make("h3", {}, "renumber"), numbers,
-    line(action("reset scan", "", edits.reset, { disabled: !workOf(entry).discs, title: "remove all edits of this scan; undo brings them back" }))];
+    line(action("reset scan", "R", edits.reset, { disabled: !workOf(entry).discs, title: "remove all edits of this scan; undo brings them back" }))];
 }
 function discTable(entry) {
   const draft = draftOf(entry), table = make("table"), head = make("tr", {}, ...["", "disc", "conf.", ""].map((word) => make("th", {}, word)));
@@ -228,7 +262,7 @@ function maskFacts(entry) {
   const unsure = entry.structures.filter((part) => part.unsure), unmeasured = entry.structures.filter((part) => !part.measured);
   const lines = [make("h3", {}, "Masks"), key];
   if (unsure.length) lines.push(make("p", { class: "low" }, `level unsure (dashed): ${names(unsure)}`));
-  if (unmeasured.length) lines.push(make("p", { class: "quiet" }, `never compared with true masks: ${names(unmeasured)}`));
+  if (unmeasured.length) lines.push(make("p", { class: "quiet" }, `not validated against true masks: ${names(unmeasured)}`));
   return lines;
 }
 function show() {
@@ -265,10 +299,10 @@ wantsLight.onchange = followTheme;
 
 const helpTexts = {
   "Scans": [["↓ ↑", "next, previous scan"], ["→", "next scan that is not reviewed"], ["q", "next filter"], ["p f d", "rate: pass, fail, doubt"], ["y", "accept as it is"],
-    ["u U", "undo, redo (Ctrl+Z, Ctrl+Y)"], ["s", "save all to corrections.json"], ["l", "load it again"], ["c", "ratings as CSV"]],
+    ["v g", "take over, discard work on another version"], ["u U", "undo, redo (Ctrl+Z, Ctrl+Y)"], ["s", "save all to corrections.json"], ["l", "load it again"], ["c", "ratings as CSV"]],
   "Discs": [["click, j k", "choose"], ["drag, w a z x", "move"], ["double click, n", "add"], ["Del", "remove"], ["e", "not there (fused)"],
-    ["1 2", "renumber this one −1, +1"], ["3 4", "from here up −1, +1"], ["5 6", "from here down −1, +1"], ["7 8, − +", "all −1, +1"]],
-  "Pictures": [["wheel, i o", "zoom"], ["drag", "move the pictures"], ["0", "fit"], ["right drag", "window and level"], ["r", "reset both"], ["t m", "points, masks on and off"],
+    ["1 2", "renumber this one −1, +1"], ["3 4", "from here up −1, +1"], ["5 6", "from here down −1, +1"], ["7 8, − +", "all −1, +1"], ["R", "reset scan: remove its edits"]],
+  "Pictures": [["wheel, i o", "zoom"], ["drag", "move the pictures"], ["0", "fit"], ["right drag", "window and level"], ["r", "reset window and level"], ["t m", "points, masks on and off"],
     ["b", "dark, light"], ["?", "this help"], ["Esc", "close"]],
 };
 element("keys").append(make("div", {}, ...Object.entries(helpTexts).map(([title, lines]) => make("section", {}, make("h3", {}, title),
@@ -276,29 +310,37 @@ element("keys").append(make("div", {}, ...Object.entries(helpTexts).map(([title,
 const toggleHelp = () => { element("keys").hidden = !element("keys").hidden; };
 element("keys").onclick = toggleHelp;
 
-const keys = { p: () => rate("pass"), f: () => rate("fail"), d: () => rate("doubt"), y: editing(edits.accept),
+const keys = { p: () => rate("pass"), f: () => rate("fail"), d: () => rate("doubt"), y: withPicture(edits.accept),
+  v: () => earlier.takeOver(), g: () => earlier.discard(), R: edits.reset,
   s: save, l: () => element("file").click(), c: saveTable, u: () => goBack(undo(), "undo"), U: () => goBack(redo(), "redo"),
   t: () => toggle("points"), m: () => toggle("masks"), b: switchTheme, q: nextFilter, "?": toggleHelp,
-  i: () => zoom(1.25), o: () => zoom(0.8), 0: () => fit(view.entry), r: resetWindow,
-  j: () => choose(1), k: () => choose(-1), n: editing(edits.add), e: editing(edits.absent), Delete: editing(edits.remove), Backspace: editing(edits.remove),
-  w: editing(edits.nudge(-1, 0)), z: editing(edits.nudge(1, 0)), a: editing(edits.nudge(0, -1)), x: editing(edits.nudge(0, 1)),
-  "+": editing(edits.renumber("all", 1)), "-": editing(edits.renumber("all", -1)),
+  i: withPicture(() => zoom(1.25)), o: withPicture(() => zoom(0.8)), 0: withPicture(() => fit(view.entry)), r: resetWindow,
+  j: () => choose(1), k: () => choose(-1), n: withPicture(edits.add), e: withPicture(edits.absent), Delete: withPicture(edits.remove), Backspace: withPicture(edits.remove),
+  w: withPicture(edits.nudge(-1, 0)), z: withPicture(edits.nudge(1, 0)), a: withPicture(edits.nudge(0, -1)), x: withPicture(edits.nudge(0, 1)),
+  "+": withPicture(edits.renumber("all", 1)), "-": withPicture(edits.renumber("all", -1)),
   ArrowDown: () => go(1), ArrowUp: () => go(-1), ArrowRight: () => go(1, (entry) => !isReviewed(entry)) };
 Object.keys(scopes).forEach((scope, n) => {
-  keys[2 * n + 1] = editing(edits.renumber(scope, -1));
-  keys[2 * n + 2] = editing(edits.renumber(scope, 1));
+  keys[2 * n + 1] = withPicture(edits.renumber(scope, -1));
+  keys[2 * n + 2] = withPicture(edits.renumber(scope, 1));
 });
 const withControl = { z: keys.u, y: keys.U, Z: keys.U, s: save };
 const ofSlider = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"];
+// CapsLock is not Shift, and a letter that Shift gives no other meaning is that letter.
+function keyOf(event, known) {
+  const isLetter = event.key?.length === 1, isLocked = isLetter && event.getModifierState("CapsLock");
+  const key = !isLocked ? event.key : event.shiftKey ? event.key.toUpperCase() : event.key.toLowerCase();
+  return isLetter && known === keys && !known[key] ? key.toLowerCase() : key;
+}
 document.onkeydown = (event) => {
   if (!entries.length || event.altKey) return;
   const isControl = event.ctrlKey || event.metaKey;
   if (event.target.type === "range" && ofSlider.includes(event.key)) return;
-  let act = isControl ? withControl[event.key] : keys[event.key];
+  const known = isControl ? withControl : keys, key = keyOf(event, known);
+  let act = known[key];
   if (!element("keys").hidden) act = event.key === "Escape" || event.key === "?" ? toggleHelp : null;
   else if (offered && !isControl) {
     const one = offered[event.key - 1];
-    act = event.key === "Escape" ? () => { closeOffer(); show(); } : one ? () => perform(one.run()) : event.key === "u" ? null : ofSlider.includes(event.key) ? act : null;
+    act = event.key === "Escape" ? () => { closeOffer(); show(); } : one ? () => perform(one.run()) : ofSlider.includes(event.key) ? act : null;
   }
   if (!act) return;
   event.preventDefault();
@@ -327,6 +369,7 @@ window.onstorage = (event) => {
 };
 document.body.classList.toggle("alone", entries.length === 1);
 readStorage();
+readHistory();
 followTheme();
 resetWindow();
 show();

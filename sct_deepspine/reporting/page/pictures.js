@@ -146,12 +146,14 @@ function discCircle(panel, disc, x, y, stroke) {
       circle.setAttribute("cx", moved.clientX - box.left);
       circle.setAttribute("cy", moved.clientY - box.top);
       circle.moved = place(panel, moved);
-      circle.setAttribute("stroke", moveDisc(entry, draftOf(entry), disc.value, circle.moved).refused ? "#ff3b3b" : stroke);
+      const { refused } = moveDisc(entry, draftOf(entry), disc.value, circle.moved);
+      circle.setAttribute("stroke", refused ? "#ff3b3b" : stroke);
+      say(refused ?? "", Boolean(refused));
     };
     circle.onpointerup = () => {
       if (circle.moved) perform(moveDisc(entry, draftOf(entry), disc.value, circle.moved)); else show();
     };
-    circle.onpointercancel = () => show();
+    circle.onpointercancel = () => { say(""); show(); };
   };
   circle.ondblclick = (event) => event.stopPropagation();
   return circle;
@@ -175,7 +177,7 @@ function toggle(what) {
 }
 
 // Pictures that lie beside the page come when they are wanted; those of the next scans beforehand, and old ones go.
-const heavy = ["picture", "coronal_picture", "structures", "row_origins", "coronal_places"], loaded = [], mostLoaded = 30;
+const heavy = ["picture", "coronal_picture", "structures", "row_origins", "coronal_places", "canal_points"], loaded = [], mostLoaded = 30;
 window.showPictures = (script, content) => {
   const entry = entries.find((one) => one.script === script);
   if (!entry) return;

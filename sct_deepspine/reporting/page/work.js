@@ -40,10 +40,12 @@ const isAccepted = (entry) => workOf(entry).accepted ?? (entry.accepted && !isPe
 const isPending = (entry) => Boolean(workOf(entry).discs) && !isSame(draftOf(entry), ownDraft(entry));
 const isCorrected = (entry) => entry.corrected || isPending(entry);
 const isReviewed = (entry) => Boolean(ratingOf(entry)) || isAccepted(entry) || isCorrected(entry);
-const problemsOf = (entry) => {
-  if (!isPending(entry)) return [];
-  return [...wrongOf(entry, draftOf(entry)), ...gapsOf(draftOf(entry)).map((value) => `${titleOf(value, entry)} is missing: add it, or mark it as not there.`)];
-};
+// What keeps discs from being applied, and what of it a person corrected here.
+function faultsOf(entry, draft) {
+  if (!draft.discs.length) return ["The scan has no disc: add one, or reset the scan."];
+  return [...wrongOf(entry, draft), ...gapsOf(draft).map((value) => `${titleOf(value, entry)} is missing: add it, or mark it as not there.`)];
+}
+const problemsOf = (entry) => isPending(entry) ? faultsOf(entry, draftOf(entry)) : [];
 // The labels changed since they were corrected here: neither those nor these are the ones that the person saw.
 const isOvertaken = (entry) => isPending(entry) && workOf(entry).base && workOf(entry).base !== baseOf(entry);
 const baseOf = (entry) => JSON.stringify(ownDraft(entry));
@@ -59,6 +61,7 @@ function change(title, changes) {
   history.done.push(step);
   history.undone.length = 0;
   put(step, "after");
+  keepHistory();
 }
 function put(step, side) {
   for (const [key, sides] of Object.entries(step.changes)) {
@@ -67,15 +70,40 @@ function put(step, side) {
     keep(key);
   }
 }
-function stepBack(from, to, side) {
+// A step is passed over if a scan is not as the step left it: another window has changed it.
+function stepBack(from, to, left, side) {
   const step = from.pop();
   if (!step) return null;
-  to.push(step);
-  put(step, side);
-  return step;
+  const isStale = Object.entries(step.changes).some(([key, sides]) => JSON.stringify(work[key]) !== sides[left]);
+  if (!isStale) { to.push(step); put(step, side); }
+  keepHistory();
+  return { ...step, isStale };
 }
-const undo = () => stepBack(history.done, history.undone, "before");
-const redo = () => stepBack(history.undone, history.done, "after");
+const undo = () => stepBack(history.done, history.undone, "after", "before");
+const redo = () => stepBack(history.undone, history.done, "before", "after");
+
+// The latest steps of either kind outlive a reload of the page in this window.
+const stepsStore = `sct_deepspine.steps:${identity}`, mostSteps = 200, mostCharacters = 5e5;
+const lengthOf = (step) => Object.entries(step.changes).reduce((sum, [key, { before = "", after = "" }]) => sum + key.length + before.length + after.length, 0);
+function latest(steps) {
+  let first = steps.length, room = mostCharacters;
+  while (first > 0 && steps.length - first < mostSteps && (room -= lengthOf(steps[first - 1])) >= 0) first -= 1;
+  return steps.slice(first);
+}
+function keepHistory() {
+  const done = latest(history.done), undone = latest(history.undone);
+  try { sessionStorage.setItem(stepsStore, JSON.stringify({ done, undone })); } catch { forgetHistory(); }
+}
+// Steps that are older than the work are not kept.
+function forgetHistory() {
+  try { sessionStorage.removeItem(stepsStore); } catch { /* then nothing was kept */ }
+}
+function readHistory() {
+  try {
+    const { done, undone } = JSON.parse(sessionStorage.getItem(stepsStore)) ?? {};
+    if (Array.isArray(done) && Array.isArray(undone)) Object.assign(history, { done, undone });
+  } catch { /* then there is nothing to undo */ }
+}
 
 function tidy(record) {
   const left = Object.fromEntries(Object.entries(record).filter(([, value]) => value !== undefined));
@@ -108,6 +136,7 @@ const isSameFile = (entry, record) => record.name === entry.name
   && (!record.image?.path || !entry.image.path || record.image.path === entry.image.path);
 const earlierWork = (entry) => strangers().filter((key) => isSameFile(entry, work[key]));
 const isSameGrid = (one, other) => JSON.stringify([one?.shape, one?.affine]) === JSON.stringify([other?.shape, other?.affine]);
+const canTakeOver = (entry, key) => isSameGrid(work[key].image, entry.image);
 function takeOver(entry, key) {
   const { rating, discs, absent, accepted } = work[key];
   change("work on the other version taken over", { [key]: undefined,

@@ -30,7 +30,7 @@ def add_report_arguments(parser: Arguments) -> argparse._ArgumentGroup:
     group.add_argument(
         "-qc-page",
         metavar="DIR",
-        help="Add the scan to the review page (index.html) in this folder, on which scans are looked at, "
+        help="Add the scan to the review page (index.html) in this folder, on which scans are viewed, "
         "rated and corrected with keyboard shortcuts",
     )
     group.add_argument("-qc-dataset", metavar="NAME", help="Name of the dataset in the reports")

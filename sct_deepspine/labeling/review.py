@@ -76,7 +76,8 @@ def _level_doubt(discs: tuple[Disc, ...], checked: CheckedLevels) -> str:
         names = " and ".join(
             LANDMARK_NAMES.get(value, disc_name(value, presacral)) for value in sorted(checked.claimed)
         )
-        why = f"{names} would tell the levels, but can't be made out for sure"
+        verb = "is" if len(checked.claimed) == 1 else "are"
+        why = f"{names} {verb} not clearly visible, so the levels are uncertain"
     elif kind != "landmark":
         why = "neither the dens nor S1/S2 is in view"
     text = f"{why}: the probability that every level is right is {assignment.level_confidence:.2f}"

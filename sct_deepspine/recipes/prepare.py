@@ -1,4 +1,4 @@
-"""The three published tasks: from what their sites hand out to a folder of images and masks.
+"""The three published tasks: from the downloads to a folder of images and masks.
 
 Preparation as published (Azad et al. 2019), without its mistakes: the lung itself is learned, masks keep
 their values when resized, the field of view comes from its own files.

@@ -129,7 +129,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     length
         Number of planes.
     seed
-        Of every random choice.
+        Random seed.
     start
         Index of the first plane, to go on where an earlier run stopped.
     batch

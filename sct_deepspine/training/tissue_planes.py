@@ -117,7 +117,7 @@ class RandomTissuePlanes(Dataset[dict[str, torch.Tensor]]):
     length
         Number of planes.
     seed
-        Of every random choice.
+        Random seed.
     start
         Index of the first plane, to go on where an earlier run stopped.
     """

@@ -78,7 +78,7 @@ def timed_step(state: Checkpoint, items: MaskSlices, number: int, batch_size: in
 
 
 def main() -> None:
-    """Print a table of milliseconds a step."""
+    """Print a table of milliseconds per step."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("-width", 16), ("-side", 64), ("-batch", 12), ("-steps", 8)):
         parser.add_argument(name, type=int, default=default)

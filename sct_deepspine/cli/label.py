@@ -107,7 +107,8 @@ def _add_correction(parser: Arguments) -> None:
         metavar="FILE",
         help="Discs whose level is known: labels of any scan of the session (those outside the image are "
         "ignored), or the labels that this command wrote, edited by hand: renumber one and the others "
-        "follow, move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer markups",
+        "follow, move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer "
+        "markups",
     )
     anchor.add_argument(
         "-ldisc",

@@ -23,10 +23,10 @@ __all__ = [
     "read_scan",
 ]
 
-BEYOND_MM = 60.0
+CANAL_EXTENSION_MM = 60.0
 """The canal is followed straight on beyond its ends by this much."""
 
-SHORTEST_SIDE_MM = 20.0
+MIN_SIDE_MM = 20.0
 """An image whose second longest side is shorter shows no spine: its voxel sizes are wrong."""
 
 SAMPLED_VOXELS, MIN_GREYS = 200_000, 12
@@ -49,7 +49,7 @@ def read_scan(image: ImageLike) -> Volume:
         return image
     volume = read_volume(image)
     lengths = volume.grid.spacing_mm * volume.grid.shape
-    if np.sort(lengths)[1] < SHORTEST_SIDE_MM:
+    if np.sort(lengths)[1] < MIN_SIDE_MM:
         met = " × ".join(f"{length:.3g}" for length in lengths)
         raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
     sampled = volume.data.ravel(order="K")[:: max(1, volume.data.size // SAMPLED_VOXELS)]
@@ -108,6 +108,6 @@ def places_along_canal(
     points_world: FloatArray, canal: Centerline, *, step_mm: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return the arc length, in steps, of what of the canal is nearest to points, and how far it is, mm."""
-    arc = np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, step_mm)
+    arc = np.arange(-CANAL_EXTENSION_MM, canal.length_mm + CANAL_EXTENSION_MM, step_mm)
     distance = np.linalg.norm(points_world[:, None] - canal.points_world(arc), axis=2)
     return arc[distance.argmin(axis=1)], distance.min(axis=1)

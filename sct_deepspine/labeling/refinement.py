@@ -12,7 +12,7 @@ from sct_deepspine.labeling.levels import Candidates
 
 __all__ = ["refine_candidates"]
 
-BEYOND_MM = 30.0
+PLANE_MARGIN_MM = 30.0
 """Rows of the straightened plane beyond both ends of the centreline."""
 
 SEPARATION_CELLS = 3
@@ -56,7 +56,7 @@ def refine_candidates(
     """
     bottom, top = space.z_mm
     plane = straightened_plane(
-        space, (bottom - BEYOND_MM, top + BEYOND_MM), predictor.pixel_mm, axes=view.axes
+        space, (bottom - PLANE_MARGIN_MM, top + PLANE_MARGIN_MM), predictor.pixel_mm, axes=view.axes
     )
     image = normalise(*sample(view.volume, plane, slab_mm=SLAB_MM))
     maps: DiscMaps = predictor.predict([image])[0]

@@ -36,14 +36,14 @@ __all__ = ["COMPOSITE_REGION", "can_compose", "compose_scans", "fit_tissues", "m
 COMPOSITE_REGION = "composite"
 
 SEAM_LEVELS = 0.15
-"""Two pieces melt into each other over this share of a vertebra on either side of its middle."""
+"""Two pieces blend into each other over this share of a vertebra on either side of its middle."""
 
 EDGE_VOXELS = 2.0
-"""A piece melts into the rendered body over about this many voxels at its border."""
+"""A piece blends into the rendered body over about this many voxels at its border."""
 
 CERVICAL_ENDS = (8, 11)
 LUMBAR_STARTS = (18, 20)
-"""Last disc taken from a cervical, first disc taken from a lumbar scan: the ranges rendered from."""
+"""Last disc taken from a cervical, first disc taken from a lumbar scan: the ranges to draw from."""
 
 CORE_MM = 15.0
 CORE_GREY = 0.38, 0.24

@@ -46,7 +46,7 @@ __all__ = [
 PHANTOM_REGION = "phantom"
 
 VIEWS = ((3, 25), (3, 12), (17, 25), (8, 20), (3, 25), (14, 25), (3, 16), (10, 25))
-"""First and last disc of the views rendered from."""
+"""First and last disc of the views to draw from."""
 
 SPINELESS_SHARE = 0.15
 FUSED_SHARE = 0.02
@@ -274,9 +274,9 @@ def grow_spine(
     rng
         Of everything not given.
     size
-        1 is the template's; rendered about it by default.
+        1 is the template's; drawn at random about it by default.
     steps_mm
-        Disc value → distance to the next disc, where it is known; rendered elsewhere.
+        Disc value → distance to the next disc, where it is known; drawn at random elsewhere.
     degenerated, sway_degrees, extra, missing
         As in :func:`make_phantom`.
     """

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
-    ANTERIOR_MM,
-    POSTERIOR_MM,
+    PLANE_ANTERIOR_MM,
+    PLANE_POSTERIOR_MM,
     SamplingPlane,
     normalise,
     read_labels,
@@ -216,7 +216,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         middle = rng.uniform(np.nanmin(tips[:, 2]) - 20, np.nanmax(tips[:, 2]) + 20)
         straight = np.empty((*grid.shape[:2], 3))
         straight[..., 0] = rng.normal(0, 1.5)
-        straight[..., 1] = grid[..., 0] + (POSTERIOR_MM + ANTERIOR_MM) / 2 + rng.normal(0, 3)
+        straight[..., 1] = grid[..., 0] + (PLANE_POSTERIOR_MM + PLANE_ANTERIOR_MM) / 2 + rng.normal(0, 3)
         straight[..., 2] = grid[..., 1] + middle
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
         return SamplingPlane(points, settings.pixel_mm), scale

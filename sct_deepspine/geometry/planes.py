@@ -50,7 +50,10 @@ PLANE_POSTERIOR_MM, PLANE_ANTERIOR_MM = -24.0, 40.0
 """Columns of the straightened plane, from the centreline."""
 
 ANTERIOR = np.array([0.0, 1.0, 0.0])
+"""Direction of the columns of a plane, in a frame whose axes are right, anterior and superior."""
+
 SUPERIOR = np.array([0.0, 0.0, 1.0])
+"""Direction of its rows, upwards."""
 
 
 @dataclass(frozen=True)

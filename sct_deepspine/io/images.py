@@ -65,10 +65,14 @@ ImageLike = (
 
 
 MAX_EXTENT_MM = 2000.0
+"""An image that is longer than this along an axis has wrong voxel sizes: no body is."""
+
 MASK_SHARE = 0.35
 """A cord mask fills less of an image than this."""
 
 MAX_VOXELS = 10**9
+"""Images of more voxels are refused before they are read: 4 GB in single precision."""
+
 MAX_GREY = 1e30
 """Sums of larger values leave single precision."""
 

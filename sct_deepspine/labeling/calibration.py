@@ -58,6 +58,8 @@ Weights = Mapping[str, float]
 """Signal → weight."""
 
 IDENTITY: Curve = (0.0, 1.0)
+"""The curve that leaves a probability as it is."""
+
 OFFSET_PRIOR, SLOPE_PRIOR, WEIGHT_PRIOR = 3.0, 0.5, 4.0
 """Standard deviations of offset and slope about the identity, and of the signals' weights about none, before
 anything was seen, in log-odds. The last was chosen leaving one subject out."""

@@ -61,7 +61,10 @@ OFF_SHARE = 0.67
 """A line of which this share is off does not belong to the image."""
 
 MAX_STEP_CELLS = 2
+"""Cells by which the canal may move, from one row to the next."""
+
 CENTERLINE_SMOOTHING_MM = 15.0
+"""Smoothing of the line through the canal; see :meth:`.Centerline.from_points`."""
 
 
 def coarse_view(view: DeobliquedVolume, predictor: DiscPredictor) -> DeobliquedVolume:

@@ -29,6 +29,7 @@ ODD_SPACING = 1.5
 """A distance this many times larger or smaller than expected is pointed out."""
 
 MAX_OBLIQUE_DEGREES = 40.0
+"""Rotation of the slices from the body's axes beyond which there is a warning."""
 
 LANDMARK_NAMES = {1: "the tip of the dens", 2: "the base of the dens"}
 

@@ -35,15 +35,22 @@ SEEN, PLACED, TRUE = "#39ff6a", "#ffa53a", "#ff4d6d"
 """Colours of discs that were seen, of those placed between others, and of the truth."""
 
 GREY_LIMITS = -2.0, 3.0
+"""Normalised grey values from black to white."""
+
 POSTERIOR_MM, ANTERIOR_MM = 45.0, 70.0
 """What is shown behind the discs and in front of them."""
 
 FONT = 12
+"""Font size, points."""
+
 NAMES_IN = 1.9
 """Width of the margin for names, inches, at that font size."""
 
 LINE_IN = 1.25 * FONT / 72
+"""Least distance of two lines of text, inches."""
+
 DPI = 110
+"""Pixels per inch of the figures."""
 
 
 def new_figure(width_in: float, height_in: float, *, dark: bool = False) -> Figure:

@@ -46,8 +46,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MIN_MAJOR = 6
+"""Oldest major version of the Spinal Cord Toolbox that is supported."""
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TAIL_LINES = 3
+"""Last lines of a failed command's output that an error message repeats."""
 
 
 @lru_cache(maxsize=1)

@@ -41,6 +41,8 @@ AXIAL_MM = 4.0, 8.0
 """Thickness of thick axial slices, mm: what such series of the neck are scanned with."""
 
 MIN_VIEW_MM = 60.0
+"""Least height of a cropped field of view."""
+
 SAMPLED_PIXELS = 1500
 """Of which the clusters are found."""
 

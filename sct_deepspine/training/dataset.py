@@ -47,6 +47,8 @@ GROUP_POWER = 0.35
 """A group is sampled in proportion to its number of scans to this power."""
 
 CANAL_SIGMA_MM = 5.0
+"""Standard deviation of the canal's target across it, mm."""
+
 CENTERLINE_ERROR_MM = 1.2, 2.0, 0.0
 """Spread of the errors of a centreline that a network finds: right, anterior, superior."""
 
@@ -57,6 +59,8 @@ THICK_SHARE = 0.75
 """Share of the planes with dark bone that come in thick axial slices, as most such series do."""
 
 FAR_MM = 1e6
+"""Coordinate of cells outside the space: farther than any target reaches."""
+
 LATERAL_WEIGHT = 0.6
 """A disc's peak fades across the plane more slowly than within it: a disc is wide, its tip is not."""
 

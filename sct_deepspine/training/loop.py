@@ -39,7 +39,10 @@ AVERAGE_DECAY = 0.998
 """Of the running average of the weights, once it has run a while."""
 
 WARM_UP_STEPS = 200
+"""Steps over which the learning rate rises to its full value."""
+
 MAX_GRADIENT = 5.0
+"""Norm to which the gradient of a step is clipped."""
 
 Batch = dict[str, Tensor]
 """``image``, ``(N, channels, rows, columns)``, and whatever the loss needs."""

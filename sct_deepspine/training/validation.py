@@ -36,9 +36,16 @@ if TYPE_CHECKING:
 __all__ = ["Validation", "write_convergence", "write_picture"]
 
 NEAR_MM = 6.0
+"""A disc is missed if no prediction is this near to it within the sagittal plane."""
+
 VIEW_MARGIN_MM = 30.0
+"""Rows of the straightened plane beyond the outermost labels."""
+
 SHOWN = 6
+"""Most scans in a picture of the validation."""
+
 MS_PER_PICTURE = 500
+"""Time of each picture in the animation, ms."""
 
 
 @dataclass(frozen=True)

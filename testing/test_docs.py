@@ -1,6 +1,7 @@
 import html
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -59,3 +60,18 @@ def test_the_example_notebook_runs():
     assert names["shifted"].values[0] == 4
     assert (names["folder"] / "discs.png").is_file()
     shutil.rmtree(names["folder"])
+
+
+def test_contributing_names_paths_that_exist():
+    root = Path(__file__).parents[1]
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w.-]+/[\w./-]*|[\w.-]+\.(?:py|md|cff|cfg|toml))`", text)
+    layout = text.split("## Layout\n\n```\n")[1].split("```")[0]
+    named += re.findall(r"(?:^| )([a-z_]+(?:/|\.py))(?= )", layout, re.M)
+    assert len(named) > 25
+    missing = [
+        name for name in named if not any((root / folder / name).exists() for folder in ("", "sct_deepspine"))
+    ]
+    assert not missing
+    parts = {path.name for path in (root / "sct_deepspine").iterdir() if (path / "__init__.py").is_file()}
+    assert parts <= {name.rstrip("/") for name in named}

@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 USAGE_ERROR, FAILURE = 2, 1
+"""Exit codes of arguments that can't be understood, and of an error or a scan that failed."""
+
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after SIGINT and SIGTERM, as a shell gives them."""
 

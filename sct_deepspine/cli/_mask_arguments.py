@@ -12,7 +12,7 @@ PROGRAM = "sct_deepspine_masks"
 DESCRIPTION = """\
 Segment images by U-Net, BCDU-Net or MCGU-Net. Each command prints its own help with -h:
 
-  prepare   Make a folder of images and masks of what the site of a public dataset hands out
+  prepare   Convert a public dataset, as downloaded, to a folder of images and masks
   train     Train a network on a folder of images and masks
   evaluate  Score a network on the subjects of the folder that it was not trained on
   predict   Predict the masks of images
@@ -24,10 +24,10 @@ of the field of view outside which nothing counts, and subjects.csv with the col
 
 TRAIN = """\
 Train a network on a folder of images and masks. The subjects are split: by -split, by the folder's own
-split.json, or else at random, 70 % to train on, 10 % to choose by and 20 % to test on.
+split.json, or else at random, 70 % training, 10 % validation and 20 % test.
 
 Writes to the folder given by -ofolder: config.json, split.json, log.csv, last.safetensors (to resume from),
-best.safetensors (the least validation loss), validation_STEP.png, convergence.gif, convergence.png, and
+best.safetensors (the lowest validation loss), validation_STEP.png, convergence.gif, convergence.png, and
 weights.safetensors with its card.
 """
 
@@ -39,11 +39,11 @@ index (intersection over union) and the area under the curve, over all pixels an
 
 PREDICT = """\
 Predict the mask of an image, or of every image of a folder. A mask has the name of its image and the values
-of the masks that were trained on: a PNG file for a picture, NIfTI in the same grid for NIfTI, NPY for NPY.
+of the training masks: a PNG file for a picture, NIfTI in the same grid for NIfTI, NPY for NPY.
 """
 
 PREPARE = """\
-Make a folder of images and masks of a public dataset, as it is unpacked:
+Convert a public dataset, as unpacked, to a folder of images and masks:
 
   skin    ISIC 2018, task 1: ISIC2018_Task1-2_Training_Input and ISIC2018_Task1_Training_GroundTruth;
           resized to 256 x 256 pixels

@@ -28,9 +28,9 @@ __all__ = ["get_parser", "main"]
 
 DESCRIPTION = """\
 Label the discs of every scan of a cohort. Writes BIDS derivatives (OUT_DIR/derivatives/sct_deepspine/...
-_label-discs_dlabel.nii.gz and .json), summary.csv, and index.html, on which the most doubtful scans come
-first. A scan that fails does not stop the others: it is in the table, and the exit code is 1. Run again to
-go on after an interruption: scans that are finished are skipped.
+_label-discs_dlabel.nii.gz and .json), summary.csv, and index.html, on which the least confident scans
+come first. A scan that fails does not stop the others: it is listed in the table, and the exit code is 1.
+After an interruption, run the command again: finished scans are skipped.
 """
 
 
@@ -43,7 +43,7 @@ def get_parser() -> Arguments:
         "-i",
         metavar="SOURCE",
         required=True,
-        help="BIDS dataset, any folder, a glob in quotes, or a text file with one image a line",
+        help="BIDS dataset, any folder, a glob in quotes, or a text file with one image per line",
     )
     parser.mandatory.add_argument(
         "-ofolder",
@@ -59,7 +59,7 @@ def get_parser() -> Arguments:
         metavar="PATTERN",
         nargs="+",
         default=[],
-        help="Files to take, as shell patterns of their names (no regular expressions). "
+        help="Files to include, as shell patterns of their names (no regular expressions). "
         'Example: "*_T2w.nii.gz"',
     )
     add(
@@ -67,14 +67,14 @@ def get_parser() -> Arguments:
         metavar="PATTERN",
         nargs="+",
         default=[],
-        help='Files to leave out, likewise. Example: "*axial*"',
+        help='Files to exclude, likewise. Example: "*axial*"',
     )
-    add("-contrast", metavar="C", nargs="+", default=[], help="BIDS suffixes to take: T1w T2w …")
+    add("-contrast", metavar="C", nargs="+", default=[], help="BIDS suffixes to include: T1w T2w …")
     add(
         "-corrections",
         metavar="JSON",
-        help="What a person saved on the page (corrections.json): corrected discs are written as they "
-        "were set, also to derivatives/labels, and kept by every later run; ratings go to ratings.tsv",
+        help="File saved by the review page (corrections.json): corrected discs are written exactly as set, "
+        "also to derivatives/labels, and kept by every later run; ratings go to ratings.tsv",
     )
     add("-jobs", type=int, default=1, metavar="N", help="Processes, which share the cores. Default: 1")
     add(
@@ -88,7 +88,7 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Also write C1/C2 (2) and the top of C1 (1): where they were seen, else extrapolated",
+        help="Also write C1/C2 (2) and the top of C1 (1): where detected, else extrapolated",
     )
     add(
         "-masks",
@@ -109,8 +109,8 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=1,
-        help="Label all images of a BIDS session together, as one spine: what one shows tells the levels of "
-        "the others. 0: each image by itself. Default: 1",
+        help="Label all images of a BIDS session together, as one spine: landmarks in one determine the "
+        "levels in all. 0: each image by itself. Default: 1",
     )
     add(
         "-min-confidence",

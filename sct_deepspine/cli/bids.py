@@ -49,14 +49,14 @@ def get_parser() -> Arguments:
         metavar="ID",
         help="Sessions to label, with or without ses-. Default: all",
     )
-    add("--contrast", nargs="+", default=[], metavar="C", help="BIDS suffixes to take: T1w T2w …")
+    add("--contrast", nargs="+", default=[], metavar="C", help="BIDS suffixes to include: T1w T2w …")
     add("--masks", action="store_true", help="Also segment cord, canal, vertebrae and discs")
     add("--jobs", type=int, default=1, metavar="N", help="Processes, which share the cores. Default: 1")
     add(
         "--skip-bids-validator",
         "--skip_bids_validator",
         action="store_true",
-        help="Taken for runners that pass it to every BIDS App: the dataset is never validated here",
+        help="Accepted for runners that pass it to every BIDS App: the dataset is never validated here",
     )
     return parser
 

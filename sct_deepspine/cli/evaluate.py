@@ -60,8 +60,12 @@ def get_parser() -> Arguments:
         "perturbations, too",
     )
     add("-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones")
-    add("-confidences", metavar="CSV", help="Write how sure the labelling was, and whether it was right")
-    add("-reliability", metavar="PNG", help="Draw how often it was right against how sure it was")
+    add("-confidences", metavar="CSV", help="Write each confidence, and whether the result was right")
+    add(
+        "-reliability",
+        metavar="PNG",
+        help="Draw the share of right results against confidence",
+    )
     add("-seed", type=int, default=0, metavar="N", help="Seed of the random changes of -stress. Default: 0")
     add_networks(parser)
     return parser

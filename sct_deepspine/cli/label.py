@@ -38,7 +38,7 @@ def get_parser() -> Arguments:
         metavar="IMAGE",
         nargs="+",
         help="Image (NIfTI, one 3-D volume), or several of one person in scanner coordinates, which are then "
-        "labelled together: what one shows tells the levels of the others. Example: t2.nii.gz",
+        "labelled together: landmarks in one determine the levels in all. Example: t2.nii.gz",
     )
     _add_input(parser)
     _add_correction(parser)
@@ -66,7 +66,7 @@ def _add_input(parser: Arguments) -> None:
         metavar="FILE",
         nargs="+",
         default=[],
-        help="Further images of this person that help to tell the levels, and get no files",
+        help="Further images of this person, used for level assignment only; no output is written",
     )
     group.add_argument(
         "-s", metavar="SEG", help="Spinal cord mask, on any grid: the centreline is taken from it"
@@ -101,18 +101,19 @@ def _add_correction(parser: Arguments) -> None:
         help="A disc whose level is known, and its slice counted from the inferior end. The others follow. "
         "Example: -initdisc 3,142 puts C2/C3 at slice 142",
     )
-    anchor.add_argument("-initz", metavar="Z,VALUE", help="The same as sct_label_vertebrae spells it")
+    anchor.add_argument("-initz", metavar="Z,VALUE", help="The same in the notation of sct_label_vertebrae")
     anchor.add_argument(
         "-initlabel",
         metavar="FILE",
-        help="Discs whose level is known: labels of any scan of the session (what is out of view is passed "
-        "over), or the labels that this command wrote, corrected by hand: rename one and the others follow, "
-        "move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer markups",
+        help="Discs whose level is known: labels of any scan of the session (those outside the image are "
+        "ignored), or the labels that this command wrote, edited by hand: renumber one and the others "
+        "follow, move one and it stays there, remove one and it stays away. A label image, CSV or 3D Slicer "
+        "markups",
     )
     anchor.add_argument(
         "-ldisc",
         metavar="FILE",
-        help="All discs of this image as a person checked them: taken as they are",
+        help="All discs of this image, checked by a person: used unchanged",
     )
 
 
@@ -122,7 +123,7 @@ def _add_outputs(parser: Arguments) -> None:
     place.add_argument("-o", metavar="FILE", help="Label image to write. Default: IMAGE_discs.nii.gz")
     place.add_argument("-ofolder", metavar="DIR", help="Folder to write to. Default: the current one")
     switches = {
-        "-upper": "Also write C1/C2 (2) and the top of C1 (1): where they were seen, else extrapolated",
+        "-upper": "Also write C1/C2 (2) and the top of C1 (1): where detected, else extrapolated",
         "-csv": "Also write the discs as CSV",
         "-slicer": "Also write the discs as 3D Slicer markups (.mrk.json)",
         "-heatmaps": "Also write one heat map per value (4-D NIfTI, with a JSON file that names the volumes)",
@@ -138,7 +139,7 @@ def _add_outputs(parser: Arguments) -> None:
         type=int,
         choices=(0, 1),
         default=1,
-        help="Write IMAGE_discs.png, a picture of the discs, and of masks where there are any. Default: 1",
+        help="Write IMAGE_discs.png, a picture of the discs and of the masks, if any. Default: 1",
     )
 
 
@@ -161,13 +162,17 @@ def _add_registration(parser: Arguments) -> None:
     )
     add("-c", choices=("t1", "t2", "t2s"), help="Contrast to register with. Default: t2")
     add("-t", metavar="DIR", help="Template to register to. Default: SCT's PAM50")
-    add("-param", metavar="STEPS", help="Steps of the registration, as sct_register_to_template takes them")
+    add(
+        "-param",
+        metavar="STEPS",
+        help="Steps of the registration, as in sct_register_to_template",
+    )
     add(
         "-n-labels",
         type=int,
         choices=(1, 2),
         metavar="N",
-        help="Register with one or two discs, the best ones, instead of all",
+        help="Register with the best one or two discs instead of all",
     )
 
 

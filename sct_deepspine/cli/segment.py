@@ -28,12 +28,12 @@ PROGRAM = "sct_deepspine_segment"
 DESCRIPTION = """\
 Segment the spinal cord, the canal, the vertebrae and the discs of a spine MRI. Writes
 
-  IMAGE_spine.nii.gz        all of it, with TotalSpineSeg's values: 1 cord, 2 canal, 11-17 C1-C7,
+  IMAGE_spine.nii.gz        all structures, with TotalSpineSeg's values: 1 cord, 2 canal, 11-17 C1-C7,
                             21-32 T1-T12, 41-45 L1-L5, 63-67, 71-82, 91-95 and 100 the discs
   IMAGE_seg.nii.gz          the cord, as SCT's commands take it
   IMAGE_canal.nii.gz        the dural sac: cord, fluid and roots
   IMAGE_seg_labeled.nii.gz  the cord by vertebral level, as sct_label_vertebrae writes it
-  IMAGE_spine.json          volumes, how sure each level is, and what was not measured
+  IMAGE_spine.json          volumes, confidence of each level, and structures without measured accuracy
 
 The cord is for registration and levels: to measure its area, use sct_deepseg spinalcord.
 """

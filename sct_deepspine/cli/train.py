@@ -55,13 +55,13 @@ IN_CONFIG = _OF_HOURGLASS | RUN_OPTIONS | {"network", "dense", "directions", "fe
 
 DESCRIPTION = """\
 Train a network on a folder of labelled scans (NAME.nii.gz with NAME.json) and on synthetic spines.
-"canal" looks at very coarse planes all across the volume and finds the canal; "locate" looks at coarse
-planes of the whole view along it and tells levels; "refine" looks at fine planes of the straightened spine
-and tells where exactly a disc is; "segment" tells cord, canal, vertebrae and discs apart.
+"canal" finds the canal in very coarse planes across the volume; "locate" finds the discs and their levels
+in coarse planes along the canal; "refine" refines their positions in fine planes of the straightened spine;
+"segment" segments cord, canal, vertebrae and discs.
 
 Writes to the folder given by -ofolder: config.json, log.csv, last.safetensors (to resume from),
 best.safetensors, validation_STEP.png, convergence.gif, and in the end weights.safetensors with its card,
-to be used by sct_deepspine_label -weights.
+to be used by sct_deepspine_label -weights-discs.
 """
 
 
@@ -81,7 +81,7 @@ def get_parser() -> Arguments:
     add(
         "-split",
         metavar="JSON",
-        help='Subjects of -i to train on and to choose by: {"train": ["sub-01", …], "val": […]}',
+        help='Training and validation subjects of -i: {"train": ["sub-01", …], "val": […]}',
     )
     add(
         "-role",
@@ -92,7 +92,7 @@ def get_parser() -> Arguments:
         "-with",
         dest="other",
         metavar="FILE",
-        help="Weights whose other network goes into weights.safetensors",
+        help="Weights file from which weights.safetensors takes the networks of the other roles",
     )
     add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors")
     add(
@@ -293,7 +293,7 @@ def _initial(arguments: argparse.Namespace) -> Network | None:
 
 
 def _scans(arguments: argparse.Namespace) -> tuple[list[LabelledScan], list[LabelledScan]]:
-    """Return the scans to train on and those to choose by."""
+    """Return the training and the validation scans."""
     from sct_deepspine.training.scans import ScanSources, assemble_scans
 
     if arguments.v:

@@ -29,9 +29,18 @@ __all__ = ["ScanScore", "Summary", "as_rows", "format_table", "pool", "pool_by",
 LEVEL_RADIUS_MM = 15.0
 """A prediction farther than this from every true disc is given to none; half a thoracic vertebra."""
 MATCH_RADIUS_MM = 5.0
+"""A prediction and a true disc are matched one to one if they are no farther apart than this."""
+
 WIDE_MATCH_RADIUS_MM = 10.0
+"""The same, of the second, more tolerant columns of missed and invented discs."""
+
 ANY_LEVEL_MISSED_MM = 5.0
+"""A true disc whose nearest prediction is farther than this along z is a false negative (Azad et al.
+2021)."""
+
 ANY_LEVEL_FALSE_MM = 10.0
+"""A prediction whose nearest true disc is farther than this along z is a false positive (Azad et al.
+2021)."""
 
 
 @dataclass(frozen=True)

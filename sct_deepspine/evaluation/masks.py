@@ -52,8 +52,10 @@ logger = logging.getLogger(__name__)
 Mask = NDArray[np.bool_]
 
 FIRST_BONE, LAST_BONE = vertebra_mask_value(1), vertebra_mask_value(24)
+"""Values of C1 and L5 in the whole mask."""
+
 FIRST_DISC = disc_mask_value(3)
-"""Values of vertebrae and discs in the whole mask."""
+"""Value of C2/C3 in the whole mask."""
 
 
 @dataclass(frozen=True)

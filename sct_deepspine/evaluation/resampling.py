@@ -12,6 +12,8 @@ from sct_deepspine.geometry.grid import FloatArray
 __all__ = ["mean_interval", "subject_intervals"]
 
 RESAMPLES = 2000
+"""Bootstrap samples of an interval."""
+
 PERCENTILES = 2.5, 97.5
 """Ends of a 95 % interval."""
 

@@ -180,14 +180,14 @@ def stress_report(results: Sequence[tuple[str, Result]]) -> str:
 def confidence_report(outcomes: Iterable[Outcome]) -> str:
     """Return a table with a line per kind of view: how sure the labelling was, and how often it was right."""
     outcomes = list(outcomes)
-    lines = [f"{'confidence of':<16} {'number':>6} {'said %':>7} {'right %':>8} {'calibration error %':>20}"]
+    lines = [f"{'confidence of':<16} {'number':>6} {'mean %':>7} {'right %':>8} {'calibration error %':>20}"]
     for part in ("scan", "disc"):
         for kind in (*KINDS, "all"):
             own = [j for j in outcomes if j.part == part and kind in (j.kind, "all")]
             if own:
-                said, right = np.array([j.confidence for j in own]), np.array([j.right for j in own])
-                gap = calibration_error(said, right)
-                figures = f"{100 * said.mean():7.1f} {100 * right.mean():8.1f} {100 * gap:20.1f}"
+                predicted, right = np.array([j.confidence for j in own]), np.array([j.right for j in own])
+                gap = calibration_error(predicted, right)
+                figures = f"{100 * predicted.mean():7.1f} {100 * right.mean():8.1f} {100 * gap:20.1f}"
                 lines.append(f"{f'{part}, {kind}':<16} {len(own):>6} {figures}")
     return "\n".join(lines)
 

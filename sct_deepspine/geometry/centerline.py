@@ -18,8 +18,14 @@ SMOOTHING_MM = 10.0
 """Default smoothing: waves shorter than about 60 mm (2π × this) are taken for noise."""
 
 SAMPLE_STEP_MM = 1.0
+"""Arc length between the points of a centreline, at most."""
+
 MIN_LENGTH_MM = 3.0
+"""Shortest span of points that define a centreline."""
+
 MIN_KNOT_STEP_MM = 2.0
+"""Knots of the spline are not nearer together than about this, however small the smoothing."""
+
 # A trace of resistance to bending, so that two points already define a (straight) line.
 STIFFNESS_MM = 1.0
 

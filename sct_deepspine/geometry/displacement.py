@@ -23,12 +23,17 @@ from sct_deepspine.geometry.straightening import StraightSpace
 __all__ = ["AxisLength", "DisplacementField", "WarpedStraightSpace"]
 
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])
+"""ITK's directions (left, posterior, superior) to those of the world (right, anterior, superior)."""
+
 # SCT writes ±100000 mm where it has no mapping; no displacement within a body comes near this.
 SENTINEL_MM = 1e4
 # Header rounding may put a voxel's own centre this far off an integer index.
 SNAP_VOXEL = 1e-6
 AXIS_STEP_MM = 0.5
+"""Distance along the straightened axis at which the fields are read."""
+
 MIN_AXIS_POINTS = 20
+"""Mapped points of the axis, at :data:`AXIS_STEP_MM`, below which the fields are refused: 10 mm."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,11 +46,14 @@ SAME_VOXEL = 1e-6
 WIDEST_MM = 200.0
 """Parallel planes are laid over this width at most, about the middle of the image."""
 
-POSTERIOR_MM, ANTERIOR_MM = -24.0, 40.0
+PLANE_POSTERIOR_MM, PLANE_ANTERIOR_MM = -24.0, 40.0
 """Columns of the straightened plane, from the centreline."""
 
 ANTERIOR = np.array([0.0, 1.0, 0.0])
+"""Direction of the columns of a plane, in a frame whose axes are right, anterior and superior."""
+
 SUPERIOR = np.array([0.0, 0.0, 1.0])
+"""Direction of its rows, upwards."""
 
 
 @dataclass(frozen=True)
@@ -334,7 +337,7 @@ def straightened_plane(
     axes
         As of :class:`SamplingPlane`; the world's by default.
     """
-    y = np.arange(POSTERIOR_MM + pixel_mm / 2, ANTERIOR_MM, pixel_mm)
+    y = np.arange(PLANE_POSTERIOR_MM + pixel_mm / 2, PLANE_ANTERIOR_MM, pixel_mm)
     z = np.arange(z_mm[1], z_mm[0] - pixel_mm, -pixel_mm)
     points = np.zeros((len(z), len(y), 3))
     points[..., 1], points[..., 2] = y, z[:, None]

@@ -28,12 +28,21 @@ MIN_STRETCH = 0.1
 """Least native length per straight length along z; towards the centre of curvature it falls to 0."""
 
 ANTERIOR_WORLD = np.array([0.0, 1.0, 0.0])
+"""The anterior direction in the world (RAS+)."""
+
 RIGHT_WORLD = np.array([1.0, 0.0, 0.0])
+"""The right in the world (RAS+)."""
+
 # Nearer than this to the anterior axis, the anterior direction across the cord is carried along.
 MIN_ANTERIOR_ANGLE_DEG = 10.0
 MAX_STEP_MM = 1.0
+"""Longest Newton step along the centreline, mm of arc length."""
+
 MAX_STEPS = 30
+"""Newton steps after which a point counts as outside the space."""
+
 TOLERANCE_MM = 1e-9
+"""Distance of a point from its slice at which the Newton steps end."""
 
 
 class StraighteningTransform(Protocol):

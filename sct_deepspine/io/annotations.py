@@ -46,7 +46,10 @@ SPAN_MARGIN_MM = 6.0
 
 REQUIRED = ("image", "subject", "region", "contrast", "discs", "labelled_span_mm")
 LATERAL_SMOOTHING_SLICES = 6
+"""Standard deviation of the Gaussian that smooths the lateral course of the canal, points of its line."""
+
 CANAL_REACH_MM = 20.0
+"""Where no canal is given, it is assumed to reach this far beyond the outermost labels, along z."""
 
 
 @dataclass(frozen=True, eq=False)

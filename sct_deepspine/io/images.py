@@ -64,12 +64,16 @@ ImageLike = (
 """A path, a nibabel image, an SCT ``Image``, a ``Volume``, or a pair ``(array, affine)``."""
 
 
-LONGEST_MM = 2000.0
+MAX_EXTENT_MM = 2000.0
+"""An image that is longer than this along an axis has wrong voxel sizes: no body is."""
+
 MASK_SHARE = 0.35
 """A cord mask fills less of an image than this."""
 
 MAX_VOXELS = 10**9
-LARGEST_GREY = 1e30
+"""Images of more voxels are refused before they are read: 4 GB in single precision."""
+
+MAX_GREY = 1e30
 """Sums of larger values leave single precision."""
 
 UNITS = "mm", "unknown"
@@ -105,7 +109,7 @@ def read_volume(image: ImageLike) -> Volume:
     if not np.isfinite([low, high]).all():
         raise ImageError("the image holds NaN or infinite voxels; replace them (for instance by 0) first")
     peak = max(abs(low), abs(high))
-    if peak > LARGEST_GREY:
+    if peak > MAX_GREY:
         raise ImageError(f"the image holds values of {peak:.2g}; rescale it, or repair its scl_slope")
     if low == high:
         raise ImageError(f"every voxel of the image has the same value ({data.flat[0]:g}); it shows nothing")
@@ -115,7 +119,7 @@ def read_volume(image: ImageLike) -> Volume:
 def _body_sized(grid: Grid) -> Grid:
     """Refuse an image that no body fills: wrong voxel sizes, which would also take all the memory."""
     lengths = grid.spacing_mm * grid.shape
-    if lengths.max() > LONGEST_MM:
+    if lengths.max() > MAX_EXTENT_MM:
         met = " × ".join(f"{length:.4g}" for length in lengths)
         raise ImageError(f"the image is {met} mm large; are the voxel sizes in the header right (mm)?")
     return grid

@@ -28,6 +28,7 @@ NEAR_MM = 12.0
 """An anchor means the nearest candidate within this distance; else it is a disc that was not seen."""
 
 ANCHOR_SCORE = 0.9
+"""Score, from 0 to 1, of a disc that an anchor names and the network did not find."""
 
 
 def as_anchors(anchor: Anchors | None) -> dict[int, FloatArray]:

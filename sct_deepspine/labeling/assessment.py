@@ -48,8 +48,8 @@ What is then said of its levels is no more than the last. Of 174 images without 
 one."""
 
 DISAGREEMENT = (
-    "changed readings of the image (grey values, ends cut off, blur) find its discs at other places: "
-    "{share:.0%} are found again; half a level may be off, so look whether the points lie on discs"
+    "disc positions are unstable: only {share:.0%} are found again when contrast, field of view or blur "
+    "change; half a level may be off, so look whether the points lie on discs"
 )
 LEFT_OVER = (
     "what looks like {count} more discs lies beyond the labels at one end; the levels may have to go on there"

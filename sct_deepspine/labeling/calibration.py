@@ -58,6 +58,8 @@ Weights = Mapping[str, float]
 """Signal → weight."""
 
 IDENTITY: Curve = (0.0, 1.0)
+"""The curve that leaves a probability as it is."""
+
 OFFSET_PRIOR, SLOPE_PRIOR, WEIGHT_PRIOR = 3.0, 0.5, 4.0
 """Standard deviations of offset and slope about the identity, and of the signals' weights about none, before
 anything was seen, in log-odds. The last was chosen leaving one subject out."""
@@ -178,11 +180,11 @@ def _log_odds(probability: FloatArray) -> FloatArray:
 
 
 def _corrected(probability: ArrayLike, curve: Curve, kind: str, doubt: float) -> FloatArray:
-    said = corrected = np.asarray(probability, dtype=np.float64)
+    predicted = corrected = np.asarray(probability, dtype=np.float64)
     if curve != IDENTITY or doubt:
         offset, slope = curve
-        odds = offset + slope * _log_odds(said) - doubt
-        corrected = np.minimum(said, sigmoid(odds))
+        odds = offset + slope * _log_odds(predicted) - doubt
+        corrected = np.minimum(predicted, sigmoid(odds))
     return np.minimum(corrected, LIMITS.get(kind, 1.0))
 
 
@@ -197,11 +199,11 @@ class Outcome:
     kind
         Of the view.
     confidence
-        What was said.
+        What was predicted.
     right
         What was true.
     marginal
-        What the decoding said, before it was corrected; by default the same.
+        What the decoding gave, before it was corrected; by default the same.
     evidence
         For and against the levels of the scan, by signal.
     """
@@ -234,8 +236,8 @@ def fit_calibration(outcomes: Sequence[Outcome], *, signals: Sequence[str] = SIG
         for kind in KINDS:
             own = [j for j in outcomes if (j.part, j.kind) == (part, kind)]
             if own:
-                told = [s for s in signals if any(s in j.evidence for j in own)] if kind != KINDS[2] else []
-                curves[part][kind], found = _fit(own, told, 0.0 if kind == KINDS[2] else None)
+                known = [s for s in signals if any(s in j.evidence for j in own)] if kind != KINDS[2] else []
+                curves[part][kind], found = _fit(own, known, 0.0 if kind == KINDS[2] else None)
                 kept = {signal: weight for signal, weight in found.items() if weight > MIN_WEIGHT}
                 if kept:
                     weights[part][kind] = kept
@@ -247,9 +249,9 @@ def _fit(
 ) -> tuple[Curve, Weights]:
     from scipy.optimize import minimize
 
-    said = np.array([j.confidence if j.marginal is None else j.marginal for j in outcomes])
+    predicted = np.array([j.confidence if j.marginal is None else j.marginal for j in outcomes])
     right = np.array([j.right for j in outcomes], dtype=float)
-    odds = _log_odds(said)
+    odds = _log_odds(predicted)
     against = np.array([[_against(j.evidence, s) for s in signals] for j in outcomes])
     against = against.reshape(len(outcomes), len(signals))
 
@@ -269,10 +271,10 @@ def _fit(
 
 def reliability(confidence: ArrayLike, right: ArrayLike, *, bins: int = 10) -> list[tuple[float, float, int]]:
     """Return mean confidence, share of right ones and number in each bin that is not empty."""
-    said, true = np.asarray(confidence, dtype=float), np.asarray(right, dtype=float)
-    index = np.minimum((said * bins).astype(int), bins - 1)
+    predicted, true = np.asarray(confidence, dtype=float), np.asarray(right, dtype=float)
+    index = np.minimum((predicted * bins).astype(int), bins - 1)
     return [
-        (float(said[index == b].mean()), float(true[index == b].mean()), int((index == b).sum()))
+        (float(predicted[index == b].mean()), float(true[index == b].mean()), int((index == b).sum()))
         for b in np.unique(index)
     ]
 
@@ -284,4 +286,8 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, *, bins: int = 10
     """
     rows = reliability(confidence, right, bins=bins) if np.size(confidence) else []
     total = sum(count for _, _, count in rows)
-    return sum(abs(said - true) * count for said, true, count in rows) / total if total else float("nan")
+    return (
+        sum(abs(predicted - true) * count for predicted, true, count in rows) / total
+        if total
+        else float("nan")
+    )

@@ -47,7 +47,7 @@ ABOUT_CANAL_MM = 60.0
 SEEN = 0.3
 """The canal map counts from here on."""
 
-SHORTEST_MM, SHORTEST_SHARE = 40.0, 0.5
+MIN_CANAL_MM, MIN_CANAL_SHARE = 40.0, 0.5
 """A canal is at least so long, or this share of the image's height, if that is less."""
 
 JOIN_MM = 10.0
@@ -60,8 +60,11 @@ the cord lies within 5 mm of the canal's middle, and the network errs by 2 to 3 
 OFF_SHARE = 0.67
 """A line of which this share is off does not belong to the image."""
 
-LARGEST_STEP_CELLS = 2
+MAX_STEP_CELLS = 2
+"""Cells by which the canal may move, from one row to the next."""
+
 CENTERLINE_SMOOTHING_MM = 15.0
+"""Smoothing of the line through the canal; see :meth:`.Centerline.from_points`."""
 
 
 def coarse_view(view: DeobliquedVolume, predictor: DiscPredictor) -> DeobliquedVolume:
@@ -141,7 +144,7 @@ def _follow_canal(
     canal = np.stack([maps.canal for maps in predictor.predict(images)])
     points = _trace(canal, planes, predictor, sharpness)
     low, high = view.extent_mm()
-    shortest = min(SHORTEST_MM, SHORTEST_SHARE * float(high[2] - low[2]))
+    shortest = min(MIN_CANAL_MM, MIN_CANAL_SHARE * float(high[2] - low[2]))
     if len(points) < 2 or np.ptp(view.heights_mm(points)) < shortest:
         raise NoDiscsError("no spine was found in the image; is it a sagittal view of a spine?")
     try:
@@ -274,14 +277,11 @@ def _best_path(score: NDArray[np.floating]) -> NDArray[np.int64]:
     rows, columns = score.shape
     total = score.astype(np.float64)
     came_from = np.zeros((rows, columns), dtype=np.int64)
-    shifts = np.arange(-LARGEST_STEP_CELLS, LARGEST_STEP_CELLS + 1)
+    shifts = np.arange(-MAX_STEP_CELLS, MAX_STEP_CELLS + 1)
     cost = 0.05 * np.abs(shifts)[:, None]
     for row in range(1, rows):
-        padded = np.pad(total[row - 1], LARGEST_STEP_CELLS, constant_values=-np.inf)
-        options = (
-            np.stack([padded[LARGEST_STEP_CELLS + s : LARGEST_STEP_CELLS + s + columns] for s in shifts])
-            - cost
-        )
+        padded = np.pad(total[row - 1], MAX_STEP_CELLS, constant_values=-np.inf)
+        options = np.stack([padded[MAX_STEP_CELLS + s : MAX_STEP_CELLS + s + columns] for s in shifts]) - cost
         choice = options.argmax(axis=0)
         total[row] += options[choice, np.arange(columns)]
         came_from[row] = np.arange(columns) + shifts[choice]

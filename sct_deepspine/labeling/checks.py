@@ -25,10 +25,10 @@ __all__ = [
     "read_scan",
 ]
 
-BEYOND_MM = 60.0
+CANAL_EXTENSION_MM = 60.0
 """The canal is followed straight on beyond its ends by this much."""
 
-SHORTEST_SIDE_MM = 20.0
+MIN_SIDE_MM = 20.0
 """An image whose second longest side is shorter shows no spine: its voxel sizes are wrong."""
 
 SAMPLED_VOXELS, MIN_GREYS = 200_000, 12
@@ -51,7 +51,7 @@ def read_scan(image: ImageLike) -> Volume:
         return image
     volume = read_volume(image)
     lengths = volume.grid.spacing_mm * volume.grid.shape
-    if np.sort(lengths)[1] < SHORTEST_SIDE_MM:
+    if np.sort(lengths)[1] < MIN_SIDE_MM:
         met = " × ".join(f"{length:.3g}" for length in lengths)
         raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
     sampled = sampled_voxels(volume.data, SAMPLED_VOXELS)
@@ -120,5 +120,5 @@ def followed_canal(canal: Centerline, *, step_mm: float) -> tuple[FloatArray, Fl
 
     The canal is followed straight on beyond its ends.
     """
-    arc = np.arange(-BEYOND_MM, canal.length_mm + BEYOND_MM, step_mm)
+    arc = np.arange(-CANAL_EXTENSION_MM, canal.length_mm + CANAL_EXTENSION_MM, step_mm)
     return arc, canal.points_world(arc)

@@ -12,10 +12,12 @@ from sct_deepspine.labeling.levels import Candidates
 
 __all__ = ["refine_candidates"]
 
-BEYOND_MM = 30.0
+PLANE_MARGIN_MM = 30.0
 """Rows of the straightened plane beyond both ends of the centreline."""
 
 SEPARATION_CELLS = 3
+"""Peaks of the fine map nearer to each other than this are one disc."""
+
 REACH_MM = 9.0
 """A coarse candidate that is farther than this from every fine one is kept as it is."""
 
@@ -23,6 +25,7 @@ FINE_LEVEL_POWER = 0.5
 """Weight of the fine stage's levels: it sees less context than the coarse one. Chosen on ``val``."""
 
 LEVEL_FLOOR = 1e-4
+"""Least probability of a level in either stage, so that neither alone can exclude it."""
 
 
 def refine_candidates(
@@ -56,7 +59,7 @@ def refine_candidates(
     """
     bottom, top = space.z_mm
     plane = straightened_plane(
-        space, (bottom - BEYOND_MM, top + BEYOND_MM), predictor.pixel_mm, axes=view.axes
+        space, (bottom - PLANE_MARGIN_MM, top + PLANE_MARGIN_MM), predictor.pixel_mm, axes=view.axes
     )
     image = normalise(*sample(view.volume, plane, slab_mm=SLAB_MM))
     maps: DiscMaps = predictor.predict([image])[0]

@@ -29,6 +29,7 @@ ODD_SPACING = 1.5
 """A distance this many times larger or smaller than expected is pointed out."""
 
 MAX_OBLIQUE_DEGREES = 40.0
+"""Rotation of the slices from the body's axes beyond which there is a warning."""
 
 LANDMARK_NAMES = {1: "the tip of the dens", 2: "the base of the dens"}
 
@@ -76,7 +77,8 @@ def _level_doubt(discs: tuple[Disc, ...], checked: CheckedLevels) -> str:
         names = " and ".join(
             LANDMARK_NAMES.get(value, disc_name(value, presacral)) for value in sorted(checked.claimed)
         )
-        why = f"{names} would tell the levels, but can't be made out for sure"
+        verb = "is" if len(checked.claimed) == 1 else "are"
+        why = f"{names} {verb} not clearly visible, so the levels are uncertain"
     elif kind != "landmark":
         why = "neither the dens nor S1/S2 is in view"
     text = f"{why}: the probability that every level is right is {assignment.level_confidence:.2f}"

@@ -62,7 +62,7 @@ class SessionDisc:
         """Anatomical name."""
         return disc_name(self.value, self.variant.presacral)
 
-    def is_said_by(self, value: int, *, counted: bool) -> bool:
+    def agrees_with(self, value: int, *, counted: bool) -> bool:
         """Tell whether an image that gives this disc a value agrees.
 
         An image that does not show both ends of a spine with an odd number of vertebrae can't count them, and
@@ -249,7 +249,7 @@ def _confidence(
 def compare_discs(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> list[bool]:
     """Tell for each disc that an image and the merged spine both have whether they agree on its value."""
     return [
-        disc.is_said_by(own.value, counted=labels.count is not None)
+        disc.agrees_with(own.value, counted=labels.count is not None)
         for disc in discs
         for own in labels.discs
         if n in disc.points_world and np.linalg.norm(disc.points_world[n] - own.point_world) < SAME_POINT_MM

@@ -15,7 +15,7 @@ __all__ = ["MapCodec", "Predictor", "Runtime"]
 
 Array = NDArray[np.float32]
 
-LARGEST_BATCH_CELLS = 2**18
+MAX_BATCH_CELLS = 2**18
 """Planes are predicted together up to this many cells of their maps, which bounds the memory."""
 
 
@@ -103,7 +103,7 @@ class Predictor(Generic[CodecT]):
         They are ``(rows, columns)`` each, or ``(channels, rows, columns)``.
         """
         rows, columns = self._cells(planes[0])
-        at_once = max(1, LARGEST_BATCH_CELLS // (rows * columns))
+        at_once = max(1, MAX_BATCH_CELLS // (rows * columns))
         batches = (planes[n : n + at_once] for n in range(0, len(planes), at_once))
         raw = (maps for batch in batches for maps in self.runtime.run(self._padded(batch)))
         return [self.codec.split(maps[:, :rows, :columns]) for maps in raw]

@@ -20,6 +20,7 @@ VGG_LAYERS = 0, 2, 5, 7, 10, 12, 14, 17, 19, 21
 """Of ``features`` in torchvision's VGG-16: its first ten convolutions."""
 
 WIDTH = 64
+"""Features of the first stage of VGG-16 (Simonyan and Zisserman 2014)."""
 
 
 def start_from_vgg16(network: Network, path: Path) -> None:

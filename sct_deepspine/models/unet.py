@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["BCDUNet", "MCGUNet", "UNet"]
 
 DROPOUT = 0.5
+"""Share of features dropped in training, as in the published code of BCDU-Net."""
 
 
 class UNet(nn.Module):

@@ -25,8 +25,13 @@ RIGHT, MISSED, FALSE = "#1fb45a", "#ff2fa0", "#ff9a1f"
 """Colours of pixels found, of those missed, and of those that are not of the class."""
 
 OPACITY = 0.65
+"""Share of the colour in a coloured pixel."""
+
 SIDE_IN, TITLE_IN = 2.6, 0.9
+"""Width of a picture, and height left for the title, inches."""
+
 DPI = 100
+"""Pixels per inch of the figures."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The three published tasks: from what their sites hand out to a folder of images and masks.
+"""The three published tasks: from the downloads to a folder of images and masks.
 
 Preparation as published (Azad et al. 2019), without its mistakes: the lung itself is learned, masks keep
 their values when resized, the field of view comes from its own files.
@@ -36,6 +36,8 @@ GREY = 0.299, 0.587, 0.114
 """Weights of red, green and blue (ITU-R BT.601)."""
 
 CLAHE_TILES = 8
+"""Tiles along each side of the image for the adaptive histogram equalisation, as in the published code."""
+
 CLAHE_CLIP = 2.0
 """OpenCV's clip limit: in mean heights of a histogram of 256 bins."""
 
@@ -46,6 +48,7 @@ WINDOW_HU = -512.0, 512.0
 """Grey values of CT that are kept."""
 
 SKIN_SIDE = 256
+"""Side of the prepared skin images, pixels, as published."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ class MaskRun:
     Parameters
     ----------
     training, validation
-        Images to train on and to choose by.
+        Training and validation images.
     split
         All subjects.
     task

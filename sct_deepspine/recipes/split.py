@@ -24,7 +24,7 @@ TEST_SHARE, VAL_SHARE = 0.2, 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Subjects to train on, to choose by and to test on, each in one part.
+    """Subjects for training, validation and test, each in one part.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class Split:
 
 
 def draw_split(subjects: Iterable[str], *, seed: int, test: Sequence[str] | None = None) -> Split:
-    """Draw a split of subjects: a fifth to test on, a tenth to choose by, at least one each.
+    """Draw a split of subjects: a fifth for test, a tenth for validation, at least one each.
 
     Parameters
     ----------

@@ -19,6 +19,8 @@ from sct_deepspine.recipes.task import MaskTask
 __all__ = ["SliceValidation"]
 
 SHOWN = 6
+"""Most slices in a picture of the validation."""
+
 MIN_PROBABILITY = 1e-7
 """Of the true class, in the loss: one pixel must not decide."""
 

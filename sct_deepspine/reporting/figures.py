@@ -35,15 +35,22 @@ SEEN, PLACED, TRUE = "#39ff6a", "#ffa53a", "#ff4d6d"
 """Colours of discs that were seen, of those placed between others, and of the truth."""
 
 GREY_LIMITS = -2.0, 3.0
-BEHIND_MM, BEFORE_MM = 45.0, 70.0
+"""Normalised grey values from black to white."""
+
+POSTERIOR_MM, ANTERIOR_MM = 45.0, 70.0
 """What is shown behind the discs and in front of them."""
 
 FONT = 12
+"""Font size, points."""
+
 NAMES_IN = 1.9
 """Width of the margin for names, inches, at that font size."""
 
 LINE_IN = 1.25 * FONT / 72
+"""Least distance of two lines of text, inches."""
+
 DPI = 110
+"""Pixels per inch of the figures."""
 
 
 def new_figure(width_in: float, height_in: float, *, dark: bool = False) -> Figure:
@@ -85,8 +92,8 @@ def spine_window(prediction: PlanePrediction, labels: DiscLabels) -> tuple[float
     """Return the first and the last column of the part of a plane that is worth showing."""
     columns = prediction.plane.pixel_from_world(labels.points_world)[:, 1]
     pixel_mm, width = prediction.plane.pixel_mm, prediction.plane.shape[1]
-    first = max(columns.min() - BEHIND_MM / pixel_mm, -0.5)
-    return float(first), float(min(columns.max() + BEFORE_MM / pixel_mm, width - 0.5))
+    first = max(columns.min() - POSTERIOR_MM / pixel_mm, -0.5)
+    return float(first), float(min(columns.max() + ANTERIOR_MM / pixel_mm, width - 0.5))
 
 
 def draw_labels(
@@ -212,13 +219,13 @@ def write_reliability(outcomes: Sequence[Outcome], path: str | os.PathLike[str])
     figure = new_figure(8, 4.4)
     for axes, part in zip(figure.subplots(1, 2), ("scan", "disc"), strict=True):
         own = [j for j in outcomes if j.part == part]
-        said, right = [j.confidence for j in own], [j.right for j in own]
-        rows = reliability(said, right)
+        predicted, right = [j.confidence for j in own], [j.right for j in own]
+        rows = reliability(predicted, right)
         axes.plot([0, 1], [0, 1], color="grey", lw=1)
         axes.plot([row[0] for row in rows], [row[1] for row in rows], "o-", color="tab:blue")
         for mean, share, count in rows:
             axes.annotate(str(count), (mean, share), xytext=(5, -12), textcoords="offset points", fontsize=9)
-        error = 100 * calibration_error(said, right)
+        error = 100 * calibration_error(predicted, right)
         axes.set_title(f"{part}s: calibration error {error:.1f} %", fontsize=12)
         axes.set_xlabel("confidence", fontsize=11)
         axes.set_ylabel("share that was right", fontsize=11)

@@ -31,9 +31,9 @@ def mask_table(masks: SpineMasks) -> str:
         lines.append(f"{value:>5}  {name:<9} {facts[f'{name}_mm3'] / 1000:9.2f}")
     for part in masks.structures:
         text = f"{part.value:>5}  {part.name:<9} {part.volume_mm3 / 1000:9.2f}  {part.confidence:10.2f}"
-        lines.append(f"{text}  {'level unsure' if part.unsure else ''}".rstrip())
+        lines.append(f"{text}  {'unsure' if part.unsure else ''}".rstrip())
     unmeasured = [part.name for part in masks.structures if not part.measured]
     if unmeasured:
-        lines.append(f"not yet compared with true masks: {', '.join(unmeasured)}")
+        lines.append(f"not compared with true masks: {', '.join(unmeasured)}")
     lines.append(CORD_NOTE)
     return "\n".join(lines)

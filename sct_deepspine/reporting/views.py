@@ -21,7 +21,7 @@ FINEST_MM, COARSEST_MM = 0.5, 1.0
 GREY_RANGE = -1.0, 3.0
 """Normalised grey values from black to white."""
 
-BEHIND_MM, BEFORE_MM = 70.0, 90.0
+POSTERIOR_MM, ANTERIOR_MM = 70.0, 90.0
 """What is shown behind the discs and in front of them."""
 
 WIDTH_MM, NARROWEST_MM = 110.0, 12.0
@@ -52,8 +52,8 @@ def sagittal_view(labels: DiscLabels, plane: SamplingPlane, volume: Volume) -> V
     """Read the part of a midsagittal plane that is about the discs, as finely as the volume resolves."""
     columns = plane.pixel_from_world(labels.points_world)[:, 1]
     if len(columns):
-        first = max(int(columns.min() - BEHIND_MM / plane.pixel_mm), 0)
-        last = int(columns.max() + BEFORE_MM / plane.pixel_mm) + 1
+        first = max(int(columns.min() - POSTERIOR_MM / plane.pixel_mm), 0)
+        last = int(columns.max() + ANTERIOR_MM / plane.pixel_mm) + 1
         plane = replace(plane, points_world=plane.points_world[:, first:last])
     in_plane_mm = float(np.clip(np.sort(volume.grid.spacing_mm)[1], FINEST_MM, COARSEST_MM))
     plane = plane.subdivided(max(1, int(np.ceil(plane.pixel_mm / in_plane_mm - 0.1))))

@@ -45,9 +45,12 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-OLDEST_MAJOR = 6
+MIN_MAJOR = 6
+"""Oldest major version of the Spinal Cord Toolbox that is supported."""
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TAIL_LINES = 3
+"""Last lines of a failed command's output that an error message repeats."""
 
 
 @lru_cache(maxsize=1)
@@ -68,8 +71,8 @@ def require_sct() -> str:
             f"({error}); install sct_deepspine in SCT's own environment (docs/sct.md)"
         ) from error
     major = next((int(word) for word in version.replace("git-", "").split(".")[:1] if word.isdigit()), None)
-    if major is not None and major < OLDEST_MAJOR:
-        raise SctError(f"Spinal Cord Toolbox {version} is too old; {OLDEST_MAJOR}.0 or newer is needed")
+    if major is not None and major < MIN_MAJOR:
+        raise SctError(f"Spinal Cord Toolbox {version} is too old; {MIN_MAJOR}.0 or newer is needed")
     return version
 
 
@@ -162,8 +165,8 @@ def run_command(
     with temporary_folder() as empty:
         done = (run or partial(_run_echoed, echo=echo or logger.debug))(line, cwd=empty)
     if done.returncode:
-        said = [text for text in (done.stdout + (done.stderr or "")).splitlines() if text.strip()]
-        raise SctError(f"{command} failed: {_one_line(' '.join(said[-TAIL_LINES:]))}")
+        lines = [text for text in (done.stdout + (done.stderr or "")).splitlines() if text.strip()]
+        raise SctError(f"{command} failed: {_one_line(' '.join(lines[-TAIL_LINES:]))}")
 
 
 def _run_echoed(
@@ -173,12 +176,12 @@ def _run_echoed(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     quiet = os.environ | {"SCT_PROGRESS_BAR": "off"}
     with subprocess.Popen(line, cwd=cwd, env=quiet, text=True, errors="replace", **pipes) as process:  # type: ignore[call-overload]
-        said = []
+        lines = []
         for text in process.stdout:
             plain = COLOUR.sub("", text)
-            said.append(plain)
+            lines.append(plain)
             echo(plain.rstrip())
-    return subprocess.CompletedProcess(line, process.returncode, "".join(said))
+    return subprocess.CompletedProcess(line, process.returncode, "".join(lines))
 
 
 def add_qc_entry(

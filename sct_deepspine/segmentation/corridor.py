@@ -36,7 +36,7 @@ LATERAL_MM = 26.0
 PLANE_STEP_MM = 2.0
 """Distance of the planes."""
 
-BEYOND_MM = 60.0
+MAX_EXTENSION_MM = 60.0
 """The canal is followed straight on to the image's border, but no farther than this."""
 
 SLOPE_MM = 15.0
@@ -157,7 +157,7 @@ class Corridor:
 def corridor_along(space: StraighteningTransform, grid: Grid, *, pixel_mm: float) -> Corridor:
     """Lay a corridor along the whole canal that a grid can show."""
     low, high = space.z_mm
-    z = np.arange(low - BEYOND_MM, high + BEYOND_MM, pixel_mm)
+    z = np.arange(low - MAX_EXTENSION_MM, high + MAX_EXTENSION_MM, pixel_mm)
     line = space.native_from_straight(np.stack([0 * z, 0 * z, z], axis=1))
     seen = z[grid.contains_voxel(grid.voxel_from_world(line))]
     if len(seen):

@@ -28,7 +28,7 @@ CORD_NOTE = (
 """What people who measure must know: cross-sectional areas against masks drawn by hand, two unseen necks."""
 
 UNSURE = 0.8
-"""A level less certain than this is called unsure."""
+"""A vertebra or disc less certain than this, 0 to 1, is called unsure."""
 
 
 def vertebra_mask_value(number: int) -> int:
@@ -78,9 +78,9 @@ class Structure:
     volume_mm3
         Of its voxels in the image.
     confidence
-        Probability that its level is right: the smaller one of the discs beside it.
+        Probability that the discs beside it are there and bear their values: the smaller one of the two.
     measured
-        Whether masks like it were compared with true ones; see the model card.
+        Whether masks of this structure were compared with true ones, in T2w images; see the model card.
     """
 
     value: int
@@ -91,7 +91,7 @@ class Structure:
 
     @property
     def unsure(self) -> bool:
-        """Whether its level should be checked."""
+        """Whether it should be checked."""
         return self.confidence < UNSURE
 
 

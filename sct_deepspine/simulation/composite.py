@@ -36,20 +36,26 @@ __all__ = ["COMPOSITE_REGION", "can_compose", "compose_scans", "fit_tissues", "m
 COMPOSITE_REGION = "composite"
 
 SEAM_LEVELS = 0.15
-"""Two pieces melt into each other over this share of a vertebra on either side of its middle."""
+"""Two pieces blend into each other over this share of a vertebra on either side of its middle."""
 
 EDGE_VOXELS = 2.0
-"""A piece melts into the rendered body over about this many voxels at its border."""
+"""A piece blends into the rendered body over about this many voxels at its border."""
 
 CERVICAL_ENDS = (8, 11)
+"""Range of the last disc that is taken from a cervical scan, SCT's values."""
+
 LUMBAR_STARTS = (18, 20)
-"""Last disc taken from a cervical, first disc taken from a lumbar scan: the ranges rendered from."""
+"""Range of the first disc that is taken from a lumbar scan, SCT's values."""
 
 CORE_MM = 15.0
+"""Half the width, left to right, of the region about the canal by which grey values are matched; it reaches
+three times as far forwards and backwards."""
+
 CORE_GREY = 0.38, 0.24
 """Mean and spread to which each piece is brought about its canal, so that a seam is no step."""
 
 COMPOSITE_VOXEL_MM = (3.0, 1.5, 1.5)
+"""Voxel size of a composite: right, anterior, superior."""
 
 
 @dataclass(frozen=True, eq=False)

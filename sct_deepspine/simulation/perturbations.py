@@ -36,8 +36,14 @@ __all__ = [
 ]
 
 REMAPS = 5
+"""Random remappings of the grey values of each scan."""
+
 ROTATION_DEGREES = 20.0
+"""Rotation about each axis, to either side."""
+
 CROPS = (4, 6, 8)
+"""Discs left in a cropped view."""
+
 SCOLIOSIS_MM = {"C": 20.0, "S": 12.0}
 """How far the middle of a spine is bent to one side, or each half of it to another."""
 

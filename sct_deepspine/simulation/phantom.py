@@ -46,9 +46,11 @@ __all__ = [
 PHANTOM_REGION = "phantom"
 
 VIEWS = ((3, 25), (3, 12), (17, 25), (8, 20), (3, 25), (14, 25), (3, 16), (10, 25))
-"""First and last disc of the views rendered from."""
+"""First and last disc of the views to draw from."""
 
 SPINELESS_SHARE = 0.15
+"""Share of the varied phantoms that show a body without a spine."""
+
 FUSED_SHARE = 0.02
 """Of the discs of a varied phantom."""
 
@@ -59,6 +61,8 @@ UNCOMMON_VALUES = 10, 20
 """Where a vertebra is more or less; discs above count from the head, those below from the sacrum."""
 
 SLOPE_LEVELS = (1, 4, 8, 11, 14, 18, 21, 23, 25, 27)
+"""Levels at which :data:`SLOPE_DEGREES` gives the lean; interpolated between."""
+
 SLOPE_DEGREES = (5, 6, -20, -16, 0, 12, 10, 0, -25, -45)
 """Forward lean of the spine, going down, by level: lordosis, kyphosis, lordosis, sacrum."""
 
@@ -274,9 +278,9 @@ def grow_spine(
     rng
         Of everything not given.
     size
-        1 is the template's; rendered about it by default.
+        1 is the template's; drawn at random about it by default.
     steps_mm
-        Disc value → distance to the next disc, where it is known; rendered elsewhere.
+        Disc value → distance to the next disc, where it is known; drawn at random elsewhere.
     degenerated, sway_degrees, extra, missing
         As in :func:`make_phantom`.
     """

@@ -64,6 +64,7 @@ FILL = -1024.0
 """What scanners and resampling fill an image's outside with: air in Hounsfield units."""
 
 MIN_DISCS = 3
+"""A view of this many discs or fewer ends half a disc distance beyond the outermost ones, at most."""
 
 
 def pitfalls(scan: LabelledScan, rng: np.random.Generator) -> Iterator[Case]:

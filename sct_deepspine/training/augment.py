@@ -40,7 +40,9 @@ BONE_TEXTURE = 0.0, 0.4
 AXIAL_MM = 4.0, 8.0
 """Thickness of thick axial slices, mm: what such series of the neck are scanned with."""
 
-SHORTEST_VIEW_MM = 60.0
+MIN_VIEW_MM = 60.0
+"""Least height of a cropped field of view."""
+
 SAMPLED_PIXELS = 1500
 """Of which the clusters are found."""
 
@@ -289,7 +291,7 @@ def crop_field_of_view(
     rows, columns = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
     if len(rows) == 0:
         return keep
-    top, bottom = _crop(rng, rows, SHORTEST_VIEW_MM / pixel_mm if rng.random() < 0.65 else np.inf)
+    top, bottom = _crop(rng, rows, MIN_VIEW_MM / pixel_mm if rng.random() < 0.65 else np.inf)
     left, right = _crop(rng, columns, 70 / pixel_mm if rng.random() < 0.3 else np.inf)
     keep[top:bottom, left:right] = inside[top:bottom, left:right]
     return keep

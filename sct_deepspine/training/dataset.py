@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
-    ANTERIOR_MM,
-    POSTERIOR_MM,
+    PLANE_ANTERIOR_MM,
+    PLANE_POSTERIOR_MM,
     SamplingPlane,
     normalise,
     read_labels,
@@ -47,6 +47,8 @@ GROUP_POWER = 0.35
 """A group is sampled in proportion to its number of scans to this power."""
 
 CANAL_SIGMA_MM = 5.0
+"""Standard deviation of the canal's target across it, mm."""
+
 CENTERLINE_ERROR_MM = 1.2, 2.0, 0.0
 """Spread of the errors of a centreline that a network finds: right, anterior, superior."""
 
@@ -57,6 +59,8 @@ THICK_SHARE = 0.75
 """Share of the planes with dark bone that come in thick axial slices, as most such series do."""
 
 FAR_MM = 1e6
+"""Coordinate of cells outside the space: farther than any target reaches."""
+
 LATERAL_WEIGHT = 0.6
 """A disc's peak fades across the plane more slowly than within it: a disc is wide, its tip is not."""
 
@@ -129,7 +133,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
     length
         Number of planes.
     seed
-        Of every random choice.
+        Random seed.
     start
         Index of the first plane, to go on where an earlier run stopped.
     batch
@@ -216,7 +220,7 @@ class RandomPlanes(Dataset[dict[str, torch.Tensor]]):
         middle = rng.uniform(np.nanmin(tips[:, 2]) - 20, np.nanmax(tips[:, 2]) + 20)
         straight = np.empty((*grid.shape[:2], 3))
         straight[..., 0] = rng.normal(0, 1.5)
-        straight[..., 1] = grid[..., 0] + (POSTERIOR_MM + ANTERIOR_MM) / 2 + rng.normal(0, 3)
+        straight[..., 1] = grid[..., 0] + (PLANE_POSTERIOR_MM + PLANE_ANTERIOR_MM) / 2 + rng.normal(0, 3)
         straight[..., 2] = grid[..., 1] + middle
         points = space.native_from_straight(straight.reshape(-1, 3)).reshape(straight.shape)
         return SamplingPlane(points, settings.pixel_mm), scale

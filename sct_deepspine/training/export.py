@@ -25,6 +25,7 @@ from sct_deepspine.models.weights import FORMAT, TrainedNetwork, graph_path
 __all__ = ["save_weights"]
 
 OPSET = 17
+"""Version of the ONNX operators."""
 
 
 def save_weights(

@@ -39,7 +39,10 @@ AVERAGE_DECAY = 0.998
 """Of the running average of the weights, once it has run a while."""
 
 WARM_UP_STEPS = 200
-LARGEST_GRADIENT = 5.0
+"""Steps over which the learning rate rises to its full value."""
+
+MAX_GRADIENT = 5.0
+"""Norm to which the gradient of a step is clipped."""
 
 Batch = dict[str, Tensor]
 """``image``, ``(N, channels, rows, columns)``, and whatever the loss needs."""
@@ -351,7 +354,7 @@ def _step(state: Checkpoint, batch: Batch, config: TrainingConfig, loss: Loss) -
     value = loss(maps, batch)
     state.optimiser.zero_grad(set_to_none=True)
     value.backward()
-    nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
+    nn.utils.clip_grad_norm_(state.network.parameters(), MAX_GRADIENT)
     state.optimiser.step()
     state.step += 1
     state.average.update_parameters(state.network)

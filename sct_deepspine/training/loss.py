@@ -60,10 +60,10 @@ def tissue_loss(stages: list[Tensor], batch: dict[str, Tensor]) -> Tensor:
     count = stages[0].shape[1]
     bits = torch.arange(count, device=possible.device)[None, :, None, None]
     excluded = (possible[:, None] >> bits) & 1 == 0
-    told = excluded.any(dim=1)
+    known = excluded.any(dim=1)
     total = stages[0].new_zeros((), dtype=torch.float32)
     for maps in stages:
         raw = maps.float()
         may_be = raw.masked_fill(excluded, -torch.inf).logsumexp(dim=1)
-        total = total + ((raw.logsumexp(dim=1) - may_be) * told).sum() / told.sum().clamp(min=1)
+        total = total + ((raw.logsumexp(dim=1) - may_be) * known).sum() / known.sum().clamp(min=1)
     return total

@@ -25,6 +25,8 @@ TIMED_IMAGES = 2
 """Of a batch: enough to compare by, and quick where bfloat16 is emulated."""
 
 TIMED_STEPS = 3
+"""Steps timed with each number format, after one that is not counted."""
+
 WORTH_IT = 0.9
 """Share of the time of single precision that bfloat16 may take; it has fewer digits, so it must be faster."""
 

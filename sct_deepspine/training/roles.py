@@ -153,7 +153,7 @@ class TissueTask:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the task in JSON's types."""
-        return {"sheets": asdict(self.planes)}
+        return {"planes": asdict(self.planes)}
 
     def codec_card(self) -> dict[str, Any]:
         """Return the codec's entry of the model card."""
@@ -183,8 +183,9 @@ straightened spine, tissue by tissue."""
 
 def task_from_dict(values: Mapping[str, Any]) -> Task:
     """Read what ``as_dict`` of a task returned."""
-    if "sheets" in values:
-        planes = {"channels": 1, "group_power": 0.35} | values["sheets"]  # as before version 0.7.0
+    if "codec" not in values:
+        given = values.get("planes") or values["sheets"]  # "sheets" in files of earlier versions
+        planes = {"channels": 1, "group_power": 0.35} | given  # as before version 0.7.0
         planes.pop("composite_share", None)  # of version 0.6.0, always 0
         return TissueTask(TissuePlaneSettings(**planes | {"shape": tuple(planes["shape"])}))
     planes = PlaneSettings(**values["planes"] | {"shape": tuple(values["planes"]["shape"])})

@@ -22,7 +22,7 @@ __all__ = ["ScanSources", "assemble_scans", "split_subjects"]
 logger = logging.getLogger(__name__)
 
 VALIDATION_PHANTOMS = 4
-"""Phantoms to choose by where no subject can be held out."""
+"""Validation phantoms where no subject can be held out."""
 
 HELD_OUT = 5
 """One subject in so many is held out where no split is given."""
@@ -39,9 +39,9 @@ class ScanSources:
     folder
         Labelled scans, or a labelled BIDS dataset.
     validation
-        Labelled scans to choose by; by default a fifth of the subjects of ``folder``.
+        Validation scans; by default a fifth of the subjects of ``folder``.
     split
-        JSON file with the subjects to train on and to choose by.
+        JSON file with the training and validation subjects.
     phantoms, composites
         Number of procedural spines, and of whole spines composed of the scans.
     seed
@@ -59,7 +59,7 @@ class ScanSources:
 def assemble_scans(
     sources: ScanSources, *, masks: bool, make_phantom: Maker | None = None, progress: bool = False
 ) -> tuple[list[LabelledScan], list[LabelledScan]]:
-    """Return the scans to train on and those to choose by; no subject is in both.
+    """Return the training and the validation scans; no subject is in both.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def _made(make: Maker, count: int, title: str, seed: int, progress: bool) -> lis
 
 
 def split_subjects(sources: ScanSources, subjects: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Return the subjects to train on and those to choose by: as the split file says, or by the seed.
+    """Return the training and the validation subjects: as the split file says, or by the seed.
 
     Raises
     ------
@@ -154,6 +154,6 @@ def split_subjects(sources: ScanSources, subjects: Sequence[str]) -> tuple[set[s
         ) from error
     if chosen & held or not (chosen | held) <= set(subjects) or not held:
         raise DatasetError(
-            f"{sources.split} must name subjects of {sources.folder}, each in one set, and some to choose by"
+            f"{sources.split} must name subjects of {sources.folder}, each in one set, some for validation"
         )
     return chosen, held

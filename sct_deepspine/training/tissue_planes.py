@@ -46,6 +46,8 @@ CONUS_BELOW = 22
 """Below L2/L3 the canal holds no cord: the conus ends at T12 to L2."""
 
 LAST_DISC = 25
+"""Value of L5/S1, below which the sacrum begins."""
+
 RING_MM = 4.0
 """What lies within this of a vertebral body's mask, and not behind it, is no vertebra."""
 
@@ -117,7 +119,7 @@ class RandomTissuePlanes(Dataset[dict[str, torch.Tensor]]):
     length
         Number of planes.
     seed
-        Of every random choice.
+        Random seed.
     start
         Index of the first plane, to go on where an earlier run stopped.
     """

@@ -36,9 +36,16 @@ if TYPE_CHECKING:
 __all__ = ["Validation", "write_convergence", "write_picture"]
 
 NEAR_MM = 6.0
-BEYOND_MM = 30.0
+"""A disc is missed if no prediction is this near to it within the sagittal plane."""
+
+VIEW_MARGIN_MM = 30.0
+"""Rows of the straightened plane beyond the outermost labels."""
+
 SHOWN = 6
+"""Most scans in a picture of the validation."""
+
 MS_PER_PICTURE = 500
+"""Time of each picture in the animation, ms."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ def _lay_view(scan: LabelledScan, settings: PlaneSettings) -> _View:
     if settings.straight:
         space = StraightSpace(line)
         height = space.straight_from_native(np.array(list(scan.levels.values())))[:, 2]
-        reach = np.nanmin(height) - BEYOND_MM, np.nanmax(height) + BEYOND_MM
+        reach = np.nanmin(height) - VIEW_MARGIN_MM, np.nanmax(height) + VIEW_MARGIN_MM
         plane = straightened_plane(space, reach, settings.pixel_mm)
     else:
         plane = midsagittal_plane(DeobliquedVolume.of(scan.volume), line, settings.pixel_mm)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["MaskValidation"]
 
 PLANES_A_STEP, LATERAL_REACH_MM = 2, 8.0
+"""Every how many planes one is scored, and how far from the canal at most, left or right."""
+
 CANAL = (Tissue.CORD, Tissue.FLUID)
 
 

@@ -21,7 +21,7 @@ __all__ = ["LabelSource", "ScanRequest"]
 LabelSource = ImageLike | GivenLabels | DiscLabels | Mapping[int, Any]
 """Labels that a person made; see :func:`sct_deepspine.workflow.given.read_given`."""
 
-WAYS_TO_TELL = "anchors", "anchor_slice", "edits", "labels"
+LEVEL_SOURCES = "anchors", "anchor_slice", "edits", "labels"
 """Of what a person knows of the levels, one can be given at a time."""
 
 
@@ -83,9 +83,9 @@ class ScanRequest:
     min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        told = [name for name in WAYS_TO_TELL if getattr(self, name) is not None]
-        if len(told) > 1:
-            raise RequestError(f"give {told[0]} or {told[1]}, not both: each says what the levels are")
+        given = [name for name in LEVEL_SOURCES if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise RequestError(f"give {given[0]} or {given[1]}, not both: each says what the levels are")
         if not isinstance(self.min_confidence, (int, float)) or not 0 <= self.min_confidence <= 1:
             raise RequestError(f"expected min_confidence from 0 to 1, got {self.min_confidence!r}")
         if self.anchor_slice is not None and np.shape(self.anchor_slice) != (2,):

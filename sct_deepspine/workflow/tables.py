@@ -46,9 +46,9 @@ VOLUMES: Mapping[str, str] = {
     "structure": "cord, canal, or the name of a vertebra or disc",
     "value": "Value in the mask seg-spine_dseg",
     "volume_mm3": "Volume of its voxels, mm3. The cord is for registration and levels, not for areas",
-    "confidence": "Probability that its level is right, 0 to 1; n/a for cord and canal",
-    "unsure": "1 if its level should be checked",
-    "measured": "1 if masks like it were compared with true ones",
+    "confidence": "The lower confidence of the discs beside it, 0 to 1; n/a for cord and canal",
+    "unsure": "1 if it should be checked: a disc beside it may not be there, or bear another level",
+    "measured": "1 if masks of this structure were compared with true ones, in T2w images",
 }
 """Columns of ``volumes.tsv``, and what they mean."""
 

@@ -49,8 +49,8 @@ def main() -> None:
         "the whole method": {},
         "native plane instead of the straightened": {"straight": "off"},
         "one stage: the coarse network alone": {"weights": replace(model, refine=None)},
-        "the canal looked for once": {"find_canal": once},
-        "no network of its own for the canal": {"weights": replace(model, canal=None)},
+        "single-pass canal search": {"find_canal": once},
+        "no separate canal network": {"weights": replace(model, canal=None)},
         "arg-max of each level instead of the sequence": {"assign": assign_by_maximum, "weights": plain},
         "no spacing prior": {"assign": assign_without_spacing, "weights": plain},
     }

@@ -36,11 +36,11 @@ def main() -> None:
     sure = [o.right for o in whole if o.confidence >= VERY_SURE]
     wrong = sum(not o.right and o.confidence > SURE for o in whole)
     print(
-        f"views said with {VERY_SURE} or more: {len(sure)}, right {np.mean(sure):.1%}"
+        f"views with a confidence of {VERY_SURE} or more: {len(sure)}, right {np.mean(sure):.1%}"
         if sure
         else "none is sure"
     )
-    print(f"views wrong and said with more than {SURE}: {wrong}")
+    print(f"views wrong with a confidence above {SURE}: {wrong}")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def summary(title: str, rows: Sequence[Row]) -> None:
         wrong = [r.confidence for r in own if not r.right]
         print(
             f"  {kind:<8} {len(own):4d} spines, {len(counted):4d} counted, {found:4d} with the true number, "
-            f"levels right {right:4d}, wrong ones said with at most {max(wrong, default=0):.2f}"
+            f"levels right {right:4d}, highest confidence of an error {max(wrong, default=0):.2f}"
         )
 
 

@@ -130,7 +130,8 @@ def report(cuts: list[Cut]) -> None:
     said = [cut for cut in cuts if cut.confidence >= 0.9]
     if said:
         print(
-            f"said with 0.9 or more: {len(said)}, of which right {np.mean([cut.right for cut in said]):.1%}"
+            f"confidence of 0.9 or more: {len(said)}, "
+            f"of which right {np.mean([cut.right for cut in said]):.1%}"
         )
 
 

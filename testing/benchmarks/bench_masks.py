@@ -63,7 +63,7 @@ def variants() -> list[tuple[str, str, dict[str, int]]]:
 
 
 def measure(folder: Path, name: str, kind: str, options: dict, seed: int, arguments) -> dict:
-    """Train and score one network; seconds a step are the median time from one loss to the next."""
+    """Train and score one network; seconds per step are the median time from one loss to the next."""
     from sct_deepspine.models.config import KINDS
     from sct_deepspine.models.networks import build_network
     from sct_deepspine.recipes.evaluation import score_pairs
@@ -117,7 +117,9 @@ def measure(folder: Path, name: str, kind: str, options: dict, seed: int, argume
 
 def table(rows: list[dict]) -> str:
     """Return the comparison in Markdown: F1 of the images, and all measures over all pixels."""
-    first = ["| network | directions | parameters | seconds a step | F1 of an image | less U-Net's |"]
+    first = [
+        "| network | directions | parameters | seconds per step | F1 of an image | difference to U-Net |"
+    ]
     second = [
         "| network | directions | F1 | sensitivity | specificity | accuracy | precision | Jaccard | AUC |"
     ]

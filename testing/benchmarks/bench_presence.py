@@ -26,7 +26,7 @@ from sct_deepspine.labeling.pipeline import assignment_score
 from sct_deepspine.simulation.phantom import T2W, VIEWS, make_phantom, random_contrast
 
 BODIES, TEXTURES = 60, 40
-IN_FRONT_MM, BEHIND_MM = 60.0, 45.0
+ANTERIOR_MM, POSTERIOR_MM = 60.0, 45.0
 """Distance from the outermost tips of what is cut off in front of a spine, and behind it."""
 
 NARROWEST_MM = 50.0
@@ -89,8 +89,8 @@ def parts(scans: list[LabelledScan]) -> Iterator[Volume]:
     for scan in (scan.deobliqued() for scan in scans):
         grid, spacing = scan.volume.grid, scan.volume.grid.spacing_mm[1]
         row = grid.voxel_from_world(np.array(list(scan.discs.values())))[:, 1]
-        first = int(row.max() + IN_FRONT_MM / spacing)
-        last = int(row.min() - BEHIND_MM / spacing)
+        first = int(row.max() + ANTERIOR_MM / spacing)
+        last = int(row.min() - POSTERIOR_MM / spacing)
         for start, stop in ((first, grid.shape[1]), (0, last)):
             if (stop - start) * spacing > NARROWEST_MM:
                 data = scan.volume.data[:, start:stop]

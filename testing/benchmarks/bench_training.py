@@ -25,7 +25,7 @@ from sct_deepspine.recipes.dataset import MaskSlices, slices_of
 from sct_deepspine.recipes.folders import Sample
 from sct_deepspine.recipes.loss import mask_loss
 from sct_deepspine.recipes.task import MaskCodec, MaskTask, Standardisation
-from sct_deepspine.training.loop import LARGEST_GRADIENT, Checkpoint, TrainingConfig
+from sct_deepspine.training.loop import MAX_GRADIENT, Checkpoint, TrainingConfig
 from sct_deepspine.training.precision import computing_in
 
 STAGES = "data", "forward", "loss", "backward", "clip", "optimiser", "average"
@@ -68,7 +68,7 @@ def timed_step(state: Checkpoint, items: MaskSlices, number: int, batch_size: in
     state.optimiser.zero_grad(set_to_none=True)
     value.backward()
     mark()
-    nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
+    nn.utils.clip_grad_norm_(state.network.parameters(), MAX_GRADIENT)
     mark()
     state.optimiser.step()
     mark()
@@ -78,7 +78,7 @@ def timed_step(state: Checkpoint, items: MaskSlices, number: int, batch_size: in
 
 
 def main() -> None:
-    """Print a table of milliseconds a step."""
+    """Print a table of milliseconds per step."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("-width", 16), ("-side", 64), ("-batch", 12), ("-steps", 8)):
         parser.add_argument(name, type=int, default=default)

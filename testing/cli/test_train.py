@@ -170,7 +170,7 @@ def test_phantoms_alone_are_enough_to_train_on(tmp_path):
 
     assert run("-ofolder", folder, "-phantoms", 2, *TINY, make=make) == 0
     assert names(folder) == WRITTEN
-    assert len(made) == 2 + 4  # to choose by, there are four more
+    assert len(made) == 2 + 4  # four more for validation
     tips = [tuple(next(iter(scan.discs.values()))) for scan in made]
     assert len(set(tips)) == 6
 

@@ -24,7 +24,7 @@ PIECES = (
 )
 if os.name == "nt":  # Windows has no such names
     PIECES = tuple(piece for piece in PIECES if not re.search(r'[<>:"/\\\\|?*\x00-\x1f\ud800-\udfff]', piece))
-LONGEST_NAME = 255
+MAX_NAME_BYTES = 255
 SUFFIX = ".nii.gz"
 
 
@@ -42,7 +42,7 @@ def try_names(rng: np.random.Generator, folder: Path) -> str:
     code, lines = answer_of(label, "-i", odd, "-ofolder", out, "-csv", 1, "-qc", out / "qc", "-v", 0)
     left = set(folder.rglob("*")) - before
     if code == 1:
-        assert len(os.fsencode(odd.name)) > LONGEST_NAME - len("_discs"), lines
+        assert len(os.fsencode(odd.name)) > MAX_NAME_BYTES - len("_discs"), lines
         assert not [path for path in left if path.is_file()], left
     else:
         assert (out / f"{image_stem(odd)}_discs.nii.gz").is_file()
@@ -75,5 +75,5 @@ def _name(rng: np.random.Generator) -> str:
     """Make a name of one to five pieces, now and then as long as a name can be."""
     stem = "".join(rng.choice(PIECES) for _ in range(int(rng.integers(1, 6))))
     if rng.random() < 0.2:
-        stem += "x" * (LONGEST_NAME - len(os.fsencode(stem + SUFFIX)) - int(rng.integers(0, 40)))
+        stem += "x" * (MAX_NAME_BYTES - len(os.fsencode(stem + SUFFIX)) - int(rng.integers(0, 40)))
     return stem + SUFFIX

@@ -145,11 +145,11 @@ def test_an_edited_copy_of_its_labels_is_understood():
 
 def test_an_image_that_can_not_count_agrees_with_a_spine_that_was_counted():
     disc = SessionDisc(22, {}, 0.9, Variant(25, 20))
-    assert disc.is_said_by(22, counted=True)
-    assert disc.is_said_by(21, counted=False)
-    assert not disc.is_said_by(21, counted=True)
-    assert not disc.is_said_by(23, counted=False)
-    assert not SessionDisc(22, {}, 0.9).is_said_by(21, counted=False)
+    assert disc.agrees_with(22, counted=True)
+    assert disc.agrees_with(21, counted=False)
+    assert not disc.agrees_with(21, counted=True)
+    assert not disc.agrees_with(23, counted=False)
+    assert not SessionDisc(22, {}, 0.9).agrees_with(21, counted=False)
 
 
 @pytest.fixture(scope="module", params=[("extra", 25, "L6/S1"), ("missing", 23, "L4/S1")])

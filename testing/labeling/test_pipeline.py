@@ -268,7 +268,7 @@ def swapped_at(value, other):
 
 
 @pytest.mark.parametrize(("value", "other"), [(6, 7), (5, 8), (3, 25), (10, 9)])
-def test_one_disc_whose_level_is_prediction_wrong_follows_the_others(value, other, phantom, painted):
+def test_one_disc_whose_level_is_predicted_wrongly_follows_the_others(value, other, phantom, painted):
     model = fake_model()
     plain = label_discs(painted, weights=model)
     model = fake_model(PaintReader(edit=swapped_at(value, other)))

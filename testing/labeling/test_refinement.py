@@ -6,12 +6,17 @@ from fakes import PaintReader
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid, as_points
-from sct_deepspine.geometry.planes import ANTERIOR_MM, POSTERIOR_MM, sagittal_plane, straightened_plane
+from sct_deepspine.geometry.planes import (
+    PLANE_ANTERIOR_MM,
+    PLANE_POSTERIOR_MM,
+    sagittal_plane,
+    straightened_plane,
+)
 from sct_deepspine.geometry.straightening import StraightSpace
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates
-from sct_deepspine.labeling.refinement import BEYOND_MM, REACH_MM, refine_candidates
+from sct_deepspine.labeling.refinement import PLANE_MARGIN_MM, REACH_MM, refine_candidates
 
 COARSE, FINE = DiscCodec(stride=2), DiscCodec(stride=2, sigma_cells=1.5)
 LENGTH_MM = 50.0
@@ -52,7 +57,7 @@ class Dots:
         heat = np.zeros(shape, np.float32)
         rows, columns = np.indices(shape)
         for (y, z), score in zip(self.places, self.scores, strict=True):
-            pixel = np.array([LENGTH_MM + BEYOND_MM - z, y - POSTERIOR_MM - 0.5])
+            pixel = np.array([LENGTH_MM + PLANE_MARGIN_MM - z, y - PLANE_POSTERIOR_MM - 0.5])
             row, column = self.codec.cell_from_pixel(pixel)
             coarse = score * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * 1.5**2))
             heat = np.maximum(heat, coarse.astype(np.float32))
@@ -103,8 +108,8 @@ def test_the_plane_spans_the_straight_canals_surroundings():
     plane = straightened_plane(Moved(), (-20, 30), 1.0)
     straight = plane.points_world - Moved.offset
     assert plane.shape == (51, 64)
-    np.testing.assert_allclose(straight[0, 0], [0, POSTERIOR_MM + 0.5, 30])
-    np.testing.assert_allclose(straight[-1, -1], [0, ANTERIOR_MM - 0.5, -20])
+    np.testing.assert_allclose(straight[0, 0], [0, PLANE_POSTERIOR_MM + 0.5, 30])
+    np.testing.assert_allclose(straight[-1, -1], [0, PLANE_ANTERIOR_MM - 0.5, -20])
     np.testing.assert_allclose(straight[5, 7] - straight[5, 6], [0, 1, 0])
     np.testing.assert_allclose(straight[6, 7] - straight[5, 7], [0, 0, -1])
 
@@ -184,8 +189,8 @@ def test_where_the_looks_disagree_the_coarse_one_is_believed():
 
 def test_fine_peaks_outside_the_image_are_no_candidates():
     tips = world((9, 40))
-    found = again(tips, [(9, 40), (9, LENGTH_MM + BEYOND_MM - 3)])
-    outside = world((9, LENGTH_MM + BEYOND_MM - 3))
+    found = again(tips, [(9, 40), (9, LENGTH_MM + PLANE_MARGIN_MM - 3)])
+    outside = world((9, LENGTH_MM + PLANE_MARGIN_MM - 3))
     assert body().grid.contains_voxel(body().grid.voxel_from_world(outside))[0]
     coarse, candidates = coarse_look(tips)
     low = Volume(body().data[:, :, :70], Grid((9, 60, 70), body().grid.affine))

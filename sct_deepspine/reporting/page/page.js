@@ -261,7 +261,7 @@ function maskFacts(entry) {
   }
   const unsure = entry.structures.filter((part) => part.unsure), unmeasured = entry.structures.filter((part) => !part.measured);
   const lines = [make("h3", {}, "Masks"), key];
-  if (unsure.length) lines.push(make("p", { class: "low" }, `level unsure (dashed): ${names(unsure)}`));
+  if (unsure.length) lines.push(make("p", { class: "low" }, `unsure (dashed): ${names(unsure)}`));
   if (unmeasured.length) lines.push(make("p", { class: "quiet" }, `not validated against true masks: ${names(unmeasured)}`));
   return lines;
 }

@@ -117,7 +117,8 @@ class _Twin(argparse.ArgumentParser):
         add = self.misc_arggroup.add_argument
         add("-h", "--help", action="help", help="Show this help message and exit.")
         verbosity = (
-            "Verbosity. 0: Display only errors/warnings, 1: Errors/warnings + info messages, 2: Debug mode."
+            "Verbosity. 0: Display only errors/warnings, 1: Errors/warnings + info messages, 2: Debug mode. "
+            "Default: 1"
         )
         add("-v", metavar="<int>", type=int, choices=(0, 1, 2), default=1, help=verbosity)
 

@@ -58,7 +58,7 @@ PARTS = "train", "val", "test", "all"
 
 def train_parser() -> Arguments:
     """Return the arguments to train a network."""
-    parser = Arguments(f"{PROGRAM} train", TRAIN)
+    parser = Arguments(f"{PROGRAM} train", TRAIN, f"{PROGRAM} train -i folder -ofolder run")
     parser.mandatory.add_argument("-i", metavar="FOLDER", required=True, help="Folder of images and masks")
     parser.mandatory.add_argument("-ofolder", metavar="DIR", required=True, help="Folder to write to")
     add = parser.optional.add_argument
@@ -93,13 +93,15 @@ def train_parser() -> Arguments:
         help="Start the encoder of an MCGU-Net of width 64 from VGG-16, as torchvision names its weights",
     )
     add_run(parser, batch=8, steps=2000, evaluate_every=200, workers=0)
-    add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors")
+    add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors. Default: 0")
     return parser
 
 
 def evaluate_parser() -> Arguments:
     """Return the arguments to score a network."""
-    parser = Arguments(f"{PROGRAM} evaluate", EVALUATE)
+    parser = Arguments(
+        f"{PROGRAM} evaluate", EVALUATE, f"{PROGRAM} evaluate -i folder -weights run/weights.safetensors"
+    )
     parser.mandatory.add_argument("-i", metavar="FOLDER", required=True, help="Folder of images and masks")
     _add_weights(parser)
     add = parser.optional.add_argument
@@ -119,7 +121,11 @@ def evaluate_parser() -> Arguments:
 
 def predict_parser() -> Arguments:
     """Return the arguments to predict masks."""
-    parser = Arguments(f"{PROGRAM} predict", PREDICT)
+    parser = Arguments(
+        f"{PROGRAM} predict",
+        PREDICT,
+        f"{PROGRAM} predict -i image.png -weights run/weights.safetensors -ofolder out",
+    )
     parser.mandatory.add_argument(
         "-i", metavar="PATH", required=True, help="An image, a folder of images, or one that holds images/"
     )
@@ -131,7 +137,7 @@ def predict_parser() -> Arguments:
 
 def prepare_parser() -> Arguments:
     """Return the arguments to prepare a public dataset."""
-    parser = Arguments(f"{PROGRAM} prepare", PREPARE)
+    parser = Arguments(f"{PROGRAM} prepare", PREPARE, f"{PROGRAM} prepare retina -i DRIVE -ofolder folder")
     add = parser.mandatory.add_argument
     add("task", choices=("skin", "retina", "lung"), help="Which dataset")
     add("folder", help="Where it is unpacked")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from sct_deepspine.io.files import plain_line
 
 if TYPE_CHECKING:
     from sct_deepspine.batch import Row
+    from sct_deepspine.io.bids import ScanFile
+    from sct_deepspine.io.disc_labels import GivenLabels, ReviewedScan
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.segmentation.model import SegmentationModel
 
@@ -88,15 +91,16 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Also write C1/C2 (2) and the top of C1 (1): where detected, else extrapolated",
+        help="Also write C1/C2 (2) and the top of C1 (1): where detected, else extrapolated. Default: 0",
     )
     add(
         "-masks",
         type=int,
         choices=(0, 1),
         default=0,
-        help="Also segment cord, canal, vertebrae and discs: writes _spine, _seg, _canal and _seg_labeled "
-        "beside the labels, and shows them on index.html",
+        help="Also segment cord, canal, vertebrae and discs, and show them on index.html. A BIDS scan's files "
+        "have BIDS names (space-T2w_label-cord_mask), others end in _spine, _seg, _canal and _seg_labeled. "
+        "The cord is for registration and levels, not for its area. Default: 0",
     )
     switches = {
         "-csv": "Also write the discs of each scan as CSV",
@@ -176,7 +180,7 @@ def _batch(arguments: argparse.Namespace) -> int:
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.sct.registration import check_registration
     from sct_deepspine.segmentation.model import SegmentationModel
-    from sct_deepspine.workflow.review import keep_ratings, matched_corrections
+    from sct_deepspine.workflow.review import keep_ratings
 
     contrast = (arguments.c or "t2") if arguments.register else None
     if contrast:
@@ -194,8 +198,7 @@ def _batch(arguments: argparse.Namespace) -> int:
         for given in (arguments.weights, arguments.weights_masks)
     )
     reviewed = read_page_corrections(arguments.corrections) if arguments.corrections else ()
-    with about("-corrections", arguments.corrections):
-        corrections = matched_corrections(reviewed, scans)
+    corrections = _corrections(reviewed, scans, arguments)
     options = BatchOptions(
         Path(arguments.o).resolve(),
         weights,
@@ -238,6 +241,29 @@ def _batch(arguments: argparse.Namespace) -> int:
         print(f"interrupted after {len(rows)} of {len(scans)} scans; run again to go on", file=sys.stderr)
         return interruption_code(signals[0])
     return FAILURE if any(row.error for row in rows) else 0
+
+
+def _corrections(
+    reviewed: Sequence[ReviewedScan], scans: Sequence[ScanFile], arguments: argparse.Namespace
+) -> dict[str, GivenLabels]:
+    """Return the corrections of the scans that are selected; those of the others are passed over."""
+    from sct_deepspine.errors import ImageError
+    from sct_deepspine.io.bids import find_scans
+    from sct_deepspine.workflow.review import matched_corrections
+
+    every = scans
+    if reviewed and (arguments.include or arguments.exclude or arguments.contrast):
+        with suppress(ImageError):  # two scans of one name, of which the selection holds one
+            every = find_scans(arguments.i)
+    with about("-corrections", arguments.corrections):
+        corrections = matched_corrections(reviewed, every)
+    selected = {scan.name for scan in scans}
+    others = sorted(corrections.keys() - selected)
+    if others and arguments.v:
+        print(
+            plain_line(f"corrections of scans that are not selected are left for later: {', '.join(others)}")
+        )
+    return {name: labels for name, labels in corrections.items() if name in selected}
 
 
 def _line(row: Row, number: int, total: int) -> str:

@@ -42,14 +42,14 @@ def get_parser() -> Arguments:
         choices=(0, 1),
         default=0,
         help="Also label each scan under perturbations of contrast, resolution, pose and view, and score "
-        "the confidences",
+        "the confidences. Default: 0",
     )
     add(
         "-composites",
         type=int,
         default=0,
         metavar="N",
-        help="Also label N whole spines composed of the folder's cervical and lumbar scans",
+        help="Also label N whole spines composed of the folder's cervical and lumbar scans. Default: 0",
     )
     add(
         "-masks",
@@ -57,7 +57,7 @@ def get_parser() -> Arguments:
         choices=(0, 1),
         default=0,
         help="Also segment each scan that has true masks, and score ours; with -stress 1 under the "
-        "perturbations, too",
+        "perturbations, too. Default: 0",
     )
     add("-weights-masks", metavar="FILE", help="Weights of the masks other than the shipped ones")
     add("-confidences", metavar="CSV", help="Write each confidence, and whether the result was right")

@@ -89,7 +89,8 @@ def _add_input(parser: Arguments) -> None:
         type=float,
         default=0.0,
         metavar="P",
-        help="Write nothing, and exit with 1, if the probability that every level is right is below this",
+        help="Write nothing, and exit with 1, if the probability that every level is right is below this. "
+        "Default: 0",
     )
 
 
@@ -128,7 +129,7 @@ def _add_outputs(parser: Arguments) -> None:
         "-slicer": "Also write the discs as 3D Slicer markups (.mrk.json)",
         "-heatmaps": "Also write one heat map per value (4-D NIfTI, with a JSON file that names the volumes)",
         "-masks": "Also segment the spine, as sct_deepspine_segment does: IMAGE_spine, _seg, _canal, "
-        "_seg_labeled",
+        "_seg_labeled. The cord (_seg) is for registration and levels, not for its area",
         "-attention": "Also write the network's attention map (NIfTI)",
         "-overwrite": "Replace files that this command did not write, or that were edited since",
     }
@@ -158,7 +159,7 @@ def _add_registration(parser: Arguments) -> None:
         choices=(0, 1),
         default=0,
         help="Also run sct_register_to_template (needs SCT) with these discs and the cord mask of -s or, "
-        "without it, our own, as -masks 1 makes it; writes to IMAGE_reg beside the labels",
+        "without it, our own, as -masks 1 makes it; writes to IMAGE_reg beside the labels. Default: 0",
     )
     add("-c", choices=("t1", "t2", "t2s"), help="Contrast to register with. Default: t2")
     add("-t", metavar="DIR", help="Template to register to. Default: SCT's PAM50")

@@ -43,7 +43,7 @@ class Subcommand:
 
 def get_parser() -> Arguments:
     """Return the parser of the first word."""
-    parser = Arguments(PROGRAM, DESCRIPTION)
+    parser = Arguments(PROGRAM, DESCRIPTION, f"{PROGRAM} train -h")
     parser.mandatory.add_argument("command", choices=tuple(SUBCOMMANDS), help="Followed by its arguments")
     return parser
 
@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     import sys
 
     words = sys.argv[1:] if argv is None else list(argv)
-    command = SUBCOMMANDS[get_parser().parse(words[:1]).command]
+    first = next((n for n, word in enumerate(words) if word in SUBCOMMANDS), len(words) - 1)
+    command = SUBCOMMANDS[get_parser().parse(words[: first + 1]).command]
     parser = command.parser()
-    arguments = parser.parse(words[1:])
+    arguments = parser.parse(words[first + 1 :])
     return run(command.run(arguments, parser), arguments)
 
 

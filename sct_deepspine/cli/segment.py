@@ -58,7 +58,14 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Replace files that this command did not write, or that were edited since",
+        help="Replace files that this command did not write, or that were edited since. Default: 0",
+    )
+    add(
+        "-preview",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="Write IMAGE_spine.png, a picture of the discs and masks. Default: 1",
     )
     add_report_arguments(parser)
     add_networks(parser).add_argument(
@@ -103,6 +110,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.reporting.tables import mask_table
+    from sct_deepspine.sct.toolbox import show_viewer_syntax
     from sct_deepspine.segmentation.model import SegmentationModel
     from sct_deepspine.workflow.names import mask_names
     from sct_deepspine.workflow.request import ScanRequest
@@ -123,7 +131,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     saved = save_result(
         result,
         mask_names(folder, image_stem(image)),
-        Outputs(labels=False),
+        Outputs(labels=False, preview=bool(arguments.preview)),
         overwrite=bool(arguments.overwrite),
         inputs=[Path(given) for given in (image, arguments.ldisc) if given],
         command=shlex.join(arguments.words),
@@ -136,4 +144,5 @@ def _segment(arguments: argparse.Namespace) -> int:
         print("\nWritten:", *(f"  {path}" for path in (*saved.written, *pages)), sep="\n")
         if saved.removed:
             print("Removed, no longer true:", *(f"  {path}" for path in saved.removed), sep="\n")
+        show_viewer_syntax(str(image), str(saved.written[0]))
     return 0

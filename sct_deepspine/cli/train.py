@@ -94,7 +94,7 @@ def get_parser() -> Arguments:
         metavar="FILE",
         help="Weights file from which weights.safetensors takes the networks of the other roles",
     )
-    add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors")
+    add("-resume", type=int, choices=(0, 1), default=0, help="Resume from last.safetensors. Default: 0")
     add(
         "-initial",
         "-weights",

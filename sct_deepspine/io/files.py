@@ -157,12 +157,13 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all.
+    """Write a text file in UTF-8, whole or not at all; its folder is made if need be.
 
     Raises
     ------
     OutputError
         If it can't be written there.
     """
+    make_folder(Path(path).parent)
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -98,7 +98,9 @@ def _mask_record(folder: Path, stem: str) -> Path:
 def mask_names(folder: Path, stem: str) -> ResultNames:
     """Name the files of a scan of which masks are wanted, not labels: their record is ``STEM_spine.json``."""
     names = sct_names(folder / f"{stem}_discs.nii.gz")
-    return replace(names, sidecar=_mask_record(folder, stem), other_records=(names.sidecar,))
+    record = _mask_record(folder, stem)
+    preview = record.with_suffix(".png")
+    return replace(names, sidecar=record, preview=preview, other_records=(names.sidecar,))
 
 
 def bids_names(folder: Path, stem: str) -> ResultNames:

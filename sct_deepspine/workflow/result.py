@@ -128,6 +128,9 @@ class ScanResult:
         names: str = "sct",
         csv: bool = False,
         slicer: bool = False,
+        preview: bool = False,
+        heatmaps: bool = False,
+        attention: bool = False,
         overwrite: bool = False,
     ) -> list[Path]:
         """Write labels, masks and the JSON file that records them.
@@ -142,6 +145,10 @@ class ScanResult:
             ``"sct"`` (``t2_discs.nii.gz``, ``t2_seg.nii.gz`` …) or ``"bids"`` (derivatives).
         csv, slicer
             Whether to write a table, and a point list of 3D Slicer, too.
+        preview
+            Whether to write a small picture of the discs, and of the masks.
+        heatmaps, attention
+            Whether to write what the network predicted; needs a request with ``maps``.
         overwrite
             Whether to replace files that this package did not write, or that were edited since.
 
@@ -160,7 +167,9 @@ class ScanResult:
         source = self.labels.source
         if stem is None:
             stem = image_stem(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "scan"
-        outputs = Outputs(csv=csv, slicer=slicer)
+        outputs = Outputs(
+            csv=csv, slicer=slicer, preview=preview, heatmaps=heatmaps, attention=attention
+        )
         saved = save_result(self, NAMINGS[names](Path(folder), stem), outputs, overwrite=overwrite)
         return list(saved.written)
 
@@ -247,14 +256,14 @@ def _writers(result: ScanResult, names: ResultNames, outputs: Outputs) -> dict[P
     out |= _pictures(result, names, outputs)
     if prediction is None:
         if outputs.heatmaps or outputs.attention:
-            raise DeepSpineError("maps need a spine that the network sees")
+            raise RequestError("maps need a request with maps, and a spine that the network sees")
         return out
     if outputs.heatmaps:
         out[names.heatmaps] = partial(exports.write_heatmaps, prediction)
         out[names.heatmap_volumes] = partial(_write_text, exports.heatmap_volumes(prediction))
     if outputs.attention:
         if prediction.attention is None:
-            raise DeepSpineError("these weights have no attention map; leave -attention out")
+            raise RequestError("these weights have no attention map; leave -attention out")
         out[names.attention] = partial(exports.write_attention, prediction)
     return out
 

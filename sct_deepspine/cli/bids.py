@@ -16,7 +16,7 @@ PROGRAM = "sct_deepspine_bids"
 DESCRIPTION = """\
 Label the discs of every scan of a BIDS dataset, as a BIDS App: sct_deepspine_bids /data /out participant.
 Writes /out/derivatives/sct_deepspine; see sct_deepspine_batch. Jobs that label a participant each may share
-an output folder: the level "group" makes the table and the page of all of them anew.
+an output folder: the level "group" rebuilds the table and the page from all results.
 """
 
 
@@ -30,7 +30,7 @@ def get_parser() -> Arguments:
     parser.mandatory.add_argument(
         "analysis_level",
         choices=("participant", "group"),
-        help="participant: label the scans; group: make the table and the page of all results in the folder",
+        help="participant: label the scans; group: rebuild the table and the page from all results",
     )
     add = parser.optional.add_argument
     add(

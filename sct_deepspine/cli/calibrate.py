@@ -14,8 +14,8 @@ __all__ = ["get_parser", "main"]
 PROGRAM = "sct_deepspine_calibrate"
 
 DESCRIPTION = """\
-Correct the confidences of trained networks by how often they were right on subjects that they were not
-trained on. Writes weights.safetensors with its card to the folder given by -ofolder.
+Calibrate the confidences of trained networks on subjects that they were not trained on. Writes
+weights.safetensors with its card to the folder given by -ofolder.
 """
 
 

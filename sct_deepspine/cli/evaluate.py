@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["get_parser", "main"]
 
 DESCRIPTION = """\
-Label every scan of a folder whose discs are known and report how well it went: the error of the disc
-with the same value, scans with every level right, discs missed and invented, and the published metrics.
+Label every scan of a folder whose discs are known, and report the accuracy: distance to the true disc of the
+same value, scans with every level right, missed and false discs, and the published metrics.
 
 The folder holds NAME.nii.gz with NAME.json: "image", "subject", "region", "contrast", "discs" (value ->
 world mm) and "labelled_span_mm" (the world z outside which nothing is counted).

@@ -25,8 +25,7 @@ from sct_deepspine.sct.registration import (
 from sct_deepspine.sct.toolbox import (
     require_sct,
     run_command,
-    sct_is_installed,
-    show_viewer_syntax,
+    show_viewer,
 )
 from sct_deepspine.workflow.names import ResultNames, sct_names
 from sct_deepspine.workflow.record import Saved, edited_files
@@ -198,11 +197,8 @@ class Products:
         if self.removed:
             print("Removed, no longer true:", *(f"  {path}" for path in self.removed), sep="\n")
         image, discs = str(asked.i), str(self.names.labels)
-        if sct_is_installed():
-            show_viewer_syntax(image, discs)
-        else:
-            words = ["fsleyes", image, "-cm", "greyscale", discs, "-cm", "subcortical"]
-            print(f"\nTo look at it:\n  {shlex.join(words)}")
+        mask = self.names.masks["spine"]
+        show_viewer(image, [*([str(mask)] if mask in self.written else []), discs])
         usable, left_out = usable_labels(labels, self.cord(result))
         if not labels.for_template().discs:
             print("\nThe template ends at L1/L2: none of these discs is in it.")

@@ -33,6 +33,7 @@ Segment the spinal cord, the canal, the vertebrae and the discs of a spine MRI. 
   IMAGE_seg.nii.gz          the cord, as SCT's commands take it
   IMAGE_canal.nii.gz        the dural sac: cord, fluid and roots
   IMAGE_seg_labeled.nii.gz  the cord by vertebral level, as sct_label_vertebrae writes it
+  IMAGE_spine.png           a picture of them
   IMAGE_spine.json          volumes, confidence of each level, and structures without measured accuracy
 
 The cord is for registration and levels: to measure its area, use sct_deepseg spinalcord.
@@ -110,7 +111,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.reporting.tables import mask_table
-    from sct_deepspine.sct.toolbox import show_viewer_syntax
+    from sct_deepspine.sct.toolbox import show_viewer
     from sct_deepspine.segmentation.model import SegmentationModel
     from sct_deepspine.workflow.names import mask_names
     from sct_deepspine.workflow.request import ScanRequest
@@ -144,5 +145,5 @@ def _segment(arguments: argparse.Namespace) -> int:
         print("\nWritten:", *(f"  {path}" for path in (*saved.written, *pages)), sep="\n")
         if saved.removed:
             print("Removed, no longer true:", *(f"  {path}" for path in saved.removed), sep="\n")
-        show_viewer_syntax(str(image), str(saved.written[0]))
+        show_viewer(str(image), [str(saved.written[0])])
     return 0

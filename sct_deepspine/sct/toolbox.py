@@ -39,7 +39,7 @@ __all__ = [
     "require_sct",
     "run_command",
     "sct_is_installed",
-    "show_viewer_syntax",
+    "show_viewer",
     "temporary_folder",
 ]
 
@@ -88,12 +88,25 @@ def argument_parser(description: str) -> ArgumentParser | None:
     return import_module("spinalcordtoolbox.utils.shell").SCTArgumentParser(description=description)
 
 
-def show_viewer_syntax(image: str, labels: str) -> None:
-    """Print how to look at labels in the viewers that SCT finds on this machine."""
-    shell = import_module("spinalcordtoolbox.utils.shell")
-    shell.display_viewer_syntax(
-        [image, labels], verbose=1, im_types=["anat", "softseg"], opacities=["", "0.7"]
-    )
+def show_viewer(image: str, overlays: Sequence[str]) -> None:
+    """Print how to view label images: in the viewers that SCT finds on this machine, else in FSLeyes.
+
+    Parameters
+    ----------
+    image
+        The scan.
+    overlays
+        Label images over it, the lowest first.
+    """
+    if sct_is_installed():
+        shell = import_module("spinalcordtoolbox.utils.shell")
+        kinds, opacities = ["anat", *["softseg"] * len(overlays)], ["", *["0.7"] * len(overlays)]
+        shell.display_viewer_syntax([image, *overlays], verbose=1, im_types=kinds, opacities=opacities)
+        return
+    words = ["fsleyes", image, "-cm", "greyscale"]
+    for overlay in overlays:
+        words += [overlay, "-cm", "subcortical"]
+    print(f"\nTo view it:\n  {shlex.join(words)}")
 
 
 def read_sct_image(path: str | os.PathLike[str]) -> Any:

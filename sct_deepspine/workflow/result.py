@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sct_deepspine.errors import DeepSpineError, OutputError, RequestError
+from sct_deepspine.errors import OutputError, RequestError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.bids import image_stem
 from sct_deepspine.io.files import write_text
@@ -167,9 +167,7 @@ class ScanResult:
         source = self.labels.source
         if stem is None:
             stem = image_stem(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "scan"
-        outputs = Outputs(
-            csv=csv, slicer=slicer, preview=preview, heatmaps=heatmaps, attention=attention
-        )
+        outputs = Outputs(csv=csv, slicer=slicer, preview=preview, heatmaps=heatmaps, attention=attention)
         saved = save_result(self, NAMINGS[names](Path(folder), stem), outputs, overwrite=overwrite)
         return list(saved.written)
 

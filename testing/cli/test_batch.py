@@ -457,6 +457,17 @@ def test_what_was_asked_for_less_strictly_stays_true(dataset, tmp_path):
     assert not list(options.derivatives.rglob("*dlabel*"))
 
 
+def test_corrections_of_scans_that_are_not_selected_are_left_for_later(dataset, tmp_path, phantom, capsys):
+    discs = [{"value": v, "world_mm": tip.tolist()} for v, tip in phantom.discs.items()]
+    names = [scan.name for scan in find_scans(dataset)]
+    (tmp_path / "c.json").write_text(json.dumps({"scans": dict.fromkeys(names, discs)}))
+    words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-corrections", str(tmp_path / "c.json")]
+    assert main([*words, "-contrast", "T1w"], model=MODEL) == 0
+    said = capsys.readouterr().out
+    assert "corrections of scans that are not selected are left for later" in said
+    assert [row["status"] for row in rows_of(tmp_path / "out").values()] == ["corrected"]
+
+
 def test_the_terminal_says_what_was_removed(dataset, tmp_path, capsys):
     words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-contrast", "T1w"]
     assert main([*words, "-csv", "1"], model=MODEL) == 0

@@ -45,7 +45,7 @@ def test_the_command_writes_four_masks_and_their_facts(segment, tmp_path, painte
     code, out, _ = segment("-ofolder", tmp_path / "out")
     assert code == 0
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {f"t2_{name}.nii.gz" for name in FILES} | {"t2_spine.json"}
+    assert made == {f"t2_{name}.nii.gz" for name in FILES} | {"t2_spine.json", "t2_spine.png"}
     image = nib.load(painted_file)
     masks = {name: nib.load(tmp_path / "out" / f"t2_{name}.nii.gz") for name in FILES}
     for mask in masks.values():
@@ -120,6 +120,16 @@ def test_the_labelling_command_writes_the_masks_too(
     masks = json.loads((tmp_path / "t2_discs.json").read_text())["masks"]
     assert masks["structures"] == []
     assert masks["cord_mm3"] == facts["masks"]["cord_mm3"]
+
+
+def test_a_picture_is_written_and_a_viewer_suggested(capsys, tmp_path, monkeypatch, painted_file):
+    monkeypatch.chdir(tmp_path)
+    networks = {"model": fake_mask_model(Everything()), "labeling": fake_model()}
+    assert main(["-i", str(painted_file), "-ofolder", "out"], **networks) == 0
+    assert (tmp_path / "out" / "t2_spine.png").stat().st_size > 1000
+    assert "out/t2_spine.nii.gz" in capsys.readouterr().out.split("view")[-1]
+    assert main(["-i", str(painted_file), "-ofolder", "other", "-preview", "0"], **networks) == 0
+    assert not (tmp_path / "other" / "t2_spine.png").exists()
 
 
 def test_either_command_knows_the_files_of_the_other(

@@ -98,8 +98,8 @@ def get_parser() -> Arguments:
         type=int,
         choices=(0, 1),
         default=0,
-        help="Also segment cord, canal, vertebrae and discs, and show them on index.html. Files of a BIDS scan "
-        "have BIDS names (space-T2w_label-cord_mask), others end in _spine, _seg, _canal and _seg_labeled. "
+        help="Also segment cord, canal, vertebrae and discs, and show them on index.html. Files of a BIDS "
+        "scan have BIDS names (space-T2w_label-cord_mask), others end in _spine, _seg, _canal, _seg_labeled. "
         "The cord is for registration and levels, not for its area. Default: 0",
     )
     switches = {

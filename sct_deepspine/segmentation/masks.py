@@ -22,10 +22,10 @@ CORD_VALUE, CANAL_VALUE = 1, 2
 """Of the whole mask, as TotalSpineSeg has them; 2 is what the dural sac holds beside the cord."""
 
 CORD_NOTE = (
-    "the cord is for registration and levels; to measure its area, use sct_deepseg spinalcord (ours was 19 % "
-    "too small to 15 % too large by level on two necks)"
+    "the cord is for registration and levels; to measure its area, use sct_deepseg spinalcord (by level, "
+    "ours was 10 % too small to 11 % too large in one validation scan, and more in others)"
 )
-"""What people who measure must know: cross-sectional areas against masks drawn by hand, two unseen necks."""
+"""What people who measure must know: cross-sectional areas against masks drawn by hand, see the docs."""
 
 UNSURE = 0.8
 """A vertebra or disc less certain than this, 0 to 1, is called unsure."""

@@ -15,12 +15,18 @@ from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.assessment import CheckedLevels
 from sct_deepspine.labeling.canal import OffCanal
 from sct_deepspine.labeling.heatmaps import PlanePrediction
-from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids, mosaic_tiles
+from sct_deepspine.labeling.structure import (
+    find_flat_discs,
+    find_repeat,
+    find_step,
+    find_voids,
+    mosaic_tiles,
+)
 from sct_deepspine.labels import Disc, Note
 
 __all__ = ["find_notes"]
 
-SMALLEST_BODY, LARGEST_BODY = 0.6, 1.35
+MIN_BODY, MAX_BODY = 0.6, 1.35
 """Distances between discs, as shares of an adult's. Subjects differ by 7 % (standard deviation); a child of
 five has about 0.65."""
 
@@ -78,6 +84,7 @@ def find_notes(
         *_leaving(canal, view),
         *_voids(voids),
         *map(_flat, flat),
+        *_repeat(prediction, canal),
         *_step(prediction, canal, discs),
         *_large_sacral_disc(landmarks, prediction, checked),
         *_odd_count(discs, checked),
@@ -101,10 +108,11 @@ def _off_canal(off: OffCanal | None, view: DeobliquedVolume) -> list[Note]:
 
 def _mosaic(view: DeobliquedVolume) -> list[Note]:
     tiles = mosaic_tiles(view.volume)
-    if not tiles:
+    if tiles is None:
         return []
+    down, across = tiles
     sentence = (
-        f"the slices look like mosaics of {tiles} × {tiles} slices in one picture: the labels mean nothing "
+        f"the slices look like mosaics of {down} × {across} slices in one picture: the labels mean nothing "
         "then; convert the scanner's files with dcm2niix, which takes mosaics apart"
     )
     return [Note("mosaic", sentence)]
@@ -124,7 +132,7 @@ def _wrong_size(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
         if lower.value == upper.value + 1
     ]
     size = float(np.median(ratios)) if len(ratios) > 1 else 1.0
-    if SMALLEST_BODY < size < LARGEST_BODY:
+    if MIN_BODY < size < MAX_BODY:
         return []
     return [
         Note(
@@ -167,6 +175,18 @@ def _flat(disc: Disc) -> Note:
         "point lies on a vertebra: look whether a disc is there"
     )
     return Note("fused", sentence, (disc.value,), disc.point_world)
+
+
+def _repeat(prediction: PlanePrediction, canal: Centerline) -> list[Note]:
+    found = find_repeat(prediction, canal)
+    if found is None:
+        return []
+    place, length_mm = found
+    sentence = (
+        f"the {length_mm:.0f} mm above {place[2]:.0f} mm (z) are shown again right below: two slabs that "
+        "overlap seem to be stacked; stitch them, or label each by itself"
+    )
+    return [Note("repeat", sentence, point_world=place)]
 
 
 def _step(prediction: PlanePrediction, canal: Centerline, discs: tuple[Disc, ...]) -> list[Note]:

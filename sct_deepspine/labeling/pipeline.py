@@ -76,6 +76,9 @@ are."""
 A_MOSAIC, MOSAIC_CONFIDENCE = "discs in a mosaic of slices are no discs of one spine", 0.3
 """What is said of such images, and the most that is said of their levels."""
 
+SHOWN_TWICE, REPEAT_CONFIDENCE = "discs that are shown twice are counted twice", 0.3
+"""What is said where a part of the spine is repeated, and the most that is said of the levels."""
+
 TURNED_ALONE = 1.3
 """The image turned upside down must score more and show a landmark, or so many times as much without one, and
 as much as a spine must. The scans of ``val`` score 1.2 to 2 times as much upright, and show one; short views
@@ -222,6 +225,8 @@ def _doubts(notes: Sequence[Note], *, upside_down: bool, anchored: bool) -> dict
         doubts[ACROSS_A_VOID] = ACROSS_A_VOID_CONFIDENCE
     if "mosaic" in kinds:
         doubts[A_MOSAIC] = MOSAIC_CONFIDENCE
+    if "repeat" in kinds:
+        doubts[SHOWN_TWICE] = REPEAT_CONFIDENCE
     return doubts
 
 

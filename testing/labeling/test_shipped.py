@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from sct_deepspine import NoDiscsError, label_discs
 from sct_deepspine.evaluation.run import evaluate_folder
+from sct_deepspine.io.images import read_volume
 from sct_deepspine.models.weights import SHIPPED, load_weights
 from sct_deepspine.simulation.phantom import make_phantom
 
@@ -52,6 +53,21 @@ def test_real_t2w_scans_bear_the_right_levels(data_folder):
     assert len(t2w) >= 10
     assert all(score.levels_right for score in t2w)
     assert np.median([error for score in t2w for error in score.errors_mm]) < 2.0
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["cervical_23_T2w", "spider034_T2w"])
+def test_two_slabs_that_were_stacked_are_doubted(data_folder, name):
+    volume = read_volume(data_folder / "val" / f"{name}.nii.gz").as_ras()
+    half, overlap = volume.grid.shape[2] // 2, round(20 / volume.grid.spacing_mm[2])
+    lower, upper = volume.data[:, :, : half + overlap], volume.data[:, :, half - overlap :]
+    data = np.concatenate([lower, upper], axis=2)
+    labels = label_discs((data, volume.grid.affine))
+    assert labels.level_confidence <= 0.3
+    assert max(labels.confidence) <= 0.3
+    (note,) = [note for note in labels.notes if note.kind == "repeat"]
+    assert note.sentence.startswith("the 40 mm above ")
+    assert not any(note.kind == "repeat" for note in label_discs(volume).notes)
 
 
 @pytest.mark.data

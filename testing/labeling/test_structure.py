@@ -1,4 +1,4 @@
-"""Voids, fused discs and steps in planes that are drawn for it."""
+"""Voids, fused discs, steps, repeats and mosaics in planes that are drawn for it."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import sagittal_plane
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.heatmaps import DiscCodec, PlanePrediction
-from sct_deepspine.labeling.structure import find_flat_discs, find_step, find_voids, mosaic_tiles
+from sct_deepspine.labeling.structure import find_flat_discs, find_repeat, find_step, find_voids, mosaic_tiles
 from sct_deepspine.labels import Disc
 
 SHAPE, PIXEL_MM = (120, 70), 2.0
@@ -98,21 +98,54 @@ def test_a_leaning_spine_has_no_step():
     assert find_step(replace(plain, image=image), canal(), discs()) is None
 
 
-def mosaic_of(volume, tiles, *, gap=0):
-    """Lay the sagittal slices of a volume side by side in one picture."""
-    slices = [volume.data[i] for i in range(0, volume.data.shape[0], gap + 1)][: tiles * tiles]
-    slices += [np.zeros_like(slices[0])] * (tiles * tiles - len(slices))
-    picture = np.block([slices[row * tiles : (row + 1) * tiles] for row in range(tiles)])
+def mosaic_of(volume, down, across):
+    """Lay sagittal slices of a volume side by side in one picture."""
+    first = (len(volume.data) - down * across) // 2
+    slices = [volume.data[max(first, 0) + n] for n in range(min(down * across, len(volume.data)))]
+    slices += [np.zeros_like(slices[0])] * (down * across - len(slices))
+    picture = np.block([slices[row * across : (row + 1) * across] for row in range(down)])
     return Volume(picture[None], Grid((1, *picture.shape), volume.grid.affine))
 
 
-@pytest.mark.parametrize("tiles", [3, 4])
+@pytest.mark.parametrize("tiles", [(2, 1), (1, 2), (3, 2), (2, 3), (3, 3)])
 def test_slices_laid_side_by_side_are_a_mosaic(phantom, tiles):
-    assert mosaic_tiles(mosaic_of(phantom.volume, tiles)) == tiles
-    assert mosaic_tiles(phantom.volume) == 0
+    assert mosaic_tiles(mosaic_of(phantom.volume, *tiles)) == tiles
+    assert mosaic_tiles(phantom.volume) is None
 
 
 def test_slices_of_noise_or_of_nothing_are_no_mosaic():
     grid = Grid((5, 200, 200), np.eye(4))
-    assert mosaic_tiles(Volume(np.random.default_rng(0).normal(size=grid.shape), grid)) == 0
-    assert mosaic_tiles(Volume(np.zeros(grid.shape), grid)) == 0
+    assert mosaic_tiles(Volume(np.random.default_rng(0).normal(size=grid.shape), grid)) is None
+    assert mosaic_tiles(Volume(np.zeros(grid.shape), grid)) is None
+    assert mosaic_tiles(Volume(np.full(grid.shape, np.nan), grid)) is None
+
+
+def stacked(plain, first_row, rows):
+    """Show some rows of a plane again right below, as grey as another slab may have them."""
+    noise = np.random.default_rng(1).normal(0, 0.01, plain.image.shape)
+    upper, copy = plain.image[: first_row + rows], plain.image[first_row:] * 1.3
+    image = np.concatenate([upper, copy])[: len(plain.image)] + noise
+    return replace(plain, image=image.astype(np.float32))
+
+
+def uneven():
+    """Return a plane in which no level looks like another one."""
+    texture = (
+        np.random.default_rng(2).normal(0, 0.2, (SHAPE[0] // 4, SHAPE[1] // 5)).repeat(4, 0).repeat(5, 1)
+    )
+    plain = drawn()
+    return replace(plain, image=(plain.image + texture).astype(np.float32))
+
+
+@pytest.mark.parametrize("rows", [10, 20, 38])
+def test_a_part_that_is_shown_twice_is_found(rows):
+    place, length_mm = find_repeat(stacked(uneven(), 40, rows), canal())
+    assert length_mm == pytest.approx(rows * PIXEL_MM)
+    assert place[2] == pytest.approx(-(40 + rows - 0.5) * PIXEL_MM, abs=PIXEL_MM)
+
+
+def test_levels_that_look_alike_are_no_repeat():
+    assert find_repeat(uneven(), canal()) is None
+    assert find_repeat(stacked(uneven(), 40, 5), canal()) is None  # 10 mm: less than half a level
+    empty = np.zeros(SHAPE, np.float32)
+    assert find_repeat(replace(drawn(), image=empty), canal()) is None

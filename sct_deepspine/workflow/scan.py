@@ -165,7 +165,8 @@ def _masks(
     from sct_deepspine.segmentation.pipeline import segment_spine  # loads much that labels alone don't need
 
     try:
-        return segment_spine(volume, labels=labels, weights=mask_model, labeling=model), ()
+        masks = segment_spine(volume, labels=labels, weights=mask_model, labeling=model)
+        return masks, tuple(note for note in masks.warnings if note not in labels.warnings)
     except NoDiscsError as error:
         if labels.view != "corrected":
             raise

@@ -201,6 +201,7 @@ def _result(
     if request.masks and labels.discs:
         try:
             masks = segment_spine(volume, labels=labels, weights=mask_model, labeling=model)
+            labels = replace(labels, warnings=masks.warnings)
         except NoDiscsError as error:
             labels = replace(labels, warnings=(*labels.warnings, f"no masks: {error}"))
     return ScanResult(volume, labels, masks, request).with_source(image)

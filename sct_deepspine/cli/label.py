@@ -347,7 +347,7 @@ def _models(
 def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
     """Return what the options ask for."""
     from sct_deepspine.io.disc_labels import read_disc_labels
-    from sct_deepspine.labeling.checks import given_centerline
+    from sct_deepspine.labeling.canal import given_centerline
     from sct_deepspine.workflow.geometry import check_mask_space
     from sct_deepspine.workflow.request import ScanRequest
 

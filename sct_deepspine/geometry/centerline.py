@@ -12,10 +12,20 @@ from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, cubic_weights, through_points
 from sct_deepspine.geometry.grid import FloatArray, Grid, as_points
 
-__all__ = ["SMOOTHING_MM", "Centerline", "smoothing_spline"]
+__all__ = [
+    "SMOOTHING_MM",
+    "Centerline",
+    "distance_from_line_mm",
+    "followed_line",
+    "places_along_line",
+    "smoothing_spline",
+]
 
 SMOOTHING_MM = 10.0
 """Default smoothing: waves shorter than about 60 mm (2π × this) are taken for noise."""
+
+EXTENSION_MM = 60.0
+"""A line is followed straight on beyond its ends by this much."""
 
 SAMPLE_STEP_MM = 1.0
 """Arc length between the points of a centreline, at most."""
@@ -263,3 +273,26 @@ def _arc_length(spline: UniformSpline, start: float, end: float) -> tuple[FloatA
     # The integral of the cubic with these speeds and changes of speed: exact to the fourth order of the step.
     pieces = step / 2 * (speed[:-1] + speed[1:]) + step**2 / 12 * (change[:-1] - change[1:])
     return nodes, np.concatenate([[0.0], np.cumsum(pieces)]), speed
+
+
+def distance_from_line_mm(points_world: FloatArray, line: Centerline) -> FloatArray:
+    """Return the distance of points from a line that is followed straight on beyond its ends."""
+    return places_along_line(points_world, line, step_mm=2.0)[1]
+
+
+def places_along_line(
+    points_world: FloatArray, line: Centerline, *, step_mm: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the arc length, in steps, of what of a line is nearest to points, and how far it is, mm."""
+    arc, places = followed_line(line, step_mm=step_mm)
+    distance = np.linalg.norm(points_world[:, None] - places, axis=2)
+    return arc[distance.argmin(axis=1)], distance.min(axis=1)
+
+
+def followed_line(line: Centerline, *, step_mm: float) -> tuple[FloatArray, FloatArray]:
+    """Return arc lengths in steps, ``(N,)`` mm, and the world points there, ``(N, 3)``.
+
+    The line is followed straight on beyond its ends.
+    """
+    arc = np.arange(-EXTENSION_MM, line.length_mm + EXTENSION_MM, step_mm)
+    return arc, line.points_world(arc)

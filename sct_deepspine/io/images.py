@@ -29,6 +29,7 @@ __all__ = [
     "ImageLike",
     "image_like",
     "is_sct_image",
+    "lacks_orientation",
     "other_geometry",
     "read_mask",
     "read_one_volume",
@@ -125,17 +126,28 @@ def _body_sized(grid: Grid) -> Grid:
     return grid
 
 
+def _nifti_header(image: ImageLike) -> nib.Nifti1Header | None:
+    if isinstance(image, (str, os.PathLike)):
+        with _quiet_nibabel(), suppress(Exception):  # what is wrong with it, reading it says
+            return _nifti_header(cast("nib.spatialimages.SpatialImage", nib.load(image)))
+        return None
+    header = getattr(image, "header", None)
+    return header if isinstance(header, nib.Nifti1Header) else None
+
+
+def lacks_orientation(image: ImageLike) -> bool:
+    """Tell whether the header of a NIfTI image says nothing of its orientation."""
+    header = _nifti_header(image)
+    return header is not None and not (int(header["sform_code"]) or int(header["qform_code"]))
+
+
 def other_geometry(image: ImageLike) -> Grid | None:
     """Return the grid that the header's other transform gives, where qform and sform contradict each other.
 
     nibabel and SCT use the sform where it is set, and so does this package.
     """
-    if isinstance(image, (str, os.PathLike)):
-        with _quiet_nibabel(), suppress(Exception):  # what is wrong with it, reading it says
-            return other_geometry(cast("nib.spatialimages.SpatialImage", nib.load(image)))
-        return None
-    header = getattr(image, "header", None)
-    if not isinstance(header, nib.Nifti1Header):
+    header = _nifti_header(image)
+    if header is None:
         return None
     (sform, s_code), (qform, q_code) = header.get_sform(coded=True), header.get_qform(coded=True)
     if not (s_code and q_code) or sform is None or qform is None:

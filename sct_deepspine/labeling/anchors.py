@@ -10,14 +10,17 @@ from numpy.typing import ArrayLike
 
 from sct_deepspine.anatomy import disc_name
 from sct_deepspine.errors import AnchorError
+from sct_deepspine.geometry.centerline import Centerline, distance_from_line_mm
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.levels import Candidates
 
 __all__ = [
+    "MAX_TIP_MM",
     "Anchors",
     "anchor_at_slice",
     "as_anchors",
+    "check_anchor_places",
     "match_anchors",
 ]
 
@@ -29,6 +32,11 @@ NEAR_MM = 12.0
 
 ANCHOR_SCORE = 0.9
 """Score, from 0 to 1, of a disc that an anchor names and the network did not find."""
+
+
+MAX_TIP_MM = 40.0
+"""What a person gives as a posterior tip is no farther than this from the canal; tips lie 6 to 15 mm before
+it."""
 
 
 def as_anchors(anchor: Anchors | None) -> dict[int, FloatArray]:
@@ -148,3 +156,27 @@ def match_anchors(
         level=candidates.level[order],
     )
     return ordered, {int(np.nonzero(order == index)[0][0]): value for index, value in meant.items()}
+
+
+def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal: Centerline) -> None:
+    """Refuse an anchor whose whole point lies outside the image or far from the spine.
+
+    Raises
+    ------
+    AnchorError
+        Where it lies.
+    """
+    for value, point in anchors.items():
+        if not np.isfinite(point).all():
+            continue
+        place = ", ".join(f"{c:.0f}" for c in point)
+        if not volume.grid.contains_voxel(volume.grid.voxel_from_world(point))[0]:
+            raise AnchorError(
+                f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
+            )
+        distance = float(distance_from_line_mm(point[None], canal)[0])
+        if distance > MAX_TIP_MM:
+            raise AnchorError(
+                f"anchor {value}: ({place}) mm lies {distance:.0f} mm from the spine that was found; "
+                "give the posterior tip of the disc"
+            )

@@ -13,6 +13,7 @@ from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.agreement import CHANGES, read_again
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.candidates import assignment_score
+from sct_deepspine.labeling.checks import WHAT_TO_CHECK
 from sct_deepspine.labeling.counting import USUAL, Counted, Variant, assign_variant, count_vertebrae
 from sct_deepspine.labeling.evidence import (
     MAX_BEYOND,
@@ -147,7 +148,7 @@ def assign_checked_levels(
         If the anchors don't fit the image.
     """
     if not len(candidates.score):
-        raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
+        raise NoDiscsError(f"no disc was found in the image; {WHAT_TO_CHECK}")
     free = assign(candidates, anchors={}, parameters=model.parameters)
     counted = count_vertebrae(candidates, parameters=model.parameters, usual=free, assign=assign)
     variant, landmarks = USUAL, model.landmarks
@@ -247,7 +248,7 @@ def _is_accepted(
         return True
     raise NoDiscsError(
         f"no sequence of discs was found in the image (score {score:.2f}, {needed:.2f} needed); "
-        "is it a sagittal view of a spine? If so, give the level of one disc"
+        f"{WHAT_TO_CHECK} If so, give the level of one disc"
     )
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from nibabel.affines import apply_affine
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from sct_deepspine.errors import GeometryError, NoDiscsError
+from sct_deepspine.errors import GeometryError, NoDiscsError, RequestError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import (
@@ -20,6 +20,8 @@ from sct_deepspine.geometry.planes import (
     sample,
 )
 from sct_deepspine.geometry.volume import DeobliquedVolume
+from sct_deepspine.io.images import ImageLike, read_mask
+from sct_deepspine.labeling.checks import WHAT_TO_CHECK
 from sct_deepspine.labeling.heatmaps import DiscPredictor
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "find_centerline",
     "find_centerline_once",
     "follow_given",
+    "given_centerline",
 ]
 
 PLANE_STEP_MM, PLANE_SLAB_MM = 8.0, 6.0
@@ -146,7 +149,7 @@ def _follow_canal(
     low, high = view.extent_mm()
     shortest = min(MIN_CANAL_MM, MIN_CANAL_SHARE * float(high[2] - low[2]))
     if len(points) < 2 or np.ptp(view.heights_mm(points)) < shortest:
-        raise NoDiscsError("no spine was found in the image; is it a sagittal view of a spine?")
+        raise NoDiscsError(f"no spine was found in the image; {WHAT_TO_CHECK}")
     try:
         return Centerline.from_points(points, smoothing_mm=CENTERLINE_SMOOTHING_MM)
     except GeometryError as error:
@@ -178,6 +181,20 @@ def extend_centerline(
 ) -> Centerline:
     """Return the line that :func:`follow_given` follows."""
     return follow_given(line, view, predictor, finder=finder)[0]
+
+
+def given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
+    """Return the centreline that a person gives, as a line or as a cord mask; None if there is none."""
+    if seg is not None and centerline is not None:
+        raise RequestError("give seg or centerline, not both: each of them says where the cord is")
+    if isinstance(centerline, Centerline):
+        return centerline
+    if centerline is not None:
+        return Centerline.from_points(centerline)
+    if seg is not None:
+        mask = read_mask(seg)
+        return Centerline.from_mask(mask.data, mask.grid)
+    return None
 
 
 def follow_given(

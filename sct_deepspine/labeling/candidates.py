@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.centerline import Centerline, distance_from_line_mm
 from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.labeling.checks import distance_from_canal_mm
 from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, DecodingParameters, LevelAssignment, best_score
 
@@ -38,7 +37,7 @@ def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volu
     """Find what may be discs, as world points that lie in the image and beside the canal."""
     cells, score, level = prediction.codec.decode(prediction.maps, threshold=CANDIDATE_THRESHOLD)
     points = prediction.plane.world_from_pixel(prediction.codec.pixel_from_cell(cells))
-    beside = distance_from_canal_mm(points, canal) < BESIDE_CANAL_MM
+    beside = distance_from_line_mm(points, canal) < BESIDE_CANAL_MM
     inside = beside & volume.grid.contains_voxel(volume.grid.voxel_from_world(points))
     return Candidates(points[inside], score[inside], level[inside], prediction.codec.first_value)
 

@@ -28,9 +28,9 @@ from sct_deepspine.geometry.straightening import (
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
-from sct_deepspine.labeling.anchors import Anchors, as_anchors, match_anchors
+from sct_deepspine.labeling.anchors import Anchors, as_anchors, check_anchor_places, match_anchors
 from sct_deepspine.labeling.assessment import Scene, assign_checked_levels
-from sct_deepspine.labeling.canal import coarse_view, find_centerline, follow_given
+from sct_deepspine.labeling.canal import coarse_view, find_centerline, follow_given, given_centerline
 from sct_deepspine.labeling.candidates import (
     assignment_score,
     columns_about,
@@ -38,7 +38,7 @@ from sct_deepspine.labeling.candidates import (
     predict_midsagittal,
     spine_score,
 )
-from sct_deepspine.labeling.checks import check_anchor_places, given_centerline, read_scan
+from sct_deepspine.labeling.checks import WHAT_TO_CHECK, read_scan
 from sct_deepspine.labeling.counting import Variant
 from sct_deepspine.labeling.evidence import SEEN
 from sct_deepspine.labeling.heatmaps import PlanePrediction
@@ -290,5 +290,5 @@ def _assemble(
     visible = [disc for disc, is_inside in zip(every, inside, strict=True) if is_inside]
     discs = tuple(disc for disc in visible if disc.value in variant.discs)
     if not discs:
-        raise NoDiscsError("no disc was found in the image; is it a sagittal view of a spine?")
+        raise NoDiscsError(f"no disc was found in the image; {WHAT_TO_CHECK}")
     return discs, tuple(d for d in visible if d.value in variant.landmarks and not d.interpolated)

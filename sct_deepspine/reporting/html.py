@@ -21,13 +21,13 @@ import numpy as np
 
 from sct_deepspine.anatomy import PRESACRAL
 from sct_deepspine.errors import DeepSpineError
-from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.centerline import Centerline, followed_line
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.files import make_folder, write_text
-from sct_deepspine.labeling.checks import MAX_TIP_MM, followed_canal
+from sct_deepspine.labeling.anchors import MAX_TIP_MM
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting.outlines import outlined_structures
 from sct_deepspine.reporting.views import coronal_view, sagittal_view
@@ -242,7 +242,7 @@ def _disc_rows(labels: DiscLabels, plane: SamplingPlane) -> tuple[dict[str, Any]
 
 
 def _canal_points(canal: Centerline | None) -> tuple[tuple[float, ...], ...]:
-    return () if canal is None else _rounded(followed_canal(canal, step_mm=CANAL_STEP_MM)[1], 2)
+    return () if canal is None else _rounded(followed_line(canal, step_mm=CANAL_STEP_MM)[1], 2)
 
 
 def _rounded(points: FloatArray, digits: int) -> tuple[tuple[float, ...], ...]:

@@ -1,17 +1,22 @@
-"""What a header says twice: two transforms that contradict each other."""
+"""What a header says twice, or not at all: transforms that contradict each other, or none."""
 
 from __future__ import annotations
 
 from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.io.identity import grid_difference
-from sct_deepspine.io.images import ImageLike, other_geometry, read_mask, read_volume
+from sct_deepspine.io.images import ImageLike, lacks_orientation, other_geometry, read_mask, read_volume
 
 __all__ = ["check_mask_space", "geometry_notes"]
 
 
 def geometry_notes(image: ImageLike, used: Grid) -> tuple[str, ...]:
-    """Say which transform of an image was used where its header holds two that contradict each other."""
+    """Say that the header of an image holds no orientation, or which one was used of two that differ."""
+    if lacks_orientation(image):
+        return (
+            "the header holds no orientation (qform and sform codes are 0): the axes were taken to run to "
+            "the left, forwards and upwards; check left and right, and convert the scan again with dcm2niix",
+        )
     other = other_geometry(image)
     if other is None:
         return ()

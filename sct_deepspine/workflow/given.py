@@ -18,13 +18,13 @@ import numpy as np
 
 from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, disc_name
 from sct_deepspine.errors import LabelsError
-from sct_deepspine.geometry.centerline import Centerline
+from sct_deepspine.geometry.centerline import Centerline, places_along_line
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, read_disc_labels, unique_points
 from sct_deepspine.io.identity import file_sha256, grid_difference
 from sct_deepspine.io.images import ImageLike
-from sct_deepspine.labeling.checks import MAX_TIP_MM, places_along_canal
+from sct_deepspine.labeling.anchors import MAX_TIP_MM
 from sct_deepspine.labeling.corrections import Corrections, compare_labels
 from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
 from sct_deepspine.workflow.request import LabelSource, ScanRequest
@@ -260,8 +260,8 @@ def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: Dis
         return []
     tips = np.array([disc.point_world for disc in seen])
     places = np.array([*points.values()])
-    along, _ = places_along_canal(places, base.canal, step_mm=CANAL_STEP_MM)
-    tips_along, _ = places_along_canal(tips, base.canal, step_mm=CANAL_STEP_MM)
+    along, _ = places_along_line(places, base.canal, step_mm=CANAL_STEP_MM)
+    tips_along, _ = places_along_line(tips, base.canal, step_mm=CANAL_STEP_MM)
     within = (along > tips_along.min() - BESIDE_DISC_MM) & (along < tips_along.max() + BESIDE_DISC_MM)
     if within.sum() < MIN_COMPARED:
         return []
@@ -302,7 +302,7 @@ def _check_places(points: dict[int, FloatArray], canal: Centerline | None) -> No
     if canal is None:
         depth = -places[:, 2]
     else:
-        arc, distance = places_along_canal(places, canal, step_mm=CANAL_STEP_MM)
+        arc, distance = places_along_line(places, canal, step_mm=CANAL_STEP_MM)
         far = distance > MAX_TIP_MM
         if far.any():
             first = int(far.argmax())

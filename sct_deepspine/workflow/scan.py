@@ -14,7 +14,8 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import anchor_at_slice
-from sct_deepspine.labeling.checks import given_centerline, read_scan
+from sct_deepspine.labeling.canal import given_centerline
+from sct_deepspine.labeling.checks import read_scan
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labels import Disc, DiscLabels

@@ -127,7 +127,10 @@ def test_a_broken_card_is_refused_by_name(text, folder, capsys):
 
 def test_a_table_that_cant_be_written_is_refused(folder, tmp_path, capsys):
     model = fake_model()
-    assert main(["-i", str(folder), "-o", str(tmp_path / "lost" / "scores.csv"), "-v", "0"], model=model) == 1
+    assert main(["-i", str(folder), "-o", str(tmp_path / "new" / "scores.csv"), "-v", "0"], model=model) == 0
+    assert (tmp_path / "new" / "scores.csv").is_file()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert main(["-i", str(folder), "-o", str(tmp_path / "file" / "scores.csv"), "-v", "0"], model=model) == 1
     assert "can't write" in capsys.readouterr().err
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from sct_deepspine import label_discs, segment_spine
 from sct_deepspine.errors import DeepSpineError, OutputError
+from sct_deepspine.geometry.centerline import places_along_line
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.checks import places_along_canal
 from sct_deepspine.reporting.html import Entry, failed_entry, make_entry, read_entries, write_page
 from sct_deepspine.simulation.phantom import make_phantom
 
@@ -68,7 +68,7 @@ def test_the_points_of_the_canal_tell_how_far_from_it_a_disc_lies(painted, phant
     places = np.concatenate([tips, tips + np.array([0, 25, 0])])
     away = np.linalg.norm(places[:, None] - np.array(entry.canal_points), axis=2).min(axis=1)
     # As it is checked when discs are applied.
-    _, expected = places_along_canal(places, labels.canal, step_mm=1.0)
+    _, expected = places_along_line(places, labels.canal, step_mm=1.0)
     np.testing.assert_allclose(away, expected, atol=0.5)
     assert (away > expected - 0.01).all()
     assert make_entry(replace(labels, canal=None), painted, "t2").canal_points == ()
@@ -165,8 +165,9 @@ def test_entries_are_read_back_in_the_order_of_their_files(tmp_path):
 
 
 def test_a_page_that_can_not_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError):
-        write_page(tmp_path / "lost" / "page.html", [], title="t")
+        write_page(tmp_path / "file" / "page.html", [], title="t")
 
 
 def test_entries_of_one_name_without_an_image_have_keys_of_their_own(tmp_path):

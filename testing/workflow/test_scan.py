@@ -15,7 +15,7 @@ from sct_deepspine import ScanRequest, process_scan
 from sct_deepspine.batch import BatchOptions, run_batch
 from sct_deepspine.cli import label as label_command
 from sct_deepspine.cli import segment as segment_command
-from sct_deepspine.errors import GeometryError, LabelsError, OutputError, RequestError
+from sct_deepspine.errors import GeometryError, LabelsError, NoDiscsError, OutputError, RequestError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.bids import find_scans
 
@@ -291,3 +291,24 @@ def test_a_mask_in_the_other_geometry_is_refused(twofold, phantom, tmp_path):
     nib.save(nib.Nifti1Image(data, other), tmp_path / "seg.nii.gz")
     with pytest.raises(GeometryError, match="where the qform of the image puts it"):
         process_scan(path, ScanRequest(cord=tmp_path / "seg.nii.gz"), model=MODEL)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])
+def test_a_header_without_an_orientation_is_pointed_out(codes, painted, tmp_path):
+    path = tmp_path / "t2.nii.gz"
+    ras = painted.as_ras()
+    image = nib.Nifti1Image(ras.data, None)
+    image.header.set_zooms(ras.grid.spacing_mm)
+    for set_form, code in zip((image.set_sform, image.set_qform), codes, strict=True):
+        if code:
+            set_form(ras.grid.affine, code)
+    nib.save(image, path)
+    notes = process_scan(path, model=MODEL).notes
+    assert any("the header holds no orientation" in note for note in notes) is (codes == (0, 0))
+
+
+def test_what_shows_no_spine_asks_for_view_and_orientation(tmp_path):
+    data = np.random.default_rng(0).normal(100, 5, (20, 120, 120)).astype(np.float32)
+    blind = fake_model(PaintReader(edit=lambda m: replace(m, any_disc=0 * m.any_disc, canal=0 * m.canal)))
+    with pytest.raises(NoDiscsError, match=r"is a spine in view, and is the header's orientation right\?"):
+        process_scan((data, np.eye(4)), model=blind)

@@ -32,7 +32,21 @@ from sct_deepspine.spacing import extrapolate_superior
 if TYPE_CHECKING:
     from sct_deepspine.labeling.heatmaps import PlanePrediction
 
-__all__ = ["Disc", "DiscLabels", "Note", "VertebraCount"]
+__all__ = ["Disc", "DiscLabels", "Note", "VertebraCount", "import_pandas"]
+
+
+def import_pandas() -> Any:
+    """Return pandas.
+
+    Raises
+    ------
+    DeepSpineError
+        If it is not installed.
+    """
+    try:
+        return import_module("pandas")
+    except ImportError as error:
+        raise DeepSpineError("a table needs pandas, which is not installed: pip install pandas") from error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -239,13 +253,7 @@ class DiscLabels:
         DeepSpineError
             If pandas is not installed.
         """
-        try:
-            pandas = import_module("pandas")
-        except ImportError as error:
-            raise DeepSpineError(
-                "a table needs pandas, which is not installed: pip install pandas"
-            ) from error
-        return pandas.read_csv(io.StringIO(self.to_csv()))
+        return import_pandas().read_csv(io.StringIO(self.to_csv()))
 
     @property
     def presacral(self) -> int:

@@ -371,3 +371,17 @@ def test_a_notebook_shows_a_table_and_if_it_can_a_picture(painted_file):
 
 def test_the_package_lists_what_there_is():
     assert {"label_discs", "process_scan", "label_session"} <= set(dir(sct_deepspine))
+
+
+def test_what_is_printed_is_one_line(phantom, painted):
+    labels = label_discs(painted, weights=fake_model(), return_maps=True)
+    for what in (labels, labels.canal, labels.prediction, painted, labels.discs[0]):
+        assert len(repr(what)) < 200
+        assert "\n" not in repr(what)
+
+
+def test_the_package_lists_what_it_offers():
+    import sct_deepspine
+
+    assert {"label_discs", "SpineMasks", "__version__"} <= set(dir(sct_deepspine))
+    assert "Any" not in dir(sct_deepspine)

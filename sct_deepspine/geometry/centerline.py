@@ -40,7 +40,7 @@ MIN_KNOT_STEP_MM = 2.0
 STIFFNESS_MM = 1.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Centerline:
     """A smooth curve in the world, from its inferior end (arc length 0) to its superior end.
 
@@ -74,6 +74,10 @@ class Centerline:
         object.__setattr__(self, "samples_world", samples)
         object.__setattr__(self, "length_mm", float(self.length_mm))
         object.__setattr__(self, "_spline", through_points(self.samples_arc_mm, samples))
+
+    def __repr__(self) -> str:
+        first, last = (", ".join(f"{c:.0f}" for c in self.samples_world[n]) for n in (0, -1))
+        return f"Centerline({self.length_mm:.0f} mm, from ({first}) to ({last}))"
 
     @classmethod
     def from_points(cls, points_world: ArrayLike, *, smoothing_mm: float = SMOOTHING_MM) -> Centerline:

@@ -15,7 +15,7 @@ from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, deobliqued_
 __all__ = ["DeobliquedVolume", "Volume"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Volume:
     """Voxels and where they are.
 
@@ -32,6 +32,10 @@ class Volume:
     data: NDArray[Any]
     grid: Grid
     is_scan: bool = False
+
+    def __repr__(self) -> str:
+        sizes = " × ".join(f"{size:.3g}" for size in self.grid.spacing_mm)
+        return f"Volume({' × '.join(map(str, self.grid.shape))} voxels of {sizes} mm, {self.data.dtype})"
 
     def as_ras(self) -> Volume:
         """Return a view of the same voxels with axes flipped and swapped to be closest to RAS+.

@@ -189,7 +189,7 @@ DiscPredictor = Predictor[DiscCodec]
 """A network that predicts disc maps."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PlanePrediction:
     """A plane, the grey values read on it and the maps predicted from them.
 
@@ -212,6 +212,10 @@ class PlanePrediction:
     maps: DiscMaps
     codec: DiscCodec
     attention: MapArray | None = None
+
+    def __repr__(self) -> str:
+        rows, columns = self.image.shape
+        return f"PlanePrediction({rows} × {columns} pixels of {self.plane.pixel_mm:.3g} mm)"
 
     def at(self, points_world: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Read a native plane's maps at world points projected on it along its first axis.

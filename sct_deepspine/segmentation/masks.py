@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, vertebra_name
 from sct_deepspine.errors import RequestError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.io.images import image_like, save_like
-from sct_deepspine.labels import DiscLabels
+from sct_deepspine.labels import DiscLabels, import_pandas
 
 __all__ = ["CANAL_VALUE", "CORD_VALUE", "SpineMasks", "Structure", "disc_mask_value", "vertebra_mask_value"]
 
@@ -128,6 +129,20 @@ class SpineMasks:
     def __repr__(self) -> str:
         names = [part.name for part in self.structures]
         return f"SpineMasks(cord, canal, {len(names)} vertebrae and discs on {self.grid.shape} voxels)"
+
+    def _repr_html_(self) -> str:
+        """Return a picture, a table of the discs and one of the structures, as notebooks show them."""
+        return str(import_module("sct_deepspine.reporting.notebook").masks_html(self))
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas table of the structures.
+
+        Raises
+        ------
+        DeepSpineError
+            If pandas is not installed.
+        """
+        return import_pandas().DataFrame([vars(part) for part in self.structures])
 
     def with_labels(self, labels: DiscLabels) -> SpineMasks:
         """Return the same masks with other labels of the same discs, such as those of a file."""

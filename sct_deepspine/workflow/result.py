@@ -89,7 +89,7 @@ class ScanResult:
         return f"ScanResult({self.labels!r}, {self.masks!r})"
 
     def _repr_html_(self) -> str:
-        return self.labels._repr_html_()
+        return self.labels._repr_html_() if self.masks is None else self.masks._repr_html_()
 
     @property
     def notes(self) -> tuple[str, ...]:

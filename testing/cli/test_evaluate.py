@@ -131,7 +131,7 @@ def test_a_table_that_cant_be_written_is_refused(folder, tmp_path, capsys):
     assert (tmp_path / "new" / "scores.csv").is_file()
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert main(["-i", str(folder), "-o", str(tmp_path / "file" / "scores.csv"), "-v", "0"], model=model) == 1
-    assert "can't write" in capsys.readouterr().err
+    assert "can't make the folder" in capsys.readouterr().err
 
 
 def test_under_stress_each_change_has_its_line(folder, capsys):

@@ -3,7 +3,9 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from fakes import fake_mask_model, fake_model
 
+from sct_deepspine import segment_spine
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.segmentation.masks import SpineMasks, disc_mask_value, vertebra_mask_value
@@ -65,3 +67,11 @@ def test_the_facts_are_json(masks):
     facts = json.loads(json.dumps(masks.as_dict()))
     assert facts["cord_mm3"] == 18.0
     assert [part["unsure"] for part in facts["structures"]] == [True, True]
+
+
+def test_masks_show_themselves_in_notebooks(phantom, painted_file):
+    masks = segment_spine(painted_file, weights=fake_mask_model(), labeling=fake_model())
+    html = masks._repr_html_()
+    assert "data:image/png;base64," in html
+    assert "<th>cm³</th>" in html
+    assert masks.structures[0].name in html

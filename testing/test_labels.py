@@ -164,8 +164,9 @@ def test_nothing_is_left_of_a_file_that_cant_be_written(tmp_path):
         with pytest.raises(OutputError, match="can't write") as error:
             three_labels().save(path)
         assert "\n" not in str(error.value)
-        with pytest.raises(OutputError, match="can't write"):
-            write_text(path, "text")
+        if path.parent.name != "no":  # the folder of a text is made
+            with pytest.raises(OutputError, match=r"can't (write|make)"):
+                write_text(path, "text")
     assert sorted(tmp_path.rglob("*")) == before
 
 

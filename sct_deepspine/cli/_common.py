@@ -24,6 +24,7 @@ __all__ = [
     "Arguments",
     "about",
     "add_networks",
+    "clock",
     "existing_folder",
     "interruption_code",
     "one_matrix_thread",
@@ -263,6 +264,30 @@ def one_matrix_thread() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(name, None)
+
+
+@contextmanager
+def clock(text: str) -> Iterator[None]:
+    """Show on a terminal how long something takes, second by second; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from tqdm import tqdm
+
+    over = threading.Event()
+    with tqdm(bar_format="{desc}: {elapsed}", desc=text, leave=False) as bar:
+
+        def tick() -> None:
+            while not over.wait(1):
+                bar.refresh()
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            ticking.join()
 
 
 def existing_folder(folder: Path) -> Path:

@@ -7,11 +7,12 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sct_deepspine.cli._common import existing_folder
+from sct_deepspine.cli._common import clock, existing_folder
 from sct_deepspine.cli._reports import add_to_reports, page_is_wanted
 from sct_deepspine.errors import OutputError, SctError
 from sct_deepspine.io.bids import image_stem
@@ -19,6 +20,7 @@ from sct_deepspine.reporting.tables import disc_table, mask_table
 from sct_deepspine.sct.registration import (
     Registration,
     check_registration,
+    check_slices,
     register_to_template,
     usable_labels,
 )
@@ -60,7 +62,8 @@ class Products:
         if arguments.register or arguments.straight == "sct":
             require_sct()
         if arguments.register:
-            check_registration(arguments.c or "t2", arguments.t)
+            check_registration(arguments.c or "t2", arguments.t, arguments.param)
+            check_slices(image)
             self._refuse_foreign_cord()
 
     @property
@@ -159,18 +162,19 @@ class Products:
                 "\nRegistering to the template with sct_register_to_template (1 to 4 minutes) …", flush=True
             )
         echo = partial(print, "  ", flush=True) if asked.v == 2 else None
-        done = register_to_template(
-            self.image,
-            self._cord_in_view(result),
-            result.labels,
-            contrast=asked.c,
-            folder=self.names.registration,
-            template=asked.t,
-            param=asked.param,
-            count=asked.n_labels,
-            keep_temporary=not asked.r,
-            run=partial(run_command, echo=echo),
-        )
+        with clock("registering") if asked.v == 1 else nullcontext():
+            done = register_to_template(
+                self.image,
+                self._cord_in_view(result),
+                result.labels,
+                contrast=asked.c,
+                folder=self.names.registration,
+                template=asked.t,
+                param=asked.param,
+                count=asked.n_labels,
+                keep_temporary=not asked.r,
+                run=partial(run_command, echo=echo),
+            )
         if asked.v:
             print(f"done in {time.perf_counter() - started:.0f} s")
             self._report_registration(done)

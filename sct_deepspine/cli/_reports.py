@@ -83,7 +83,8 @@ def add_to_reports(
             add_qc_entry(asked.i, labels, asked.qc, **names)
         if result.masks is not None:
             add_drawn_qc_entry(asked.i, asked.qc, partial(_draw_layers, result, Path(asked.i).name), **names)
-    return [_add_to_page(folder, asked, result) for folder in _page_folders(asked)]
+    written = [Path(asked.qc) / "index.html"] if asked.qc and sct_is_installed() else []
+    return written + [_add_to_page(folder, asked, result) for folder in _page_folders(asked)]
 
 
 def _draw_layers(result: ScanResult, title: str, background: Path, overlay: Path) -> None:

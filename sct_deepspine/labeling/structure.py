@@ -35,9 +35,9 @@ moved by a tile, at least as well as the second. Of 452 mosaics of 1 Ã— 2 to 5 Ã
 slices of 56 scans none."""
 
 REPEAT_MM, MIN_REPEAT, MIN_DROP = (16.0, 120.0), 0.87, 0.12
-"""How much of the spine is shown twice, one copy right below the other; how well the copies correlate at least,
-and how much better than half a copy above and below. Of 88 stacks of two slabs that overlap by 20 to 60 mm 87
-do; 750 other views do not, although a composite spine comes to 0.88 and 0.06."""
+"""How much of the spine is shown twice, one copy right below the other; how well the copies correlate at
+least, and how much better than half a copy above and below. Of 88 stacks of two slabs that overlap by 20 to
+60 mm 85 do, of 750 other views none; a composite spine comes to 0.88 and 0.06."""
 
 ALONG_MM = np.arange(-10.0, 10.1, 1.0)
 IN_FRONT_MM = np.arange(4.0, 16.1, 2.0)

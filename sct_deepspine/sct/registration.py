@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from sct_deepspine.anatomy import TEMPLATE_LAST_VALUE, last_template_value
 from sct_deepspine.errors import SctError
 from sct_deepspine.io.files import make_folder
-from sct_deepspine.io.images import ImageLike, read_mask
+from sct_deepspine.io.images import ImageLike, read_mask, read_volume
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.sct.toolbox import absolute, require_sct, run_command
 
@@ -153,6 +154,9 @@ BINARIES = (
 
 CONTRASTS = ("t1", "t2", "t2s")
 
+MIN_SLICES = 2
+"""An image of one slice ends in an error of SCT's straightening."""
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -246,31 +250,40 @@ def register_to_template(
     SctError
         If SCT, its programs or its template are missing, no disc can be given, or the command fails.
     """
-    place = check_registration(contrast, template)
+    place = check_registration(contrast, template, param)
     target = Path(folder).resolve()
     labels, left_out = template_labels(discs, seg, count=count)
+    was_there = target.exists()
     make_folder(target)
     given = target / "discs.nii.gz"
     labels.save(given)
     words = ["-i", absolute(image), "-s", absolute(seg), "-ldisc", str(given), "-c", contrast]
     words += ["-t", str(place), "-ofolder", str(target), "-r", str(int(not keep_temporary))]
     words += ["-param", param] if param else []
-    run("sct_register_to_template", words)
     names = ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template")
     paths = [target / f"{name}.nii.gz" for name in names]
-    for path in paths:
-        if not path.is_file():
-            raise SctError(f"sct_register_to_template ended well but did not write {path}")
+    try:
+        run("sct_register_to_template", words)
+        for path in paths:
+            if not path.is_file():
+                raise SctError(f"sct_register_to_template ended well but did not write {path}")
+    except BaseException:  # an interruption, too: nothing half-written stays
+        if not was_there:
+            rmtree(target, ignore_errors=True)
+        raise
     return Registration(labels, left_out, *paths)
 
 
-def check_registration(contrast: str, template: str | os.PathLike[str] | None = None) -> Path:
+def check_registration(
+    contrast: str, template: str | os.PathLike[str] | None = None, param: str | None = None
+) -> Path:
     """Check that a registration can work, before anything is computed; return the template's folder.
 
     Raises
     ------
     SctError
-        If SCT, its programs, its template or the template's image of that contrast are missing.
+        If SCT, its programs, its template or the template's image of that contrast are missing, or SCT does
+        not understand the steps.
     """
     if contrast not in CONTRASTS:
         raise SctError(f"the template has the contrasts {', '.join(CONTRASTS)}, not {contrast}")
@@ -280,7 +293,35 @@ def check_registration(contrast: str, template: str | os.PathLike[str] | None = 
             f"the template in {place} has no image of the contrast {contrast}; choose another with -c"
         )
     _check_binaries()
+    if param is not None:
+        _check_steps(param)
     return place
+
+
+def _check_steps(param: str) -> None:
+    """Let SCT read the registration steps."""
+    try:
+        algorithms = import_module("spinalcordtoolbox.registration.algorithms")
+    except ImportError:  # another version keeps them elsewhere; it reads them when it runs
+        return
+    try:
+        algorithms.ParamregMultiStep(param.split(":"))
+    except Exception as error:  # whatever SCT raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SctError(f"-param {param} can't be read by SCT: {reason}") from error
+
+
+def check_slices(image: str | os.PathLike[str]) -> None:
+    """Refuse an image of one slice, which SCT can't register, before anything is computed.
+
+    Raises
+    ------
+    SctError
+        If it has fewer slices than :data:`MIN_SLICES`.
+    """
+    shape = read_volume(image).grid.shape
+    if min(shape) < MIN_SLICES:
+        raise SctError(f"the image has {min(shape)} slice; SCT registers images of {MIN_SLICES} or more")
 
 
 def _checked_template(template: str | os.PathLike[str] | None) -> Path:

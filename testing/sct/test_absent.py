@@ -230,6 +230,39 @@ def test_a_failing_command_is_told_with_its_last_words(ready, tmp_path):
     failed = SimpleNamespace(returncode=1, stdout="much\ntalk\n", stderr="Found two labels with same value\n")
     with pytest.raises(SctError, match=r"sct_register_to_template failed: .*Found two labels"):
         register(tmp_path, lambda *_, **__: failed)
+    assert not (tmp_path / "reg").exists()
+
+
+def test_what_was_in_the_folder_of_a_failed_registration_stays(ready, tmp_path):
+    (tmp_path / "reg").mkdir()
+    (tmp_path / "reg" / "mine.txt").write_text("mine", encoding="utf-8")
+    failed = SimpleNamespace(returncode=1, stdout="", stderr="no")
+    with pytest.raises(SctError):
+        register(tmp_path, lambda *_, **__: failed)
+    assert (tmp_path / "reg" / "mine.txt").is_file()
+
+
+def test_steps_that_sct_does_not_understand_are_refused_beforehand(ready, tmp_path, monkeypatch):
+    def read(steps):
+        raise ValueError(f"no type in\n{steps[-1]}")
+
+    algorithms = SimpleNamespace(ParamregMultiStep=read)
+    monkeypatch.setitem(sys.modules, "spinalcordtoolbox.registration", ModuleType("registration"))
+    monkeypatch.setitem(sys.modules, "spinalcordtoolbox.registration.algorithms", algorithms)
+    with pytest.raises(SctError, match=r"-param step=1:step=2 can't be read by SCT: no type in step=2"):
+        registration.check_registration("t2", param="step=1:step=2")
+    with pytest.raises(SctError, match="can't be read by SCT"):
+        register(tmp_path, ready.run, param="step=1")
+    assert not (tmp_path / "reg").exists()
+
+
+def test_one_slice_is_refused(tmp_path):
+    for count in (1, 2):
+        data = np.random.default_rng(0).normal(size=(count, 50, 60))
+        nib.save(nib.Nifti1Image(data, np.diag([4.0, 1, 1, 1])), tmp_path / f"{count}.nii.gz")
+    registration.check_slices(tmp_path / "2.nii.gz")
+    with pytest.raises(SctError, match="the image has 1 slice"):
+        registration.check_slices(tmp_path / "1.nii.gz")
 
 
 def test_a_command_that_writes_nothing_is_noticed(ready, tmp_path):

@@ -27,6 +27,7 @@ from sct_deepspine.errors import (
 )
 from sct_deepspine.io.bids import ScanFile, unused_labels
 from sct_deepspine.io.identity import file_sha256
+from sct_deepspine.workflow.dataset import describe_labels
 from sct_deepspine.workflow.given import other_image_note
 from sct_deepspine.workflow.job import (
     DONE,
@@ -270,7 +271,9 @@ def _save(
             record["Labels"] = str(given.place)
         else:
             said = {name: record[name] for name in ("Absent", "Accepted") if name in record}
-            write_checked_copy(result, Path(options.results) / MANUAL / scan.folder, scan.stem, **said)
+            manual = Path(options.results) / MANUAL
+            write_checked_copy(result, manual / scan.folder, scan.stem, **said)
+            describe_labels(manual)
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
     ]

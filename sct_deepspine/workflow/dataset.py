@@ -12,7 +12,7 @@ from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.segmentation.masks import CANAL_VALUE, CORD_VALUE, disc_mask_value, vertebra_mask_value
 from sct_deepspine.workflow.record import GENERATED_BY
 
-__all__ = ["describe_dataset"]
+__all__ = ["describe_dataset", "describe_labels"]
 
 DESCRIPTION = {
     "Name": "Intervertebral disc labels",
@@ -77,6 +77,24 @@ def describe_dataset(derivatives: Path) -> None:
         write_text(derivatives / f"{name}.json", json.dumps(facts, indent=2) + "\n")
     write_text(derivatives / "seg-spine_dseg.tsv", _values_table())
     write_text(derivatives / "seg-cordlevels_dseg.tsv", _levels_table())
+
+
+def describe_labels(folder: Path) -> None:
+    """Write the same of labels that a person checked, unless their dataset describes itself.
+
+    Raises
+    ------
+    OutputError
+        If they can't be written.
+    """
+    description = DESCRIPTION | {"Name": "Checked disc labels"}
+    texts = {
+        "dataset_description.json": json.dumps(description, indent=2) + "\n",
+        ".bidsignore": "*_dlabel.*\n",
+    }
+    for name, text in texts.items():
+        if not (folder / name).exists():
+            write_text(folder / name, text)
 
 
 def _values_table() -> str:

@@ -150,10 +150,10 @@ def write_results(
     if sidecar.exists() and read_sidecar(sidecar) is None:
         foreign.append(sidecar)
     if foreign and not overwrite:
-        raise OutputError(
-            f"{foreign[0]} was not written by this command, or was edited since; "
-            "write elsewhere with -o or -ofolder, or replace it with -overwrite 1"
-        )
+        remedy = "write elsewhere with -o or -ofolder"
+        # The cord of sct_deepseg has the same name: nobody should be led to replace it.
+        remedy += "" if foreign[0] == names.masks["seg"] else ", or replace it with -overwrite 1"
+        raise OutputError(f"{foreign[0]} was not written by this command, or was edited since; {remedy}")
     content = labels.as_dict() | {"GeneratedBy": GENERATED_BY} | entries
     kept, removed, masks = _sorted_out(names, writers, content, {path.resolve() for path in inputs})
     if masks is not None:

@@ -865,19 +865,34 @@ def test_the_tables_of_a_study_have_a_line_a_disc_and_a_line_a_structure(session
         assert list(json.loads((folder / f"{name}.json").read_text())) == list(table[0])
 
 
-def test_the_results_are_valid_derivatives(session, tmp_path):
-    """As the validator of BIDS says, with the schema that it holds."""
+def validator_errors(dataset):
+    """Return what the validator of BIDS, with the schema that it holds, finds wrong with a dataset."""
     validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
     if validator is None:
         pytest.skip("bids-validator-deno is not installed")
+    line = [validator, dataset, "--format", "json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    return [issue for issue in issues if issue["severity"] == "error"]
+
+
+def test_the_results_are_valid_derivatives(session, tmp_path):
     words = ["-i", str(session), "-o", str(tmp_path / "out"), "-masks", "1", "-csv", "1", "-slicer", "1"]
     assert main([*words, "-v", "0"], model=MODEL, mask_model=fake_mask_model()) == 0
-    derivatives = tmp_path / "out" / "derivatives" / "sct_deepspine"
-    done = subprocess.run(
-        [validator, derivatives, "--format", "json"], capture_output=True, text=True, check=False, timeout=120
-    )
-    issues = json.loads(done.stdout)["issues"]["issues"]
-    assert [issue for issue in issues if issue["severity"] == "error"] == []
+    assert validator_errors(tmp_path / "out" / "derivatives" / "sct_deepspine") == []
+
+
+def test_checked_labels_are_a_dataset_of_their_own(dataset, tmp_path, phantom):
+    discs = [{"value": v, "world_mm": tip.tolist()} for v, tip in phantom.discs.items()]
+    (tmp_path / "c.json").write_text(json.dumps({"scans": {"sub-01/anat/sub-01_T1w": discs}}))
+    words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-contrast", "T1w", "-v", "0"]
+    assert main([*words, "-corrections", str(tmp_path / "c.json")], model=MODEL) == 0
+    labels = tmp_path / "out" / "derivatives" / "labels"
+    assert validator_errors(labels) == []
+    (labels / "dataset_description.json").write_text('{"Name": "mine"}', encoding="utf-8")
+    (tmp_path / "c.json").write_text(json.dumps({"scans": {"sub-01/anat/sub-01_T1w": discs[1:]}}))
+    assert main([*words, "-corrections", str(tmp_path / "c.json")], model=MODEL) == 0
+    assert json.loads((labels / "dataset_description.json").read_text(encoding="utf-8")) == {"Name": "mine"}
 
 
 # One folder of results for many jobs

@@ -73,6 +73,7 @@ def test_a_mask_that_a_person_edited_is_not_replaced(segment, tmp_path):
     code, _, err = segment()
     assert code == 1
     assert "t2_seg.nii.gz was not written by this command, or was edited since" in err
+    assert "-overwrite" not in err
     assert path.read_bytes() == before
     assert segment("-overwrite", 1)[0] == 0
     assert path.read_bytes() != before

@@ -26,11 +26,14 @@ def get_parser() -> Arguments:
     add = parser.mandatory.add_argument
     add("-weights", metavar="FILE", required=True, help="Weights of the labelling")
     add(
+        "-i",
         "-confidences",
+        dest="confidences",
         nargs="+",
         required=True,
         metavar="CSV",
-        help="Confidences on held-out subjects, from sct_deepspine_evaluate -confidences",
+        help="Confidences on held-out subjects, from sct_deepspine_evaluate -confidences "
+        "(-confidences is the old spelling)",
     )
     add("-ofolder", metavar="DIR", required=True, help="Folder to write to")
     return parser

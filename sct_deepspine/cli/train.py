@@ -136,7 +136,15 @@ def get_parser() -> Arguments:
         choices=(1, 2),
         help="Directions of the convolutional LSTMs of a BCDU-Net or an MCGU-Net. Default: 2",
     )
-    add("-attention", type=int, choices=(0, 1), default=1, help="Multi-level attention. Default: 1")
+    add(
+        "-attention-module",
+        "-attention",
+        dest="attention",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="Build the network with multi-level attention (-attention is the old spelling). Default: 1",
+    )
     add("-stacks", type=int, metavar="N", help="Hourglasses. Default: 2 to locate, else 1")
     add("-blocks", type=int, default=1, metavar="N", help="Residual blocks at each position. Default: 1")
     add(

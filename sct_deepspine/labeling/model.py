@@ -83,6 +83,12 @@ class LabelingModel:
             If the device does not exist.
         """
         given = weights if isinstance(weights, Weights) else load_weights(weights, device=device)
+        if "locate" not in given.networks:
+            hint = ": give them with -weights-masks" if "segment" in given.networks else ""
+            held = ", ".join(given.networks)
+            raise WeightsError(
+                f"the weights {given.name} can't be used to label discs, they hold {held}{hint}"
+            )
         try:
             # Cards of format 1 keep what is the labelling's at their top, and call the score otherwise.
             card = given.card.get("labeling", given.card)

@@ -21,7 +21,7 @@ weights.safetensors with its card to the folder given by -ofolder.
 
 def get_parser() -> Arguments:
     """Return the parser of the command."""
-    example = f"{PROGRAM} -weights weights.safetensors -confidences fold0.csv -ofolder out"
+    example = f"{PROGRAM} -weights weights.safetensors -i fold0.csv -ofolder out"
     parser = Arguments(PROGRAM, DESCRIPTION, example)
     add = parser.mandatory.add_argument
     add("-weights", metavar="FILE", required=True, help="Weights of the labelling")

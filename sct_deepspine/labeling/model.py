@@ -87,7 +87,7 @@ class LabelingModel:
             hint = ": give them with -weights-masks" if "segment" in given.networks else ""
             held = ", ".join(given.networks)
             raise WeightsError(
-                f"the weights {given.name} can't be used to label discs, they hold {held}{hint}"
+                f"the weights {given.name} can't be used to label discs: they hold {held}{hint}"
             )
         try:
             # Cards of format 1 keep what is the labelling's at their top, and call the score otherwise.

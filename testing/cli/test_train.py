@@ -201,7 +201,7 @@ def test_the_network_that_finds_the_canal_joins_the_others_and_is_used(scans, fi
     short = ["-steps", 3, "-batch", 2, "-evaluate-every", 3, "-workers", 0, "-features", 8, "-depth", 1]
     assert run(*plain, *short, "-ofolder", tmp_path / "canal") == 0
     assert "holds no network to locate discs: add one with -with FILE -resume 1" in capsys.readouterr().out
-    with pytest.raises(WeightsError, match="can't be used to label discs: 'locate'"):
+    with pytest.raises(WeightsError, match="can't be used to label discs: they hold "):
         LabelingModel.load(tmp_path / "canal" / "weights.safetensors")
     joined = ["-with", finished / "weights.safetensors", "-resume", 1]
     assert run(*plain, *short, "-ofolder", tmp_path / "canal", *joined) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -35,6 +37,8 @@ from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
 
 __all__ = ["process_scan"]
+
+logger = logging.getLogger(__name__)
 
 UPPER_VALUES = frozenset(LANDMARK_VALUES[:2])
 """The top of C1 and C1/C2: written on request, or where a person set them."""
@@ -80,13 +84,20 @@ def process_scan(
     """
     request = request or ScanRequest()
     model = model or LabelingModel.load()
+    started = time.perf_counter()
     volume = read_scan(image)
+    logger.debug("read %r in %.2f s", volume, time.perf_counter() - started)
     if request.cord is not None:
         check_mask_space(request.cord, image)
+    started = time.perf_counter()
     labels = _labels(image, volume, request, model)
+    logger.debug("labelled in %.2f s: %s", time.perf_counter() - started, dict(labels.evidence))
     if request.upper:
         labels = labels.with_upper_discs()
+    started = time.perf_counter()
     masks, notes = _masks(volume, labels, request, model, mask_model)
+    if masks is not None:
+        logger.debug("segmented in %.2f s: %r", time.perf_counter() - started, masks)
     labels = replace(labels, warnings=(*labels.warnings, *notes))
     return ScanResult(volume, labels, masks, request).with_source(image)
 

@@ -164,7 +164,7 @@ def test_a_card_of_format_1_is_read_as_it_was(predictors, tmp_path):
 def test_weights_of_another_task_are_refused_by_the_labelling(predictors, tmp_path):
     path = tmp_path / "other.safetensors"
     save_weights(path, trained({"masks": predictors["locate"]}), {"name": "other"})
-    with pytest.raises(WeightsError, match="can't be used to label discs: they hold masks$"):
+    with pytest.raises(WeightsError, match=r"can't be used to label discs: they hold masks$"):
         LabelingModel.load(path)
     save_weights(path, trained({"segment": predictors["locate"]}), {"name": "other"})
     with pytest.raises(WeightsError, match="they hold segment: give them with -weights-masks"):

@@ -313,11 +313,11 @@ class DiscLabels:
 
     def with_tips(self, points_world: Mapping[int, ArrayLike]) -> DiscLabels:
         """Return the labels with discs, by value, where a person says they are; new ones are added."""
-        told = {
+        given = {
             value: Disc(value, np.asarray(point, dtype=np.float64), 1.0, presacral=self.presacral)
             for value, point in points_world.items()
         }
-        discs = {disc.value: disc for disc in self.discs} | told
+        discs = {disc.value: disc for disc in self.discs} | given
         return replace(self, discs=tuple(discs[value] for value in sorted(discs)))
 
     def without(self, values: Iterable[int]) -> DiscLabels:

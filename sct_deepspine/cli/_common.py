@@ -203,7 +203,7 @@ class Arguments:
         except (SystemExit, BrokenPipeError) as stop:  # the help, which a pipe may not take to its end
             with suppress(BrokenPipeError), _dropped_if_unread():
                 sys.stdout.flush()
-            if isinstance(stop, BrokenPipeError):  # up to Python 3.10 it is told here
+            if isinstance(stop, BrokenPipeError):  # up to Python 3.10 it is raised here
                 raise SystemExit(FAILURE) from stop
             raise
 

@@ -107,8 +107,8 @@ def _add_to_page(folder: Path, asked: argparse.Namespace, result: ScanResult) ->
     make_folder(entries)
     key = sha256(os.fsencode(f"{name}\n{place}")).hexdigest()[:16]
     identity = ImageIdentity.from_file(image, result.volume.grid).as_dict() | {"path": place.as_posix()}
-    told = labels_of_page(result.request)
-    entry = make_entry(result.labels, result.volume, name, masks=result.masks, image=identity, told=told)
+    given = labels_of_page(result.request)
+    entry = make_entry(result.labels, result.volume, name, masks=result.masks, image=identity, given=given)
     write_text(entries / f"{key}.json", entry.to_json())
     page = folder / "index.html"
     write_page(page, read_entries(entries), title="Disc labels")

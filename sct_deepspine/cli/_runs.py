@@ -77,7 +77,7 @@ def need_torch(extra: str) -> None:
 
 
 def lstm_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what was said of a BCDU-Net's or an MCGU-Net's blocks; the network has defaults for the rest."""
+    """Return the options given for the blocks of a BCDU-Net or MCGU-Net; the rest has defaults."""
     asked = {"dense": arguments.dense, "directions": arguments.directions}
     return {name: value for name, value in asked.items() if value is not None}
 

@@ -62,11 +62,11 @@ class Result:
     seconds
         Wall time of ``label_discs``.
     level_confidence
-        What the labelling said of itself; 0 where it failed.
+        The confidence that the labelling gave itself; 0 where it failed.
     error
         The error's text where labelling failed, else empty.
     outcomes
-        What was said with which confidence and whether it was so: of the scan's levels, and of each
+        Each confidence, and whether it was justified: of the scan's levels, and of each
         disc that lies at a true one. Empty where labelling failed or an anchor was given.
     """
 
@@ -200,11 +200,11 @@ def outcomes_csv(results: Iterable[tuple[str, Result]]) -> str:
     for stress, result in results:
         for j in result.outcomes:
             row = [stress, result.score.name, j.part, j.kind, f"{j.confidence:.6f}", int(j.right)]
-            told = [
+            columns = [
                 "" if j.marginal is None else f"{j.marginal:.6f}",
                 *(j.evidence.get(s, "") for s in SIGNALS),
             ]
-            writer.writerow([*row, *told])
+            writer.writerow([*row, *columns])
     return text.getvalue()
 
 

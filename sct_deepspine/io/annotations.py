@@ -1,4 +1,4 @@
-"""Labelled scans: what a person said of a scan, from JSON files or the label images of a BIDS dataset."""
+"""Labelled scans: annotations by a person, from JSON files or the label images of a BIDS dataset."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class LabelledScan:
             discs={value: apply_affine(to_frame, tip) for value, tip in self.discs.items()},
             landmarks={value: apply_affine(to_frame, tip) for value, tip in self.landmarks.items()},
             unnamed=apply_affine(to_frame, self.unnamed),
-            # The heights of a span are told at the middle of the image.
+            # The heights of a span are measured at the middle of the image.
             span_z_mm=tuple(  # type: ignore[arg-type]
                 float(apply_affine(to_frame, [middle[0], middle[1], z])[2]) if np.isfinite(z) else z
                 for z in self.span_z_mm
@@ -158,7 +158,7 @@ def _carried(mask: Volume | None, affine: FloatArray) -> Volume | None:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is said of a scan, before a voxel is read.
+    """What is known of a scan, before a voxel is read.
 
     Parameters
     ----------

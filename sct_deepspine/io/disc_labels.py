@@ -101,9 +101,9 @@ class ReviewedScan:
     sha256, path
         The image file's fingerprint, and its path; empty where the file does not record them.
     rating
-        ``pass``, ``fail``, ``doubt``, empty if a rating was taken back, None if nothing was said.
+        ``pass``, ``fail``, ``doubt``, empty if a rating was taken back, None if there is no rating.
     accepted
-        Whether a person accepted the labels as they are; None if nothing was said.
+        Whether a person accepted the labels as they are; None if that is not known.
     """
 
     key: str
@@ -220,7 +220,7 @@ def _whole_numbers(data: NDArray[Any]) -> NDArray[np.int64]:
         return data.astype(np.int64)
     whole = np.round(data)
     broken = np.abs(data - whole) > WHOLE
-    # A grey image is told as such by its number of values; a few fractions are scaled labels.
+    # A grey image is recognised by its number of values; a few fractions are scaled labels.
     fractions = np.unique(data[broken])
     if 0 < len(fractions) <= MAX_LABELS:
         raise LabelsError(
@@ -382,7 +382,7 @@ def _known_number(value: Any) -> int:
 
 
 def scan_of_image(scans: Iterable[ReviewedScan], *, sha256: str, path: str) -> ReviewedScan | None:
-    """Return what the review page saved of an image: told by its fingerprint, then by its name.
+    """Return what the review page saved of an image, found by its fingerprint, then by its name.
 
     Parameters
     ----------

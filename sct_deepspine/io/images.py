@@ -315,7 +315,7 @@ def _open(path: Path) -> nib.spatialimages.SpatialImage:
 
 @contextmanager
 def _quiet_nibabel() -> Iterator[None]:
-    """Let nibabel log and warn of nothing in a header: what is wrong is said once, by the error."""
+    """Let nibabel log and warn of nothing in a header: the error names what is wrong, once."""
     log = nib.imageglobals.logger
     level = log.level
     log.setLevel(logging.CRITICAL + 1)

@@ -199,7 +199,7 @@ def _with_others(refined: Candidates, found: Candidates) -> Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
-    """How far readings of a changed view agree with what is said of it.
+    """How far readings of a changed view agree with its labels.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ MAX_SHIFT_MM = 18.0, 15.0
 
 PIXEL_MM, SMOOTHING_PIXELS = 1.5, 1.0
 """Pixels of the plane, and the smoothing before gradients. With 1 mm, or smoothed more, pairs of one subject
-and of two were told apart no better."""
+and of two were distinguished no better."""
 
 HALF_WIDTH_MM = 80.0
 """The plane reaches this far before and behind the canal."""

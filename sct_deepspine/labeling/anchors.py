@@ -95,7 +95,7 @@ def match_anchors(
 ) -> tuple[Candidates, dict[int, int]]:
     """Find each anchor's candidate, or add one where nothing was seen.
 
-    Distance counts along the known coordinates only. In an oblique image these are told at its middle and
+    Distance counts along the known coordinates only. In an oblique image these are measured at its middle and
     count along its axes, so that a slice's height means the slice.
 
     Parameters

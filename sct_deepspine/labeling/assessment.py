@@ -33,19 +33,19 @@ from sct_deepspine.labeling.size import wrong_size
 __all__ = ["CheckedLevels", "Scene", "assign_checked_levels"]
 
 DISAGREEING_LIMIT = 0.7
-"""Most that is said where changed readings disagree about places, or discs beyond an end are left over."""
+"""Highest confidence where changed readings disagree about places, or discs beyond an end are left over."""
 
 ODD_SPACING_LIMIT = 0.8
-"""Most that is said where one distance between discs is odd beside the others."""
+"""Highest confidence where one distance between discs is odd beside the others."""
 
 WRONG_SIZE_LIMIT = 0.5
-"""Most that is said where the spine looks more like one with voxels of another size: all levels may be
+"""Highest confidence where the spine looks more like one with voxels of another size: all levels may be
 off."""
 
 EASED, EASED_FROM, SMALL_VIEW_LIMIT = 1.2, 0.6, 0.5
 """A spine must score less where changed readings find more than the second share of its discs again: by the
 first times what they find beyond it. A view with two or three discs scores little however plain they are.
-What is then said of its levels is no more than the last. Of 174 images without a spine none is taken for
+The confidence of its levels is then no higher than the last. Of 174 images without a spine none is taken for
 one."""
 
 DISAGREEMENT = (
@@ -83,7 +83,7 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class CheckedLevels:
-    """Levels, and what is said of them.
+    """Levels, and how certain they are.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def _is_accepted(
 
 
 def _limit(evidence: Evidence, factor: float, *, is_small: bool) -> tuple[float, tuple[str, ...]]:
-    """Return the most that may be said, and why."""
+    """Return the highest confidence allowed, and why."""
     limits, reasons = [1.0], []
     if evidence.places < MIN_AGAIN:
         limits.append(DISAGREEING_LIMIT)

@@ -38,11 +38,11 @@ PLANE_STEP_MM, PLANE_SLAB_MM = 8.0, 6.0
 """Distance of the planes laid across the volume, and the thickness averaged about each."""
 
 SIDE_STEPS_MM = -6.0, 0.0, 6.0
-"""Once the canal is found, it is looked at in its own sampling and in one on either side."""
+"""Once the canal is found, it is followed in its own sampling and in one on either side."""
 
 SHARPNESS, SIDE_SHARPNESS = 2, 10
 """Powers of the canal map that weigh planes across the whole volume, and the three about the canal. The
-second was chosen on ``val``: with 8 to 14 the canal's middle is told best, with 4 a tenth less well."""
+second was chosen on ``val``: with 8 to 14 the canal's middle is found best, with 4 a tenth less well."""
 
 ABOUT_CANAL_MM = 60.0
 """How much is seen in front of the canal and behind it once it is found."""

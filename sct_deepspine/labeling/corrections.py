@@ -1,6 +1,6 @@
 """How the automatic labels were edited by hand.
 
-What was edited is told by comparison with the automatic labels: a label that lies where a disc was put
+What was edited is found by comparison with the automatic labels: a label that lies where a disc was put
 automatically, or next to it, is that disc, whatever its value; a label that lies elsewhere is a disc that
 was moved there, or added. What a person set stays, what they removed stays away, what they renamed renumbers.
 """
@@ -84,8 +84,8 @@ def compare_labels(
     AnchorError
         If what was edited can be understood in more than one way.
     """
-    told = np.array([point for _, point in points])
-    distance = np.linalg.norm(told[:, None] - automatic.points_world, axis=2)
+    given = np.array([point for _, point in points])
+    distance = np.linalg.norm(given[:, None] - automatic.points_world, axis=2)
     nearest = distance.argmin(axis=1)
     is_copied = (distance.min(axis=1) <= max(MOVED_MM, voxel_mm)) & (
         distance.argmin(axis=0)[nearest] == np.arange(len(points))

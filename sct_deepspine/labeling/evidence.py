@@ -116,7 +116,7 @@ def gather_evidence(
     prediction
         Of the midsagittal plane.
     readings
-        Of the same plane, changed; without them nothing is told of agreement.
+        Of the same plane, changed; without them agreement is not known.
     variant
         How the spine is built: the assignment's values are counted in such a one.
     """

@@ -44,7 +44,7 @@ _NOTHING = -1e300  # log of no weight at all, but finite, so that differences wi
 
 @dataclass(frozen=True)
 class DecodingParameters:
-    """The constants of the score, all in natural-log units unless said otherwise.
+    """The constants of the score, all in natural-log units unless stated otherwise.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class LevelAssignment:
     runner_up_probability: float
 
     def limited(self, most: float) -> LevelAssignment:
-        """Return the same levels, of which no more than this is said, nor of any of their discs."""
+        """Return the same levels, with no higher confidence than this, nor of any disc."""
         confidence = min(self.level_confidence, most)
         return replace(self, level_confidence=confidence, probabilities=self.probabilities.clip(max=most))
 
@@ -235,8 +235,8 @@ def assign_levels(
     tempered = _tempered(lattice, parameters.temperature)
     evidence, posterior, shifts = _probabilities(tempered, indices, columns)
     if score == -np.inf or evidence <= _NOTHING:
-        told = " and ".join(f"{value} ({disc_name(value)})" for value in anchors.values())
-        raise AnchorError(f"no order of the discs holds the anchors {told} together; give fewer of them")
+        named = " and ".join(f"{value} ({disc_name(value)})" for value in anchors.values())
+        raise AnchorError(f"no order of the discs holds the anchors {named} together; give fewer of them")
     values = columns + candidates.first_value
     runner_up = max(_SHIFTS, key=lambda shift: shifts[shift])
     return LevelAssignment(

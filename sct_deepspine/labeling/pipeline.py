@@ -70,14 +70,14 @@ UPSIDE_DOWN_CONFIDENCE = 0.5
 
 ACROSS_A_VOID = "levels are counted across discs that are not seen"
 ACROSS_A_VOID_CONFIDENCE = 0.8
-"""Most that is said where two discs or more lie in a void of signal: only distances tell how many there
+"""Highest confidence where two discs or more lie in a void of signal: only distances tell how many there
 are."""
 
 A_MOSAIC, MOSAIC_CONFIDENCE = "discs in a mosaic of slices are no discs of one spine", 0.3
-"""What is said of such images, and the most that is said of their levels."""
+"""The warning about such images, and the highest confidence of their levels."""
 
 SHOWN_TWICE, REPEAT_CONFIDENCE = "discs that are shown twice are counted twice", 0.3
-"""What is said where a part of the spine is repeated, and the most that is said of the levels."""
+"""The warning where a part of the spine is repeated, and the highest confidence of the levels."""
 
 TURNED_ALONE = 1.3
 """The image turned upside down must score more and show a landmark, or so many times as much without one, and
@@ -195,9 +195,9 @@ def label_discs(
     sentences = tuple(note.sentence for note in notes)
     warnings = *checked.warnings, *sentences, *find_warnings(discs, checked, view, anchored=bool(known))
     if assignment.level_confidence < min_confidence:
-        said = f"{assignment.level_confidence:.2f} < {min_confidence:g}"
+        compared = f"{assignment.level_confidence:.2f} < {min_confidence:g}"
         why = "; ".join(warnings) or "give the level of one disc, or labels of another scan"
-        raise UncertainError(f"the levels are less certain than asked for ({said}): {why}")
+        raise UncertainError(f"the levels are less certain than asked for ({compared}): {why}")
     if return_maps:
         prediction = replace(prediction, attention=model.locate.attention(prediction.image))
     return DiscLabels(
@@ -218,7 +218,7 @@ def label_discs(
 
 
 def _doubts(notes: Sequence[Note], *, upside_down: bool, anchored: bool) -> dict[str, float]:
-    """Return why all levels are doubted, each reason with the most that is then said of them."""
+    """Return why all levels are doubted, each reason with the highest confidence that it allows."""
     kinds = {note.kind for note in notes}
     doubts = {UPSIDE_DOWN: UPSIDE_DOWN_CONFIDENCE} if upside_down else {}
     if sum(len(note.values) for note in notes if note.kind == "implant") > 1 and not anchored:

@@ -134,9 +134,9 @@ def check_anchors(
         If most of the discs can't be labelled with the anchors.
     """
     if len(assignment.values) < MIN_KEPT * len(free.values):
-        told = ", ".join(f"{value} ({disc_name(value, presacral)})" for value in clamped.values())
+        named = ", ".join(f"{value} ({disc_name(value, presacral)})" for value in clamped.values())
         raise AnchorError(
-            f"the anchor {told} does not fit the image: with it {len(assignment.values)} of "
+            f"the anchor {named} does not fit the image: with it {len(assignment.values)} of "
             f"{len(free.values)} discs can be labelled, without it {_span(free, presacral)}; "
             "is it at the right place?"
         )
@@ -154,9 +154,9 @@ def check_anchors(
     wrong = {value: shift for value, shift in shifts.items() if shift}
     if wrong and free.level_confidence >= SURE:
         value, shift = next(iter(wrong.items()))
-        told, seen_as = (f"{v} ({disc_name(v, presacral)})" for v in (value, value - shift))
+        named, seen_as = (f"{v} ({disc_name(v, presacral)})" for v in (value, value - shift))
         return (
-            f"the anchor {told} contradicts the image: without it this disc is {seen_as}, with probability "
+            f"the anchor {named} contradicts the image: without it this disc is {seen_as}, with probability "
             f"{free.level_confidence:.2f}, and the discs are {_span(free, presacral)}",
         )
     return ()

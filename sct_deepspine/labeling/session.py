@@ -3,7 +3,7 @@
 Each series is read as it is alone. Series that overlap and show the same anatomy are brought together by the
 shift between them; what may be discs in all of them becomes one chain along the spine, whose levels add
 up, and one exact assignment of levels holds for all. A landmark in one series so levels them all. A series
-that can't belong to the others is labelled alone, and that is said.
+that can't belong to the others is labelled alone, with a note.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def assign_spine(
     group
         Which images belong together, and their shifts.
     anchored
-        Images whose levels a person told.
+        Images whose levels a person gave.
     model
         The networks' constants and calibration.
     """
@@ -209,7 +209,7 @@ def _own(reading: SeriesReading, index: int) -> FloatArray:
 def _clamped(
     chain: Chain, readings: Sequence[SeriesReading], group: Group, anchored: set[int]
 ) -> dict[int, int]:
-    """Clamp the discs of each image whose levels a person told."""
+    """Clamp the discs of each image whose levels a person gave."""
     out: dict[int, int] = {}
     for n in anchored & set(group.members):
         labels = readings[n].labels

@@ -1,6 +1,6 @@
 """Odd structure in the midsagittal plane: voids of signal, discs that don't stand out, a step, a repeat.
 
-Only grey values are looked at, in patches in front of the posterior tips: ``along`` the spine (mm, downwards)
+Only grey values count, in patches in front of the posterior tips: ``along`` the spine (mm, downwards)
 and in front of the tip. Besides, slices that were laid side by side in one picture.
 """
 
@@ -52,10 +52,10 @@ or a worn disc alone, is no void."""
 
 LIT_DISCS, DARK_ELSEWHERE = 0.4, 0.3
 """So many of the discs must have patches of which no more than this share is dark: else the contrast is one
-in which bone is black, and nothing is said."""
+in which bone is black, and none is reported."""
 
 MIN_DISCS = 4
-"""So many discs are compared with each other; with fewer, nothing is said."""
+"""So many discs are compared with each other; with fewer, none is reported."""
 
 FLAT_MM, BONE_MM, FLAT_SHARE = 4.0, 7.0, 0.3
 """A disc does not stand out if its grey values rise and fall, so far above and below its height, and differ

@@ -32,7 +32,7 @@ class ImagePair:
     subject
         Whom it shows; images of one subject are never split.
     image, mask, fov
-        Files; ``fov`` is the mask of the field of view, None if the whole image is looked at.
+        Files; ``fov`` is the mask of the field of view, None if the whole image counts.
     """
 
     name: str

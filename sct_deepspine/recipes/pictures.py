@@ -26,7 +26,7 @@ MAX_CHANNELS = 4
 """An array of three axes whose last one is no longer is an image with channels."""
 
 LOSSY_CUT = 128
-"""JPEG blurs a mask; its two classes, black and white, are told apart half-way."""
+"""JPEG blurs a mask; its two classes, black and white, are separated half-way."""
 
 
 def is_image(path: Path) -> bool:

@@ -145,7 +145,7 @@ class MaskTask:
     augment
         Whether training images are flipped and turned.
     subject
-        Rule by which subjects are told from names, see :func:`~sct_deepspine.recipes.folders.find_cases`.
+        Rule by which subjects are read from names, see :func:`~sct_deepspine.recipes.folders.find_cases`.
     """
 
     codec: MaskCodec

@@ -85,7 +85,7 @@ class Entry:
     absent
         Values that the person marked as not there.
     rating, accepted
-        What a person said of the scan before: ``pass``, ``fail`` or ``doubt``, and whether the labels were
+        How a person rated the scan before: ``pass``, ``fail`` or ``doubt``, and whether the labels were
         accepted as they are.
     presacral
         Vertebrae above the sacrum: they tell the discs' names.
@@ -166,7 +166,7 @@ def make_entry(
     *,
     masks: SpineMasks | None = None,
     image: dict[str, Any] | None = None,
-    told: GivenLabels | None = None,
+    given: GivenLabels | None = None,
 ) -> Entry:
     """Make an entry of a scan's labels.
 
@@ -182,8 +182,8 @@ def make_entry(
         Its masks, to be shown as outlines.
     image
         Which file it was; see :meth:`sct_deepspine.io.identity.ImageIdentity.as_dict`, and its ``path``.
-    told
-        What a person said of the discs on the page before: what is not there, and whether the labels were
+    given
+        What a person did with the discs on the page before: what is not there, and whether the labels were
         accepted without an edit.
 
     Raises
@@ -219,8 +219,8 @@ def make_entry(
         pixel_mm=round(plane.pixel_mm, 4),
         structures=outlined_structures(masks, **planes) if masks is not None else (),
         image=image or {},
-        corrected=labels.view == "corrected" and not (told is not None and told.accepted),
-        absent=tuple(sorted(told.absent)) if told is not None else (),
+        corrected=labels.view == "corrected" and not (given is not None and given.accepted),
+        absent=tuple(sorted(given.absent)) if given is not None else (),
         presacral=labels.presacral,
         **coronal,
     )
@@ -299,7 +299,7 @@ def write_page(
         Of the page.
     pictures_beside
         Whether pictures lie in a folder beside the page (``index_files`` for ``index.html``) and are loaded
-        when they are looked at. By default those of more than 30 scans are; a page of fewer is one file that
+        when they are viewed. By default those of more than 30 scans are; a page of fewer is one file that
         holds everything.
 
     Raises
@@ -362,7 +362,7 @@ def _clear(folder: Path, wanted: set[str]) -> None:
 
 
 def _keys(entries: Sequence[Entry]) -> list[str]:
-    """Return the key of each entry; those of one key, without an image, are told by their content."""
+    """Return the key of each entry; equal ones without an image get one of their content."""
     often = Counter(entry.key for entry in entries)
     digests = [hashlib.sha256(entry.to_json().encode("utf-8", "backslashreplace")) for entry in entries]
     return [

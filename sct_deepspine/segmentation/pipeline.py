@@ -48,7 +48,7 @@ CORD_WEIGHT = 0.8
 came out 6 to 25 % larger than those drawn by hand. Chosen on these scans, by area and Dice."""
 
 MIN_BREAK_MM, MIN_CORD_MM = 4.0, 15.0
-"""A canal that is not seen for so long along the spine is said to break off; a cord shorter than the second
+"""A canal that is not seen for so long along the spine breaks off; a cord shorter than the second
 is nothing to register with."""
 
 BRIDGED_CELLS = 4

@@ -72,7 +72,7 @@ class Case:
     original_from_perturbed
         ``(4, 4)``: takes world points found in ``image`` to that frame.
     anchor
-        A disc told to the labelling, in the frame of ``image``.
+        A disc given to the labelling, in the frame of ``image``.
     seg
         A cord mask given to the labelling.
     """

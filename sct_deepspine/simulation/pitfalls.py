@@ -1,7 +1,7 @@
 """Changed scans on which a labelling goes wrong with confidence, or should say what it met.
 
 Each is a :class:`~sct_deepspine.simulation.perturbations.Case` with exact truth, as the perturbations are.
-The levels can still be told in some of them, in others no one can.
+The levels can still be recognised in some of them, in others no one can.
 """
 
 from __future__ import annotations

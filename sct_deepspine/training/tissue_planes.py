@@ -94,7 +94,7 @@ class TissuePlaneSettings:
     group_power
         A group of scans is sampled in proportion to its number to this power.
     channels
-        Planes that the network sees: the one that is told, and its neighbours at :data:`PLANE_STEP_MM`.
+        Planes that the network sees: the one that is labelled, and its neighbours at :data:`PLANE_STEP_MM`.
     """
 
     shape: tuple[int, int] = (160, 112)

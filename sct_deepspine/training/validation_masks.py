@@ -96,8 +96,8 @@ def _lay_planes(scan: LabelledScan, settings: TissuePlaneSettings) -> Iterator[_
     images, middle = [normalise(*pair) for pair in read], len(planes) // 2
     for number in range(middle % PLANES_A_STEP, len(planes), PLANES_A_STEP):
         if abs(corridor.lateral_mm[number]) <= LATERAL_REACH_MM:
-            told = np.where(read[number][1], read_labels(possible, planes[number]), 0).astype(np.uint8)
-            yield _TissuePlane(with_neighbours(images, number, settings.channels), told)
+            target = np.where(read[number][1], read_labels(possible, planes[number]), 0).astype(np.uint8)
+            yield _TissuePlane(with_neighbours(images, number, settings.channels), target)
 
 
 def _overlaps(

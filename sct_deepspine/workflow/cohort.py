@@ -270,9 +270,9 @@ def _save(
         elif given.place is not None:
             record["Labels"] = str(given.place)
         else:
-            said = {name: record[name] for name in ("Absent", "Accepted") if name in record}
+            marks = {name: record[name] for name in ("Absent", "Accepted") if name in record}
             manual = Path(options.results) / MANUAL
-            write_checked_copy(result, manual / scan.folder, scan.stem, **said)
+            write_checked_copy(result, manual / scan.folder, scan.stem, **marks)
             describe_labels(manual)
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
@@ -399,5 +399,5 @@ def _entry(result: ScanResult, job: Job, sidecar: Mapping[str, Any]) -> Any:
 
     scan = job.scan
     image = (sidecar.get("source") or {}) | {"path": (scan.folder / scan.path.name).as_posix()}
-    told = job.given.labels if job.given else None
-    return make_entry(result.labels, result.volume, scan.name, masks=result.masks, image=image, told=told)
+    given = job.given.labels if job.given else None
+    return make_entry(result.labels, result.volume, scan.name, masks=result.masks, image=image, given=given)

@@ -44,14 +44,14 @@ WRITTEN_VALUES = range(1, DISC_VALUES.stop)
 """The top of C1 (1) to L5/S1 (25): what can stand in a label image. S1/S2 (26) is a landmark."""
 
 CANAL_STEP_MM = 1.0
-"""The order of discs along the canal is told in steps of this length, mm."""
+"""The order of discs along the canal is found in steps of this length, mm."""
 
 BESIDE_DISC_MM, FAR_FROM_TIP_MM = 5.0, 15.0
 """Labels are doubted of which half lie farther than the first from a disc along the spine, or farther than
 the second from its tip. Some people label in the cord, 6 to 12 mm behind the tip."""
 
 MIN_COMPARED = 3
-"""With fewer labels or discs than this, nothing is said about where they lie."""
+"""With fewer labels or discs than this, their places are not judged."""
 
 CERTAIN = 0.9
 """An image as sure of its levels as this is believed against a person's: the difference is pointed out."""
@@ -194,7 +194,7 @@ def checked_labels(given: GivenLabels, volume: Volume, *, base: DiscLabels | Non
     if not discs:
         raise LabelsError("the labels hold no disc from the top of C1 (1) to L5/S1 (25)")
     empty = DiscLabels((), volume.grid, 1.0)
-    told = replace(
+    checked = replace(
         empty if base is None else base,
         discs=(),
         landmarks=(),
@@ -203,9 +203,9 @@ def checked_labels(given: GivenLabels, volume: Volume, *, base: DiscLabels | Non
         view="corrected",
         count=VertebraCount(given.presacral, 1.0) if given.presacral != PRESACRAL else None,
     )
-    told = told.with_tips(dict(discs))
+    checked = checked.with_tips(dict(discs))
     marks = tuple(Disc(value, point, 1.0, presacral=given.presacral) for value, point in landmarks.items())
-    return replace(told, landmarks=marks)
+    return replace(checked, landmarks=marks)
 
 
 def _refuse_other_grid(given: GivenLabels, grid: Grid) -> None:

@@ -166,13 +166,13 @@ def _write(derivatives: Path, rows: Sequence[Row]) -> list[Path]:
 
 
 def _entries(derivatives: Path, names: Mapping[str, Row]) -> list[Entry]:
-    """Return the entries of some scans, with what a person said of them before."""
+    """Return the entries of some scans, with the ratings that a person gave them."""
     ratings = read_ratings(derivatives)
     entries = []
     for entry in filter(None, (read_entry(derivatives, name) for name in names)):
-        told = ratings.get(entry.key)
+        rated = ratings.get(entry.key)
         entries.append(
-            replace(entry, rating=told.rating, accepted=told.accepted) if told is not None else entry
+            replace(entry, rating=rated.rating, accepted=rated.accepted) if rated is not None else entry
         )
     return entries
 

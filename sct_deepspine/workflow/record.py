@@ -3,7 +3,7 @@
 The JSON sidecar records the SHA-256 of every file of a scan. A later run so knows which files are its own to
 replace, and which were made or edited by a person. What an earlier run wrote and a later one does not is
 kept while it is true: cord and canal while the image is the same, the masks that bear levels while the discs
-are the same from C2/C3 on, all else while nothing is said of the discs that was not said before. What is no
+are the same from C2/C3 on, all else while the discs, and what is known of them, are the same. What is no
 longer true is removed.
 """
 

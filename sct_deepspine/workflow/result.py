@@ -221,7 +221,7 @@ def save_result(
         notes = [f"{path.name} is not this command's, or was edited: it is kept" for path in kept]
         labels = replace(labels, warnings=(*labels.warnings, *notes))
         if masks is not None and kept:
-            entries["masks"]["kept"] = [path.name for path in kept]  # what is said is of our own masks
+            entries["masks"]["kept"] = [path.name for path in kept]  # the description is of our own masks
     source = labels.source
     if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
         entries = {"source": ImageIdentity.from_file(source, result.volume.grid).as_dict(), **entries}

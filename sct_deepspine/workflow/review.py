@@ -26,7 +26,7 @@ COLUMNS = "scan", "rating", "accepted", "key"
 
 @dataclass(frozen=True)
 class Rating:
-    """What a person said of a scan.
+    """What a person decided about a scan.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def matched_corrections(
 ) -> dict[str, GivenLabels]:
     """Return the corrections of each scan that has some, by its name in the cohort.
 
-    An image is told by its fingerprint, then by its name. What was made on another version of an image is
+    An image is found by its fingerprint, then by its name. What was made on another version of an image is
     returned, too, unless there are corrections of this one: whoever applies it compares the fingerprints.
 
     Raises

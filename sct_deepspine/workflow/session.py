@@ -149,10 +149,10 @@ def _given(
     plain = replace(request, masks=False, upper=False, min_confidence=0.0)
     if request.anchors is not None or request.anchor_slice is not None:
         return {0: process_scan(volumes[0], plain, model=model).labels}
-    told = request.labels if request.labels is not None else request.edits
-    if told is None:
+    source = request.labels if request.labels is not None else request.edits
+    if source is None:
         return {}
-    n, labels = _image_of_labels(told, volumes, images)
+    n, labels = _image_of_labels(source, volumes, images)
     plain = replace(plain, labels=labels) if request.labels is not None else replace(plain, edits=labels)
     return {n: process_scan(volumes[n], plain, model=model).labels}
 

@@ -104,7 +104,7 @@ def load(page, folder, content):
     path = folder / "loaded.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     page.locator("#file").set_input_files(path)
-    page.wait_for_function("document.getElementById('said').textContent !== ''")
+    page.wait_for_function("document.getElementById('message').textContent !== ''")
 
 
 def choose(page, value):
@@ -124,7 +124,7 @@ def drag(page, value, down, right=0):
 
 
 def said(page):
-    return page.locator("#said").inner_text()
+    return page.locator("#message").inner_text()
 
 
 def press(page, *keys):

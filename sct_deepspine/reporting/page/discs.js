@@ -73,7 +73,7 @@ const gapsOf = ({ discs, absent }) => {
   }
   return gaps;
 };
-// Why the discs can't stand as they are; empty if they can. Gaps are told apart, since they can be closed later.
+// Why the discs can't stand as they are; empty if they can. Gaps are kept apart, since they can be closed later.
 function wrongOf(entry, draft) {
   const discs = [...draft.discs].sort(byValue), out = [];
   discs.forEach((disc, n) => {

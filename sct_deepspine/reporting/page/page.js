@@ -4,8 +4,8 @@ const filters = { all: () => true, unrated: (entry) => !ratingOf(entry), correct
 const listed = () => entries.filter((entry) => filters[filter](entry));
 const element = (id) => document.getElementById(id);
 function say(text, isRefusal = false) {
-  element("said").textContent = text;
-  element("said").classList.toggle("refused", isRefusal);
+  element("message").textContent = text;
+  element("message").classList.toggle("refused", isRefusal);
 }
 // Take the outcome of an edit: keep it, say why it can't be, or ask how to go on.
 function perform(result) {
@@ -118,10 +118,10 @@ function choose(step) {
 }
 function rate(rating) { setRating(entries[current], rating); say(""); show(); }
 function save() {
-  const count = saveFile(), told = `Saved ${count} scan${count === 1 ? "" : "s"} to corrections.json.`;
+  const count = saveFile(), sentence = `Saved ${count} scan${count === 1 ? "" : "s"} to corrections.json.`;
   const wrong = entries.filter((entry) => problemsOf(entry).length), [first] = wrong;
-  if (first) say(`${told} ${wrong.length} can't be applied yet: ${first.label}: ${problemsOf(first)[0]}`, true);
-  else say(told);
+  if (first) say(`${sentence} ${wrong.length} can't be applied yet: ${first.label}: ${problemsOf(first)[0]}`, true);
+  else say(sentence);
   show();
 }
 async function load(file) {

@@ -155,12 +155,12 @@ function fileOf() {
   const keys = [...entries.map((entry) => entry.key), ...strangers()];
   for (const key of keys) {
     const { name, image, rating, discs, absent, accepted } = work[key] || {}, entry = byKey.get(key);
-    const told = rating ?? entry?.rating, isAgreed = accepted ?? (entry?.accepted && !discs);
-    if (!work[key] && !told && !isAgreed) continue;
+    const rated = rating ?? entry?.rating, isAgreed = accepted ?? (entry?.accepted && !discs);
+    if (!work[key] && !rated && !isAgreed) continue;
     const all = discs || (isAgreed && entry ? ownDraft(entry).discs : null);
     scans[key] = { name: name ?? entry.name, image: image ?? entry.image,
       ...(all ? { discs: [...all].sort(byValue).map(({ value, world_mm, edit }) => edit ? { value, world_mm, edit } : { value, world_mm }), absent: absent ?? entry?.absent ?? [], ...spineOf(entry, all) } : {}),
-      ...(told !== undefined && (told || rating === "") ? { rating: told } : {}), ...(isAgreed ? { accepted: true } : accepted === false ? { accepted } : {}) };
+      ...(rated !== undefined && (rated || rating === "") ? { rating: rated } : {}), ...(isAgreed ? { accepted: true } : accepted === false ? { accepted } : {}) };
   }
   return { format: 2, scans };
 }
@@ -202,9 +202,9 @@ function readFile(text) {
   const changes = {}, count = { here: 0, other: 0, replaced: 0 };
   for (const [key, scan] of scans) {
     const entry = entryOf(key, scan), target = entry ? entry.key : key, before = changes[target] || work[target];
-    const told = Object.fromEntries(Object.entries(scan).filter(([, content]) => content !== undefined));
-    if (told.discs && before?.discs && !isSame({ discs: told.discs, absent: told.absent }, { discs: before.discs, absent: before.absent || [] })) count.replaced += 1;
-    changes[target] = tidy({ ...before, ...told, ...(entry ? about(entry) : {}), ...(told.discs && entry ? { base: baseOf(entry), accepted: told.accepted } : {}) });
+    const loaded = Object.fromEntries(Object.entries(scan).filter(([, content]) => content !== undefined));
+    if (loaded.discs && before?.discs && !isSame({ discs: loaded.discs, absent: loaded.absent }, { discs: before.discs, absent: before.absent || [] })) count.replaced += 1;
+    changes[target] = tidy({ ...before, ...loaded, ...(entry ? about(entry) : {}), ...(loaded.discs && entry ? { base: baseOf(entry), accepted: loaded.accepted } : {}) });
     count[entry ? "here" : "other"] += 1;
   }
   change("a file was loaded", changes);

@@ -145,8 +145,8 @@ class VertebraCount:
     @property
     def finding(self) -> str:
         """What a person should know of a number that is not usual."""
-        extra = "a sixth lumbar or a thirteenth thoracic one"
-        lacking = "only four lumbar or eleven thoracic ones"
+        extra = "a sixth lumbar or a thirteenth thoracic one, or a first sacral one that looks lumbar"
+        lacking = "only four lumbar or eleven thoracic ones, or a fifth lumbar one that looks sacral"
         what = extra if self.presacral > PRESACRAL else lacking
         return (
             f"{self.presacral} presacral vertebrae (probability {self.probability:.2f}): {what}; the values "

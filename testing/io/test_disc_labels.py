@@ -126,3 +126,28 @@ def test_points_that_were_never_placed_are_named(tmp_path):
     labels = read_disc_labels(tmp_path / "t.mrk.json")
     assert [value for value, _ in labels.points] == [3]
     assert labels.unplaced == ("C3/C4",)
+
+
+@pytest.mark.parametrize(("apart_mm", "is_one"), [(0.0, True), (0.005, True), (0.05, False), (1.0, False)])
+def test_two_labels_at_one_place_are_refused(apart_mm, is_one):
+    points = {3: (1.0, 2.0, 3.0), 4: (1.0, 2.0, 3.0 - apart_mm)}
+    if is_one:
+        with pytest.raises(LabelsError, match="the labels 3 and 4 are at one place"):
+            read_disc_labels(points)
+    else:
+        assert [value for value, _ in read_disc_labels(points).points] == [3, 4]
+
+
+@pytest.mark.parametrize("stored", [2.9999, 3.0001])
+def test_a_label_value_that_a_tool_rounded_is_read(stored):
+    data = np.zeros((9, 9, 40), np.float32)
+    data[4, 4, 12], data[4, 4, 30] = stored, 4
+    assert sorted(value for value, _ in read_disc_labels((data, np.eye(4))).points) == [3, 4]
+
+
+@pytest.mark.parametrize("stored", [2.95, 3.2, 3.35])
+def test_a_scaled_label_image_is_refused(stored):
+    data = np.zeros((9, 9, 40), np.float32)
+    data[4, 4, 12], data[4, 4, 30] = stored, 4
+    with pytest.raises(LabelsError, match=f"hold the value {stored}; label values are whole numbers"):
+        read_disc_labels((data, np.eye(4)))

@@ -129,6 +129,27 @@ def test_labels_of_another_scan_are_no_edited_copy():
     assert compare_labels(points, NECK, 1.7) is None
 
 
+@pytest.mark.parametrize(
+    ("discs", "copied", "others", "is_copy"),
+    [
+        (2, 2, 0, False),  # two labels where two discs are seen: whoever labels by hand does as well
+        (3, 2, 0, False),
+        (3, 3, 0, True),
+        (4, 3, 0, True),
+        (10, 4, 0, False),
+        (10, 5, 0, True),
+        (10, 5, 5, True),
+        (10, 5, 6, False),
+    ],
+)
+def test_a_copy_has_three_labels_and_half_of_all(discs, copied, others, is_copy):
+    automatic = labels_of(range(3, 3 + discs))
+    points = list(points_of(automatic).items())[:copied]
+    points += [(3 + copied + n, np.array([15.0, 5.0, 200.0 - 9 * n])) for n in range(others)]
+    found = compare_labels(points, automatic, 1.7)
+    assert (found is not None) == is_copy
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_whatever_was_edited_comes_out(data):

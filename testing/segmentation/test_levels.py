@@ -87,6 +87,18 @@ def test_processes_out_of_touch_with_their_bodies_go_by_their_roots(corridor, sp
         assert (found[own] == number).mean() > 0.95
 
 
+def test_processes_that_touch_each_other_keep_their_numbers(corridor, spine):
+    """Old spines have processes that meet at their tips: the roots tell them apart."""
+    (x, y, z), bone, disc, process = spine
+    meeting = (y < -40) & (y > -45) & (np.abs(x) < 4) & (z > 15) & (z < 125)
+    tips = tips_of(corridor)
+    bone = bone | meeting
+    found = whole(assign_vertebrae(bone, tips, assign_discs(disc, tips, corridor), corridor), corridor)
+    for number, disc_below in ((22, 23), (23, 24), (24, 25)):
+        root = process & (y > -28) & (np.abs(z - (TIPS[disc_below] + 4 + 0.9 * (y + 8))) < 4)
+        assert (found[root] == number).mean() > 0.95
+
+
 def test_bone_far_beyond_the_discs_has_no_number(corridor, spine):
     """One vertebra follows beyond the first and the last disc, though bone may go on without a gap."""
     (x, y, z), _, disc, _ = spine

@@ -1,5 +1,6 @@
 """What becomes of labels that a person made: one rule, the same through every command and through Python."""
 
+import json
 from dataclasses import replace
 
 import nibabel as nib
@@ -9,8 +10,12 @@ from fakes import fake_model
 
 from sct_deepspine import ScanRequest, label_discs, process_scan
 from sct_deepspine.errors import AnchorError, LabelsError
+from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.io.disc_labels import GivenLabels
+from sct_deepspine.io.identity import ImageIdentity
+from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.workflow.given import anchors_in_view, checked_labels, read_given
 
 MODEL = fake_model()
@@ -135,3 +140,182 @@ def test_a_landmark_among_edited_labels_stays(painted_file, seen, painted):
     points = moved(seen, 0) | {26: painted.grid.middle_world + np.array([0, 0, -1.0])}
     labels = process_scan(painted_file, ScanRequest(edits=points), model=MODEL).labels
     assert [mark.value for mark in labels.landmarks] == [26]
+
+
+# Labels of the review page: all the discs of the image
+
+
+def page_file(tmp_path, points, *, absent=(), **entry):
+    """Write what the review page saves of one scan."""
+    discs = [{"value": value, "world_mm": list(point)} for value, point in points.items()]
+    scan = {"name": "t2", "discs": discs, "absent": list(absent)} | entry
+    path = tmp_path / "corrections.json"
+    path.write_text(json.dumps({"format": 2, "scans": {"t2": scan}}), encoding="utf-8")
+    return path
+
+
+def test_a_gap_among_the_labels_of_the_review_page_is_refused(painted, seen, tmp_path):
+    points = moved(seen, 0)
+    place = points.pop(5)
+    with pytest.raises(LabelsError, match=r"5 \(C4/C5\) is missing between discs above and below"):
+        checked(page_file(tmp_path, points), painted, seen)
+    fused = checked(page_file(tmp_path, points, absent=[5]), painted, seen)
+    assert fused.warnings == ()
+    assert fused.values.tolist() == [3, 4, 6, 7, 8, 9, 10]
+    assert len(checked(page_file(tmp_path, points | {5: place}), painted, seen)) == len(seen)
+    # An end that is missing is no gap.
+    del points[3], points[4]
+    assert checked(page_file(tmp_path, points), painted, seen).values.tolist() == [6, 7, 8, 9, 10]
+
+
+def test_labels_of_the_review_page_are_not_doubted(painted, seen, tmp_path):
+    """Whoever made them has seen ours."""
+    other = {value + 1: point for value, point in moved(seen, 0).items()}
+    assert checked(page_file(tmp_path, other), painted, seen).warnings == ()
+
+
+def test_a_scan_without_any_disc_is_refused(painted, seen, tmp_path):
+    with pytest.raises(LabelsError, match="every disc was removed"):
+        checked(page_file(tmp_path, {}), painted, seen)
+    middle = painted.grid.middle_world
+    with pytest.raises(LabelsError, match="no disc from the top of C1"):
+        checked({26: middle}, painted, None)
+
+
+def test_a_count_that_the_page_saved_names_the_discs(painted, seen, tmp_path):
+    points = {value + 16: point for value, point in moved(seen, 0).items()}
+    labels = checked(page_file(tmp_path, points, presacral=25), painted, seen)
+    assert labels.presacral == 25
+    assert labels.values.tolist() == list(range(19, 27))
+    assert [labels[25].name, labels[26].name] == ["L5/L6", "L6/S1"]
+    usual = checked(page_file(tmp_path, points), painted, seen)
+    assert usual.count is None
+    assert [mark.value for mark in usual.landmarks] == [26]
+
+
+# Doubts about checked labels, by a spine without an image
+
+TIPS = {value: np.array([15.0, 40.0, 215.0 - 20 * n]) for n, value in enumerate(range(3, 13))}
+LINE = Centerline.from_points(np.array([[15.0, 30.0, z] for z in np.arange(2.0, 239, 2)]))
+SCAN = Volume(np.zeros(GRID.shape, np.float32), GRID)
+
+
+def spine(tips=TIPS, *, confidence=0.95, interpolated=(), canal=LINE):
+    discs = tuple(Disc(v, tip, 0.9, interpolated=v in interpolated) for v, tip in tips.items())
+    return DiscLabels(discs, GRID, confidence, canal=canal)
+
+
+def doubts(points, base, **given_):
+    return list(checked_labels(GivenLabels(tuple(points.items()), **given_), SCAN, base=base).warnings)
+
+
+def by(offset, values=range(3, 13)):
+    return {value: TIPS[value] + np.array(offset, dtype=float) for value in values}
+
+
+@pytest.mark.parametrize(
+    ("offset", "is_doubted"),
+    [((0, 0, 4), False), ((0, 0, 6), True), ((0, 0, -6), True), ((0, -14, 0), False), ((0, -16, 0), True)],
+)
+def test_labels_are_doubted_from_five_mm_along_the_spine_or_fifteen_from_the_tip(offset, is_doubted):
+    found = doubts(by(offset), spine())
+    assert len(found) == is_doubted
+    if is_doubted:
+        assert f"half of them {np.abs(offset).max()} mm off or more" in found[0]
+
+
+def test_half_of_the_labels_may_lie_beside_the_discs():
+    assert doubts(by((0, 0, 0), range(3, 9)) | by((0, 0, -9), range(9, 13)), spine()) == []
+    assert len(doubts(by((0, 0, 0), range(3, 7)) | by((0, 0, -9), range(7, 13)), spine())) == 1
+
+
+def test_labels_beyond_the_discs_that_are_seen_say_nothing():
+    """A network that sees the neck only is no witness of the thorax."""
+    few = {value: TIPS[value] for value in (3, 4, 5, 6)}
+    beside = by((0, 0, 0), (3, 4, 5, 6)) | by((0, 0, -9), range(8, 13))
+    assert doubts(beside, spine(few)) == [
+        "C6/C7 is not among the labels; the registration needs them without a gap"
+    ]
+
+
+@pytest.mark.parametrize(("labels", "discs", "is_doubted"), [(3, 10, True), (2, 10, False), (10, 2, False)])
+def test_few_labels_or_few_discs_are_not_compared(labels, discs, is_doubted):
+    seen_ = {value: TIPS[value] for value in range(3, 3 + discs)}
+    assert len(doubts(by((0, 0, -9), range(3, 3 + labels)), spine(seen_))) == is_doubted
+
+
+def test_only_discs_that_were_seen_are_compared():
+    placed = spine(interpolated=range(3, 11))
+    assert doubts(by((0, 0, -9)), placed) == []
+    assert len(doubts(by((0, 0, -9)), spine(interpolated=range(3, 8)))) == 1
+
+
+def test_without_a_canal_nothing_is_compared():
+    assert doubts(by((0, 0, 9)), spine(canal=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [(1, "1 level below what"), (2, "2 levels below what"), (-1, "1 level above what"), (0, None)],
+)
+def test_other_levels_than_the_image_shows_are_pointed_out(shift, words):
+    points = {value + shift: point for value, point in by((0, 0, 1)).items()}
+    found = doubts(points, spine())
+    assert len(found) == (words is not None)
+    if words:
+        assert f"the labels are {words} the image shows with a confidence of 0.95" in found[0]
+
+
+@pytest.mark.parametrize(("confidence", "is_doubted"), [(0.89, False), (0.9, True)])
+def test_an_image_that_is_not_sure_of_its_levels_contradicts_nobody(confidence, is_doubted):
+    points = {value + 1: point for value, point in TIPS.items()}
+    assert len(doubts(points, spine(confidence=confidence))) == is_doubted
+
+
+def test_levels_that_do_not_shift_as_one_are_not_pointed_out():
+    """A vertebra more or less on the way: the person may be right."""
+    points = {value + (value > 7): point for value, point in TIPS.items()}
+    assert doubts(points, spine()) == [
+        "C7/T1 is not among the labels; the registration needs them without a gap"
+    ]
+
+
+def test_whoever_edited_our_labels_has_seen_our_levels():
+    points = {value + 1: point for value, point in TIPS.items()}
+    assert doubts(points, spine(), made_on=ImageIdentity("", GRID)) == []
+    beside = doubts(by((0, 0, -9)), spine(), made_on=ImageIdentity("", GRID))
+    assert "beside the discs" in beside[0]
+
+
+def test_points_without_a_position_are_named():
+    assert doubts(TIPS, spine(), unplaced=("T2/T3",)) == ["T2/T3 has no position in the file of labels"]
+
+
+@pytest.mark.parametrize("canal", [LINE, None])
+def test_labels_out_of_order_are_refused_with_and_without_a_canal(canal):
+    points = dict(TIPS) | {5: TIPS[6], 6: TIPS[5]}
+    with pytest.raises(LabelsError, match=r"6 \(C5/C6\) lies above 5 \(C4/C5\)"):
+        doubts(points, spine(canal=canal))
+
+
+@pytest.mark.parametrize(("y", "is_far"), [(-9.0, False), (-11.0, True)])
+def test_a_label_forty_mm_from_the_canal_is_refused(y, is_far):
+    wide = Grid((31, 101, 241), np.array([[1.0, 0, 0, 0], [0, 1, 0, -30], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    points = dict(TIPS) | {7: np.array([15.0, y, TIPS[7][2]])}
+    volume = Volume(np.zeros(wide.shape, np.float32), wide)
+    given_ = GivenLabels(tuple(points.items()))
+    if is_far:
+        with pytest.raises(LabelsError, match=r"7 \(C6/C7\) at .* lies 41 mm from the spine"):
+            checked_labels(given_, volume, base=spine())
+    else:
+        assert len(checked_labels(given_, volume, base=spine())) == 10
+
+
+def test_labels_of_a_person_are_certain_and_replace_what_was_seen():
+    base = replace(spine(confidence=0.3), warnings=("odd",), landmarks=(Disc(1, TIPS[3], 0.9),))
+    labels = checked_labels(GivenLabels(tuple(by((0, 1, 0), range(4, 9)).items())), SCAN, base=base)
+    assert (labels.view, labels.level_confidence, labels.landmarks) == ("corrected", 1.0, ())
+    assert labels.warnings == ()
+    assert labels.values.tolist() == [4, 5, 6, 7, 8]
+    assert labels.canal is base.canal
+    assert labels.confidence.tolist() == [1.0] * 5

@@ -52,7 +52,7 @@ def label(capsys, monkeypatch, here):
         # nibabel writes its warnings where stderr was at its import.
         for handler in nib.imageglobals.logger.handlers:
             if hasattr(handler, "stream"):
-                monkeypatch.setattr(handler, "stream", sys.stderr)
+                monkeypatch.setattr(handler, "stream", sys.stderr)  # an object of nibabel's, no module
         model = None if "-weights" in words else run.model
         code = main([str(word) for word in words], model=model, demo_scan=run.demo_scan)
         printed = capsys.readouterr()

@@ -245,7 +245,7 @@ def test_an_encoder_is_refused_where_it_does_not_fit(folder, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_encoder_of_the_file_is_what_training_starts_from(folder, tmp_path, monkeypatch):
+def test_the_encoder_of_the_file_is_what_training_starts_from(folder, tmp_path):
     torch.manual_seed(3)
     network = build_network(MCGUNetConfig(channels=1, in_channels=3))
     layers = [m for stage in (*network.encoder, network.dense[0]) for m in stage if hasattr(m, "weight")]
@@ -253,16 +253,14 @@ def test_the_encoder_of_the_file_is_what_training_starts_from(folder, tmp_path, 
     tensors = {f"features.{n}.weight": m.weight.detach() for n, m in zip(indices, layers, strict=True)}
     tensors |= {f"features.{n}.bias": m.bias.detach() for n, m in zip(indices, layers, strict=True)}
     save_file(tensors, tmp_path / "vgg.safetensors")
-    given = []
-
-    def note(run_, config, target, *, resume, initial):
-        given.append(initial)
-        return target
-
-    monkeypatch.setattr("sct_deepspine.recipes.run.train_masks", note)
-    full = ["-network", "mcgunet", "-width", 64, "-encoder", tmp_path / "vgg.safetensors"]
-    assert run("train", "-i", folder, "-ofolder", tmp_path / "run", *full, "-v", 0) == 0
-    assert torch.equal(given[0].encoder[1][0].weight, network.encoder[1][0].weight)
+    words = ["-network", "mcgunet", "-width", 64, "-encoder", tmp_path / "vgg.safetensors"]
+    words += ["-steps", 1, "-evaluate-every", 1, "-batch", 1, "-lr", 1e-12]  # a step that leads nowhere
+    target = tmp_path / "run"
+    assert run("train", "-i", folder, "-ofolder", target, *words, "-precision", "single", "-v", 0) == 0
+    trained = load_file(target / "weights.safetensors")
+    name = next(name for name in trained if name.endswith("encoder.1.0.weight"))
+    start = network.encoder[1][0].weight.detach()
+    torch.testing.assert_close(trained[name].float(), start, rtol=1e-3, atol=1e-6)  # stored in half precision
 
 
 def test_a_size_that_does_nothing_is_refused(tmp_path, capsys):

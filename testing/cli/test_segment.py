@@ -57,7 +57,7 @@ def test_the_command_writes_four_masks_and_their_facts(segment, tmp_path, painte
     assert (np.asarray(masks["canal"].dataobj) >= cord).all()
     assert ((np.asarray(masks["seg_labeled"].dataobj) > 0) <= cord).all()
     facts = json.loads((tmp_path / "out" / "t2_spine.json").read_text())
-    assert set(facts["files"]) == {f"t2_{name}.nii.gz" for name in FILES}
+    assert set(facts["files"]) == {f"t2_{name}.nii.gz" for name in FILES} | {"t2_spine.png"}
     assert not any(part["measured"] for part in facts["masks"]["structures"])
     assert out.count("not compared with true masks") == 1
     assert "to measure its area, use sct_deepseg spinalcord" in out
@@ -195,11 +195,9 @@ class NoCord(Everything):
 
 
 def test_a_view_below_the_conus_keeps_its_labels_and_says_why_nothing_is_registered(
-    capsys, tmp_path, monkeypatch, painted_file
+    capsys, tmp_path, monkeypatch, painted_file, empty_sct
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("require_sct", "check_registration"):
-        monkeypatch.setattr(f"sct_deepspine.cli._products.{name}", lambda *_words: None)
     words = ["-i", str(painted_file), "-register", "1"]
     code = label_command.main(words, model=fake_model(), mask_model=fake_mask_model(NoCord()))
     assert code == 1
@@ -210,11 +208,9 @@ def test_a_view_below_the_conus_keeps_its_labels_and_says_why_nothing_is_registe
 
 
 def test_a_cord_mask_that_is_there_already_is_offered_instead_of_being_replaced(
-    capsys, tmp_path, monkeypatch, painted_file
+    capsys, tmp_path, monkeypatch, painted_file, empty_sct
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("require_sct", "check_registration"):
-        monkeypatch.setattr(f"sct_deepspine.cli._products.{name}", lambda *_words: None)
     (tmp_path / "t2_seg.nii.gz").write_bytes(b"of sct_deepseg")
     words = ["-i", str(painted_file), "-register", "1"]
     assert label_command.main(words, model=fake_model(), mask_model=fake_mask_model()) == 1

@@ -36,7 +36,7 @@ def failing(monkeypatch, names, failure):
             raise failure
         return REPLACE(path, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "replace", replace)  # a fault of the system: no file can be made to cause it
 
 
 def test_all_are_replaced_and_nothing_else_is_left(files):
@@ -65,7 +65,7 @@ def test_a_disk_too_full_to_keep_the_old_file_leaves_it_where_it_is(files, monke
         Path(target).write_text("old")
         raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "link", no_links)  # faults of the system, too
     monkeypatch.setattr(shutil, "copy2", half_a_copy)
     before = {path: path.read_text() for path in files}
     with pytest.raises(OutputError, match="no space left on device"):

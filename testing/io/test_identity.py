@@ -67,7 +67,7 @@ def test_a_file_that_stands_for_an_image_is_told(content, is_pointer, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ImageError, match="lost.nii can't be read"):
+    with pytest.raises(ImageError, match=r"lost\.nii can't be read"):
         file_sha256(tmp_path / "lost.nii")
 
 

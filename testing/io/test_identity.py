@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from platforms import symbolic_links
 
 from sct_deepspine.errors import ImageError
 from sct_deepspine.geometry.grid import Grid
@@ -64,6 +65,16 @@ def test_a_file_that_stands_for_an_image_is_told(content, is_pointer, tmp_path):
             file_sha256(tmp_path / "t2.nii.gz")
     else:
         assert file_sha256(tmp_path / "t2.nii.gz") == hashlib.sha256(content).hexdigest()
+
+
+@symbolic_links
+def test_a_link_to_content_that_is_not_here_is_told(tmp_path):
+    (tmp_path / "real.nii").write_bytes(b"an image")
+    (tmp_path / "t2.nii").symlink_to("real.nii")
+    assert file_sha256(tmp_path / "t2.nii") == file_sha256(tmp_path / "real.nii")
+    (tmp_path / "real.nii").unlink()
+    with pytest.raises(ImageError, match=r"t2\.nii is a link whose content is not here"):
+        file_sha256(tmp_path / "t2.nii")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

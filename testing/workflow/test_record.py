@@ -102,6 +102,26 @@ def test_a_file_that_can_not_be_written_leaves_what_was_there(names, tmp_path):
     assert {name: (tmp_path / name).read_bytes() for name in left_in(tmp_path)} == before
 
 
+def test_the_label_image_is_put_in_place_after_all_others(names):
+    """Without its record a label image would pass for one that a person made."""
+    order = []
+
+    def noting(path):
+        order.append(path.name)
+        path.write_text("x", encoding="utf-8")
+
+    write_results(NECK, names, dict.fromkeys((names.labels, names.csv, names.preview), noting))
+    assert order == [names.preview.name, names.csv.name, names.labels.name]
+
+
+@pytest.mark.parametrize("name", ["Wirbelsäule", "脊椎", "broken \udce9"])
+def test_names_of_every_kind_can_be_recorded(name, names):
+    save(NECK, names, session=[name])
+    as_written = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    assert as_written in names.sidecar.read_bytes().decode("utf-8")
+    assert read_sidecar(names.sidecar)["session"] == [name]
+
+
 # Whose files they are
 
 
@@ -192,6 +212,14 @@ def test_discs_above_c2_change_no_mask(names):
     assert json.loads(names.sidecar.read_text(encoding="utf-8"))["masks"] == ABOUT_MASKS
 
 
+def test_masks_that_begin_at_c2_c3_change_with_it(names):
+    save(NECK, names, *names.masks.values())
+    (first, *others), moved = NECK.discs, MOVED.discs[0]
+    saved = save(replace(NECK, discs=(moved, *others)), names)
+    assert first.value == moved.value == 3
+    assert set(saved.removed) == {names.masks["spine"], names.masks["seg_labeled"]}
+
+
 def test_nothing_is_kept_of_another_image(names):
     save(NECK, names, names.csv, *names.masks.values(), masks=ABOUT_MASKS)
     saved = save(NECK, names, source=OTHER_IMAGE)
@@ -265,6 +293,14 @@ def test_the_record_of_another_command_goes_with_its_discs_and_what_is_true_is_a
     assert json.loads(names.sidecar.read_text(encoding="utf-8"))["masks"]["structures"] == []
     # Now they are this command's own: the next run keeps them.
     assert set(save(MOVED, names).kept) == {masks["seg"], masks["canal"]}
+
+
+def test_what_both_commands_wrote_is_sorted_out_together(names, of_masks):
+    save(NECK, names, names.csv, names.masks["canal"])
+    save_masks(NECK, of_masks, "spine", "seg")
+    saved = save(MOVED, names)
+    assert saved.kept == (names.masks["canal"], names.masks["seg"])
+    assert saved.removed == (names.csv, names.masks["spine"], of_masks.sidecar)
 
 
 def test_the_record_of_another_command_goes_with_its_image(names, of_masks):

@@ -128,7 +128,7 @@ def write_scan(scan: LabelledScan, volume: Volume, folder: Path, **card: Any) ->
         "discs": {str(value): tip.tolist() for value, tip in scan.discs.items()},
         "labelled_span_mm": list(scan.span_z_mm),
     } | card
-    (folder / f"{scan.name}.json").write_text(json.dumps(whole))
+    (folder / f"{scan.name}.json").write_text(json.dumps(whole), encoding="utf-8")
     return image
 
 

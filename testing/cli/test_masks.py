@@ -47,7 +47,7 @@ def refused(capsys, *arguments):
 
 
 def steps_logged(folder):
-    with (folder / "log.csv").open() as file:
+    with (folder / "log.csv").open(encoding="utf-8") as file:
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
@@ -77,7 +77,7 @@ def test_a_run_writes_all_it_promises(finished):
     for name in ("convergence.png", "validation_000004.png"):
         with Image.open(finished / name) as picture_:
             assert min(picture_.size) > 200
-    config = json.loads((finished / "config.json").read_text())
+    config = json.loads((finished / "config.json").read_text(encoding="utf-8"))
     assert config["network"] == {
         **{"kind": "bcdunet", "channels": 1, "in_channels": 1, "width": 4, "dense": 1, "directions": 2}
     }
@@ -89,7 +89,7 @@ def test_a_run_writes_all_it_promises(finished):
 
 def test_no_subject_is_trained_on_and_tested_on(folder, tmp_path, capsys):
     assert train(folder, tmp_path / "run", "-subject", "([a-h])", "-seed", 2) == 0
-    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    split = json.loads((tmp_path / "run" / "split.json").read_text(encoding="utf-8"))
     everyone = [subject for part in split.values() for subject in part]
     assert sorted(everyone) == list("abcdefgh")
     capsys.readouterr()
@@ -97,7 +97,7 @@ def test_no_subject_is_trained_on_and_tested_on(folder, tmp_path, capsys):
     assert run("evaluate", "-i", folder, "-weights", weights, "-ofolder", tmp_path / "scores", "-v", 0) == 0
     out = capsys.readouterr().out
     assert "2 images of 2 subjects" in out
-    with (tmp_path / "scores" / "scores.csv").open() as file:
+    with (tmp_path / "scores" / "scores.csv").open(encoding="utf-8") as file:
         assert [row["name"] for row in csv.DictReader(file)] == sorted(split["test"])
     with Image.open(tmp_path / "scores" / "best_and_worst.png") as picture_:
         assert min(picture_.size) > 300
@@ -220,7 +220,7 @@ def test_prepared_tasks_can_be_trained_on_and_scored(tmp_path, capsys):
         weights = target / "weights.safetensors"
         assert run("evaluate", "-i", prepared, "-weights", weights, "-v", 0) == 0
         assert "jaccard" in capsys.readouterr().out
-    assert json.loads((tmp_path / "run_retina/split.json").read_text())["test"] == [
+    assert json.loads((tmp_path / "run_retina/split.json").read_text(encoding="utf-8"))["test"] == [
         "01_test",
         "02_test",
         "03_test",
@@ -300,7 +300,7 @@ def test_images_of_different_channels_are_refused(tmp_path, capsys):
     image, _ = picture(np.random.default_rng(0), channels=3)
     Image.fromarray(image).save(folder / "images" / "c.png")
     split = {"train": list("abcdef"), "test": list("gh")}
-    (folder / "split.json").write_text(json.dumps(split))
+    (folder / "split.json").write_text(json.dumps(split), encoding="utf-8")
     assert train(folder, tmp_path / "run") == 1
     assert "in colours, or all in grey" in one_line(capsys)
     assert not (tmp_path / "run").exists()
@@ -350,7 +350,7 @@ def test_a_mask_never_takes_the_place_of_its_image(finished, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", ["lost.png", "text.png", "empty"])
 def test_what_is_no_image_is_refused(path, finished, tmp_path, capsys):
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     words = ["predict", "-i", tmp_path / path, "-weights", finished / "weights.safetensors"]
     assert run(*words, "-ofolder", tmp_path / "out", "-v", 0) == 1

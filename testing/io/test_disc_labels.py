@@ -57,7 +57,7 @@ def test_what_is_no_label_image_is_refused_at_once(data, match):
 @pytest.mark.parametrize("text", ["value,name\n3,C2/C3\n", '{"markups": []}', "\x00"])
 def test_a_broken_table_or_point_list_is_refused(text, tmp_path):
     for name in ("x.csv", "x.mrk.json"):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(AnchorError) as error:
             read_disc_labels(tmp_path / name)
         assert "\n" not in str(error.value)
@@ -108,10 +108,10 @@ def test_a_table_is_read_as_spreadsheets_save_it(before, delimiter, decimal, enc
 
 
 def test_a_table_without_a_column_says_which(tmp_path):
-    (tmp_path / "t.csv").write_text("level,x_mm,y_mm,z_mm\n3,1,2,3\n")
+    (tmp_path / "t.csv").write_text("level,x_mm,y_mm,z_mm\n3,1,2,3\n", encoding="utf-8")
     with pytest.raises(LabelsError, match="no column 'value'"):
         read_disc_labels(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("value,x_mm,y_mm,z_mm\n3.5,1,2,3\n")
+    (tmp_path / "t.csv").write_text("value,x_mm,y_mm,z_mm\n3.5,1,2,3\n", encoding="utf-8")
     with pytest.raises(LabelsError, match=r"3\.5 is no whole number"):
         read_disc_labels(tmp_path / "t.csv")
 
@@ -122,7 +122,7 @@ def test_points_that_were_never_placed_are_named(tmp_path):
         {"label": "C3/C4", "position": "", "positionStatus": "undefined"},
     ]
     markups = {"markups": [{"coordinateSystem": "RAS", "controlPoints": points}]}
-    (tmp_path / "t.mrk.json").write_text(json.dumps(markups))
+    (tmp_path / "t.mrk.json").write_text(json.dumps(markups), encoding="utf-8")
     labels = read_disc_labels(tmp_path / "t.mrk.json")
     assert [value for value, _ in labels.points] == [3]
     assert labels.unplaced == ("C3/C4",)

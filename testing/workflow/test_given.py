@@ -1,5 +1,6 @@
 """What becomes of labels that a person made: one rule, the same through every command and through Python."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -16,10 +17,20 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.identity import ImageIdentity
 from sct_deepspine.labels import Disc, DiscLabels
-from sct_deepspine.workflow.given import anchors_in_view, checked_labels, read_given
+from sct_deepspine.workflow.given import (
+    anchors_in_view,
+    checked_labels,
+    compared_edits,
+    labels_of_page,
+    other_image_note,
+    read_given,
+)
 
 MODEL = fake_model()
 GRID = Grid((31, 61, 241), np.eye(4))
+SCAN = Volume(np.zeros(GRID.shape, np.float32), GRID)
+TIPS = {value: np.array([15.0, 40.0, 215.0 - 20 * n]) for n, value in enumerate(range(3, 13))}
+LINE = Centerline.from_points(np.array([[15.0, 30.0, z] for z in np.arange(2.0, 239, 2)]))
 
 
 def test_what_lies_out_of_view_is_passed_over_with_a_note():
@@ -189,15 +200,86 @@ def test_a_count_that_the_page_saved_names_the_discs(painted, seen, tmp_path):
     assert labels.values.tolist() == list(range(19, 27))
     assert [labels[25].name, labels[26].name] == ["L5/L6", "L6/S1"]
     usual = checked(page_file(tmp_path, points), painted, seen)
-    assert usual.count is None
-    assert [mark.value for mark in usual.landmarks] == [26]
+    assert (labels.count.probability, usual.count) == (1.0, None)
+    (sacrum,) = usual.landmarks
+    assert (sacrum.value, sacrum.name, sacrum.confidence) == (26, "S1/S2", 1.0)
+    np.testing.assert_allclose(sacrum.point_world, points[26])
+
+
+def test_only_what_the_page_saved_whole_is_told_from_other_labels(painted, seen, tmp_path):
+    page = read_given(page_file(tmp_path, moved(seen, 0)), painted)
+    other = read_given(moved(seen, 0), painted)
+    assert labels_of_page(ScanRequest(labels=page)) is page
+    assert labels_of_page(ScanRequest(edits=page)) is page
+    assert labels_of_page(ScanRequest(labels=other)) is None
+    assert labels_of_page(ScanRequest(edits=other)) is None
+    assert labels_of_page(ScanRequest(edits=tmp_path / "corrections.json")) is None
+    assert labels_of_page(ScanRequest()) is None
+
+
+# Which image they were made on
+
+
+def test_labels_of_another_image_are_noted_if_the_file_records_it(tmp_path):
+    (tmp_path / "t2.nii").write_bytes(b"an image")
+    image = tmp_path / "t2.nii"
+    fitting, other = hashlib.sha256(b"an image").hexdigest(), "0" * 64
+    points = tuple(TIPS.items())
+    for sha256, count in ((fitting, 0), (other, 1), ("", 0)):
+        given_ = GivenLabels(points, made_on=ImageIdentity(sha256, GRID))
+        assert len(other_image_note(given_, image)) == count
+        assert other_image_note(given_, SCAN) == ()
+    assert other_image_note(GivenLabels(points), image) == ()
+
+
+def test_labels_that_all_lie_in_view_have_no_note():
+    anchors, notes = anchors_in_view(list(TIPS.items()), GRID)
+    assert list(anchors) == list(TIPS)
+    assert notes == ()
+
+
+def by_voxel(grid, values=TIPS):
+    """Labels at the voxels at which they lie in the scan, on another grid."""
+    return tuple((value, grid.world_from_voxel(GRID.voxel_from_world(TIPS[value]))[0]) for value in values)
+
+
+LIFTED = Grid(GRID.shape, np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 9], [0, 0, 0, 1]]))
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_edits_of_the_image_before_its_header_was_changed_are_refused(recorded):
+    made_on = ImageIdentity("", LIFTED) if recorded else None
+    given_ = GivenLabels(by_voxel(LIFTED), GRID if recorded else LIFTED, made_on)
+    with pytest.raises(LabelsError, match=r"its header was another one \(origins 9 mm apart\)"):
+        compared_edits(given_, spine())
+
+
+def test_labels_of_another_image_are_no_edits_and_no_error():
+    beside = tuple((value, tip + np.array([0, 9, 7])) for value, tip in TIPS.items())
+    assert compared_edits(GivenLabels(beside, LIFTED), spine()) is None  # not in the same voxels either
+    few = by_voxel(LIFTED, (3, 4))
+    assert compared_edits(GivenLabels(few, LIFTED), spine()) is None
+    larger = Grid((31, 61, 260), LIFTED.affine)
+    assert compared_edits(GivenLabels(by_voxel(LIFTED), larger), spine()) is None
+    assert (
+        compared_edits(GivenLabels(by_voxel(LIFTED)), spine()) is None
+    )  # a table: nothing is known of voxels
+    assert compared_edits(GivenLabels(((26, TIPS[3]),), LIFTED), spine()) is None
+
+
+def test_edits_of_this_image_are_told():
+    points = tuple((value, tip) for value, tip in TIPS.items() if value != 7)
+    assert compared_edits(GivenLabels(points, GRID), spine()).removed == {7}
+
+
+def test_labels_of_a_scan_in_which_no_network_saw_a_spine():
+    labels = checked_labels(GivenLabels(tuple(TIPS.items())), SCAN)
+    assert labels.grid is GRID
+    assert (labels.level_confidence, labels.canal, labels.landmarks) == (1.0, None, ())
+    assert labels.values.tolist() == list(TIPS)
 
 
 # Doubts about checked labels, by a spine without an image
-
-TIPS = {value: np.array([15.0, 40.0, 215.0 - 20 * n]) for n, value in enumerate(range(3, 13))}
-LINE = Centerline.from_points(np.array([[15.0, 30.0, z] for z in np.arange(2.0, 239, 2)]))
-SCAN = Volume(np.zeros(GRID.shape, np.float32), GRID)
 
 
 def spine(tips=TIPS, *, confidence=0.95, interpolated=(), canal=LINE):
@@ -264,6 +346,13 @@ def test_other_levels_than_the_image_shows_are_pointed_out(shift, words):
     assert len(found) == (words is not None)
     if words:
         assert f"the labels are {words} the image shows with a confidence of 0.95" in found[0]
+
+
+@pytest.mark.parametrize("up_mm", [4, -4])
+def test_labels_a_little_beyond_the_last_disc_are_compared_too(up_mm):
+    points = {value + 1: point for value, point in by((0, 0, up_mm), (3, 4, 5)).items()}
+    (found,) = doubts(points, spine({value: TIPS[value] for value in (3, 4, 5)}))
+    assert "1 level below" in found
 
 
 @pytest.mark.parametrize(("confidence", "is_doubted"), [(0.89, False), (0.9, True)])

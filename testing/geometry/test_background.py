@@ -26,6 +26,32 @@ def test_a_value_far_from_all_others_is_no_image(fill, dtype):
     np.testing.assert_array_equal(out.data[..., :20], plain.data[..., :20])
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1e-3, 0), (1, 0), (1, -300), (1, 900), (50, 0)])
+def test_fill_is_told_in_grey_values_of_every_scale(scale, offset):
+    plain = volume()
+    data = scale * plain.data + offset
+    data[:, :, 20:] = data.min() - 0.5 * np.ptp(data)
+    out = without_fill(Volume(data.astype(np.float32), plain.grid))
+    assert np.isnan(out.data).sum() == data[:, :, 20:].size
+
+
+def test_a_few_spikes_do_not_hide_fill():
+    plain = volume()
+    data = plain.data.copy()
+    data.flat[np.random.default_rng(5).permutation(data.size)[:20]] = 30_000
+    data.flat[np.random.default_rng(6).permutation(data.size)[:20]] = -30_000
+    for fill in (-1024, 4000):
+        data[:, 5:, 20:] = fill
+        assert (np.isnan(without_fill(Volume(data, plain.grid)).data)[:, 5:, 20:]).all()
+
+
+def test_a_picture_of_two_values_is_no_fill():
+    data = np.zeros(SHAPE, np.float32)
+    data[2:5, 3:20, 4:25] = 1000
+    plain = Volume(data, Grid(SHAPE, np.eye(4)))
+    assert without_fill(plain) is plain
+
+
 @pytest.mark.parametrize(("share", "is_fill"), [(0.01, False), (0.04, True)])
 def test_a_value_counts_as_fill_from_two_voxels_in_a_hundred_on(share, is_fill):
     plain = volume()

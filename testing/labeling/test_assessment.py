@@ -17,7 +17,7 @@ from sct_deepspine.labeling.assessment import (
 )
 from sct_deepspine.labeling.calibration import LIMITS, Calibration
 from sct_deepspine.labeling.candidates import assignment_score
-from sct_deepspine.labeling.evidence import Evidence, landmark_is_seen
+from sct_deepspine.labeling.evidence import Evidence, kind_of_view, landmark_is_seen
 from sct_deepspine.labeling.levels import Candidates, assign_levels
 
 CUTS = ("cut above", "cut below")
@@ -150,6 +150,40 @@ def test_a_landmark_that_readings_do_not_see_does_not_count(painted):
     slice_only = Volume(painted.data[:1], replace(painted.grid, shape=(1, *painted.grid.shape[1:])))
     single = DeobliquedVolume.of(slice_only)
     assert landmark_is_seen(Evidence(0.99, landmark=0.9), point - [0, 0, 60], line, single)
+
+
+VALUES = list(range(3, 10))
+
+
+@pytest.mark.parametrize(
+    ("values", "probabilities", "support", "kind"),
+    [
+        (VALUES, [0.9] * 7, 0.9, "landmark"),
+        (VALUES, [0.9] * 7, 0.3, "no_landmark"),  # the readings do not see it
+        (VALUES, [0.1, *[0.9] * 6], 0.9, "no_landmark"),  # its own level is doubtful
+        (VALUES, [0.1] * 7, 0.9, "landmark"),  # so are all: then they count alike
+        (VALUES, [0.1] * 7, 0.3, "no_landmark"),
+        ([3], [0.9], 0.3, "landmark"),  # there is nothing else to go by
+        (VALUES[1:], [0.9] * 6, 0.9, "no_landmark"),
+        (list(range(11, 17)), [0.9] * 6, 0.0, "thoracic"),
+        ([3, *range(11, 17)], [0.9] * 7, 0.3, "thoracic"),
+        ([3, *range(11, 17)], [0.9] * 7, 0.9, "landmark"),
+    ],
+)
+def test_the_kind_of_a_view_goes_by_what_is_surely_seen(values, probabilities, support, kind, painted):
+    view = DeobliquedVolume.of(painted)
+    low, high = (corner[2] for corner in view.extent_mm())
+    line = np.stack([np.zeros(50), np.zeros(50), np.linspace(low, high, 50)], axis=1)
+    candidates = spine(high - 10.0 * np.arange(1, len(values) + 1))
+    assignment = replace(
+        assign_levels(spine(HEIGHTS)),
+        indices=np.arange(len(values)),
+        values=np.array(values),
+        probabilities=np.array(probabilities),
+    )
+    evidence = Evidence(0.99, landmark=support)
+    found = kind_of_view(assignment, candidates, evidence, canal_world=line, view=view, landmarks={3})
+    assert found == kind
 
 
 def test_a_view_that_scores_little_is_labelled_with_doubt_if_its_discs_are_found_again(painted):

@@ -115,6 +115,20 @@ def test_a_person_who_renamed_is_sure_of_the_levels():
     assert compare_labels(fewer, NECK, 1.7).apply(NECK).level_confidence == NECK.level_confidence
 
 
+def test_every_disc_that_was_nudged_is_moved():
+    points = {v: p + np.array([0, 0.6 * (v in (4, 7, 12)), 0]) for v, p in points_of(NECK).items()}
+    corrections = compare_labels(list(points.items()), NECK, 1.7)
+    assert list(corrections.tips) == [4, 7, 12]
+    assert (corrections.shift, corrections.removed) == (0, frozenset())
+
+
+def test_the_last_disc_of_a_longer_spine_can_be_moved():
+    counted = replace(labels_of(range(20, 27)), count=VertebraCount(25, 0.9))
+    points = points_of(counted)
+    points[26] = points[26] + np.array([0, 1, 0])
+    np.testing.assert_allclose(edited(counted, points.items())[26], points[26])
+
+
 def test_nothing_left_is_an_error():
     with pytest.raises(AnchorError, match="nothing is left to write"):
         Corrections(removed=frozenset(range(3, 13))).apply(NECK)
@@ -222,6 +236,8 @@ def test_labels_of_another_scan_are_no_edited_copy():
         (3, 2, 0, False),
         (3, 3, 0, True),
         (4, 3, 0, True),
+        (9, 4, 0, False),
+        (9, 5, 0, True),
         (10, 4, 0, False),
         (10, 5, 0, True),
         (10, 5, 5, True),

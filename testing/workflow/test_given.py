@@ -16,7 +16,7 @@ from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.identity import ImageIdentity
-from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
 from sct_deepspine.workflow.given import (
     anchors_in_view,
     checked_labels,
@@ -270,6 +270,44 @@ def test_labels_of_another_image_are_no_edits_and_no_error():
 def test_edits_of_this_image_are_told():
     points = tuple((value, tip) for value, tip in TIPS.items() if value != 7)
     assert compared_edits(GivenLabels(points, GRID), spine()).removed == {7}
+
+
+def test_labels_that_were_found_are_read_with_their_grid_count_and_landmarks():
+    found = replace(spine(), count=VertebraCount(25, 0.9), landmarks=(Disc(1, TIPS[3] + 9, 0.9),))
+    given_ = read_given(found, SCAN)
+    assert [value for value, _ in given_.points] == [*TIPS, 1]
+    assert (given_.grid, given_.presacral, given_.complete) == (GRID, 25, False)
+
+
+def test_of_many_scans_of_the_page_the_one_of_the_image_is_read(tmp_path):
+    scans = {
+        name: {"name": name, "discs": [{"value": value, "world_mm": [1, 2, 3]}]}
+        for name, value in (("a", 3), ("b", 4))
+    }
+    path = tmp_path / "corrections.json"
+    path.write_text(json.dumps({"format": 2, "scans": scans}), encoding="utf-8")
+    (tmp_path / "b.nii").write_bytes(b"an image")
+    assert [value for value, _ in read_given(path, tmp_path / "b.nii").points] == [4]
+    with pytest.raises(LabelsError, match="holds 2 corrected scans"):
+        read_given(path, SCAN)
+
+
+def test_a_label_outside_the_image_is_named():
+    points = dict(TIPS) | {5: np.array([15.0, 40.0, 500.0]), 6: np.array([15.0, 40.0, -500.0])}
+    with pytest.raises(LabelsError, match=r"^5 \(C4/C5\) at \(15, 40, 500\) mm lies outside the image"):
+        doubts(points, spine())
+
+
+def test_a_label_image_of_other_voxels_is_of_another_scan():
+    coarse = Grid(GRID.shape, np.diag([1.0, 1.0, 2.0, 1.0]))
+    labels = checked_labels(GivenLabels(tuple(TIPS.items()), coarse), SCAN)
+    assert labels.values.tolist() == list(TIPS)
+    rounded = Grid(GRID.shape, np.diag([1.0, 1.0, 1.0005, 1.0]))  # as headers round
+    assert len(checked_labels(GivenLabels(tuple(TIPS.items()), rounded), SCAN)) == len(TIPS)
+    lifted = np.diag([1.0, 1.0, 1.0005, 1.0])
+    lifted[2, 3] = 9
+    with pytest.raises(LabelsError, match="lies elsewhere"):
+        checked_labels(GivenLabels(tuple(TIPS.items()), Grid(GRID.shape, lifted)), SCAN)
 
 
 def test_labels_of_a_scan_in_which_no_network_saw_a_spine():

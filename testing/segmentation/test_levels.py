@@ -134,6 +134,24 @@ def test_one_disc_names_the_vertebrae_above_and_below_it(corridor, spine):
     assert (found[middle & (sloped < TIPS[23] - 2 * height)] == 0).all()
 
 
+def test_the_last_vertebrae_are_as_high_as_the_distance_of_the_discs_says(corridor):
+    """A small person: the discs are 22 mm apart, where the template has more than 30."""
+    x, y, z = corridor.straight_from_cell(np.indices(corridor.shape).reshape(3, -1).T).T.reshape(
+        3, *corridor.shape
+    )
+    column = (y > 10) & (y < 42) & (np.abs(x) < 20)
+    upper, lower = 119.5, 97.5
+    disc = column & ((np.abs(z - upper) < 4.9) | (np.abs(z - lower) < 4.9))
+    tips = {22: np.array([0.0, 10.0, upper]), 23: np.array([0.0, 10.0, lower])}
+    found = assign_vertebrae(column & ~disc, tips, assign_discs(disc, tips, corridor), corridor)
+    rows = np.nonzero(found.any(axis=(0, 2)))[0]
+    step = corridor.shape[1] / found.shape[1]
+    heights = corridor.straight_from_cell(np.stack([0 * rows, step * rows, 0 * rows], axis=1))[:, 2]
+    top, bottom = upper + 1.3 * 22, lower - 1.7 * 22
+    assert heights.max() <= top < heights.max() + step
+    assert heights.min() - step < bottom <= heights.min()
+
+
 @pytest.mark.parametrize("lost", [22, 23, 25])
 def test_a_tip_whose_disc_is_not_seen_names_the_bodies_beside_it(lost, corridor, spine):
     (_, y, z), bone, disc, process = spine

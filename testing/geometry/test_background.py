@@ -139,6 +139,12 @@ def test_no_more_voxels_are_sampled_than_it_takes():
     sampled = sampled_voxels(np.arange(7 * 11 * 13).reshape(7, 11, 13), 100)
     assert sampled.tolist() == list(range(0, 1001, 10))  # every tenth: no axis shares a factor with it
     assert sampled_voxels(np.arange(1000).reshape(10, 10, 10), 100).tolist() == list(range(0, 1000, 9))
+    assert (
+        len(sampled_voxels(np.arange(1000).reshape(10, 10, 10), 400)) == 1000
+    )  # every second one of ten is not
+    assert (
+        len(sampled_voxels(np.arange(1000).reshape(10, 10, 10), 166)) == 334
+    )  # nor every fourth, fifth, sixth
 
 
 def test_a_frame_is_found_whatever_the_order_of_the_voxels():

@@ -127,8 +127,9 @@ def test_a_broken_card_is_refused_by_name(text, folder, capsys):
 
 def test_a_table_that_cant_be_written_is_refused(folder, tmp_path, capsys):
     model = fake_model()
-    assert main(["-i", str(folder), "-o", str(tmp_path / "lost" / "scores.csv"), "-v", "0"], model=model) == 1
-    assert "can't write" in capsys.readouterr().err
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    assert main(["-i", str(folder), "-o", str(tmp_path / "file" / "scores.csv"), "-v", "0"], model=model) == 1
+    assert "can't make the folder" in capsys.readouterr().err
 
 
 def test_under_stress_each_change_has_its_line(folder, capsys):

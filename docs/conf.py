@@ -98,7 +98,11 @@ def _write_fields() -> None:
     """Write a table of the fields of each kind of file, made of its schema."""
     here = Path(__file__).parent
     for path in sorted((here / "schemas").glob("*.schema.json")):
-        lines = ["| field | type | meaning |", "|---|---|---|", *_fields(json.loads(path.read_text()), "")]
+        lines = [
+            "| field | type | meaning |",
+            "|---|---|---|",
+            *_fields(json.loads(path.read_text(encoding="utf-8")), ""),
+        ]
         name = path.name.removesuffix(".schema.json")
         (here / "_generated" / f"{name}_fields.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

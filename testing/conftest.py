@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from fakes import paint_truth
+from fakes import paint_truth, write_empty_sct
 
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import LabelledScan
+from sct_deepspine.sct.toolbox import require_sct
 from sct_deepspine.simulation.phantom import make_phantom
 
 
@@ -43,6 +46,20 @@ def painted_file(painted: Volume, tmp_path: Path) -> Path:
     path.parent.mkdir()
     nib.save(nib.Nifti1Image(painted.data, painted.grid.affine), path)
     return path
+
+
+@pytest.fixture
+def empty_sct(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installation of SCT that Python finds first: its folders and files are there, and do nothing."""
+    folder = write_empty_sct(tmp_path_factory.mktemp("sct"))
+    for name in [name for name in sys.modules if name.split(".")[0] == "spinalcordtoolbox"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(folder)
+    require_sct.cache_clear()
+    yield folder
+    require_sct.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] == "spinalcordtoolbox"]:
+        del sys.modules[name]
 
 
 @pytest.fixture

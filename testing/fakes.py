@@ -25,6 +25,7 @@ from sct_deepspine.io.annotations import LabelledScan
 from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import straighten
+from sct_deepspine.sct.registration import BINARIES
 from sct_deepspine.segmentation.corridor import POSTERIOR_MM, corridor_along
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.segmentation.tissues import Tissue
@@ -127,7 +128,7 @@ def write_scan(scan: LabelledScan, volume: Volume, folder: Path, **card: Any) ->
         "discs": {str(value): tip.tolist() for value, tip in scan.discs.items()},
         "labelled_span_mm": list(scan.span_z_mm),
     } | card
-    (folder / f"{scan.name}.json").write_text(json.dumps(whole))
+    (folder / f"{scan.name}.json").write_text(json.dumps(whole), encoding="utf-8")
     return image
 
 
@@ -200,3 +201,28 @@ def fake_mask_model(predictor: Any = None, *, sha256: str = "0" * 64, **options:
     """Return a model of the masks whose network is given, or predicts bands."""
     identity = {"name": "fake", "sha256": sha256}
     return SegmentationModel(predictor or TissueBands(), identity=identity, **options)
+
+
+SHELL_OF_SCT = """
+from sct_deepspine.cli._common import _Twin as SCTArgumentParser
+
+def display_viewer_syntax(*_files, **_options):
+    print("view")
+"""
+
+
+def write_empty_sct(folder: Path) -> Path:
+    """Write a package like SCT's: a version, and a template and programs that are empty files."""
+    package = folder / "spinalcordtoolbox"
+    data, programs = folder / "data", folder / "bin"
+    files = [package / "__init__.py", package / "utils" / "__init__.py"]
+    files += [data / "PAM50" / "template" / name for name in ("info_label.txt", "PAM50_t2.nii.gz")]
+    files += [programs / name for name in BINARIES]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    places = {"__version__": "7.0", "__data_dir__": str(data), "__bin_dir__": str(programs)}
+    lines = [f"{name} = {value!r}\n" for name, value in places.items()]
+    (package / "utils" / "sys.py").write_text("".join(lines), encoding="utf-8")
+    (package / "utils" / "shell.py").write_text(SHELL_OF_SCT, encoding="utf-8")
+    return folder

@@ -39,7 +39,7 @@ def write_folder(folder, *, names=tuple("abcdefgh"), seed=0, fov=False, **option
 
 
 def write_subjects(folder, subjects):
-    with (folder / "subjects.csv").open("w", newline="") as file:
+    with (folder / "subjects.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["name", "subject"])
         writer.writerows(subjects.items())
@@ -56,7 +56,7 @@ def write_skin(folder, *, count=4, seed=0):
         image, mask = picture(rng, rows=53, columns=71, channels=3)
         Image.fromarray(image).save(images / f"ISIC_{number:07d}.jpg")
         Image.fromarray(255 * mask).save(masks / f"ISIC_{number:07d}_segmentation.png")
-    (images / "LICENSE.txt").write_text("terms")
+    (images / "LICENSE.txt").write_text("terms", encoding="utf-8")
     return folder
 
 

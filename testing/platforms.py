@@ -14,7 +14,8 @@ RUN_BATCH = "import sys; from sct_deepspine.cli.batch import main; sys.exit(main
 """The command without the script that pip installs, whose name differs."""
 
 
-def _can_link() -> bool:
+def can_link() -> bool:
+    """Tell whether this user may make symbolic links."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             Path(folder, "link").symlink_to("file")
@@ -30,7 +31,7 @@ posix_permissions = pytest.mark.skipif(sys.platform == "win32", reason="Windows 
 locked_folders = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root and Windows may write to any folder"
 )
-symbolic_links = pytest.mark.skipif(not _can_link(), reason="links need a right that this user does not have")
+symbolic_links = pytest.mark.skipif(not can_link(), reason="links need a right that this user does not have")
 
 
 class Console(io.TextIOWrapper):

@@ -158,16 +158,18 @@ def test_the_same_labels_can_be_those_of_a_file(file):
 
 def test_nothing_is_left_of_a_file_that_cant_be_written(tmp_path):
     (tmp_path / "taken.nii.gz").mkdir()
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     for path in (tmp_path / "no" / "labels.nii", tmp_path / "taken.nii.gz", tmp_path / "file" / "labels.nii"):
         with pytest.raises(OutputError, match="can't write") as error:
             three_labels().save(path)
         assert "\n" not in str(error.value)
-        if path.parent.name != "no":  # the folder of a text is made
-            with pytest.raises(OutputError, match=r"can't (write|make)"):
-                write_text(path, "text")
+    for path in (tmp_path / "taken.nii.gz", tmp_path / "file" / "labels.nii"):
+        with pytest.raises(OutputError, match=r"can't (write|make)"):
+            write_text(path, "text")
     assert sorted(tmp_path.rglob("*")) == before
+    write_text(tmp_path / "no" / "labels.txt", "text")  # a text file makes its folder
+    assert (tmp_path / "no" / "labels.txt").read_text(encoding="utf-8") == "text"
 
 
 @locked_folders
@@ -182,24 +184,24 @@ def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path):
 
 def test_a_failure_half_way_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "labels.nii.gz"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
 
     def write_half(failure):
         with written_whole(path) as partial:
-            partial.write_text("half")
+            partial.write_text("half", encoding="utf-8")
             raise failure
 
     with pytest.raises(OutputError, match="disk is full"):
         write_half(OSError(28, "disk is full"))
     with pytest.raises(RuntimeError, match="writer's fault"):
         write_half(RuntimeError("writer's fault"))
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_an_older_file_is_replaced(tmp_path):
     path = tmp_path / "labels.nii.gz"
-    path.write_text("old")
+    path.write_text("old", encoding="utf-8")
     three_labels().save(path)
     assert nib.load(path).shape == SHAPE
     assert os.listdir(tmp_path) == [path.name]

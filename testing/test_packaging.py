@@ -45,7 +45,8 @@ def test_the_wheel_labels_without_the_source(built, tmp_path):
         "import sct_deepspine\n"
         "from sct_deepspine.cli.label import main\n"
         "print(sct_deepspine.__file__)\n"
-        "sys.exit(main(['-demo', '-ofolder', sys.argv[1]]))\n"
+        "sys.exit(main(['-demo', '-ofolder', sys.argv[1]]))\n",
+        encoding="utf-8",
     )
     command = [sys.executable, script, tmp_path / "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -148,7 +148,7 @@ def windows_rename(monkeypatch):
         replaced.append(Path(target).name)
         return real(self, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "replace", replace)  # no other system can be asked for
     return replaced
 
 

@@ -104,6 +104,18 @@ def test_the_conda_recipe_is_of_this_version_and_needs_and_installs_the_same():
         assert f"    - {script}\n" in recipe
 
 
+def test_the_conda_recipe_needs_the_fingerprint_of_the_sdist():
+    """Rendered as conda-build does at last: what is not defined is an error."""
+    jinja2 = pytest.importorskip("jinja2")
+    text = (ROOT / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    recipe = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text)
+    with pytest.raises(jinja2.UndefinedError, match="SDIST_SHA256"):
+        recipe.render(environ={"SDIST_URL": "file:///x.tar.gz"}, PYTHON="python")
+    rendered = recipe.render(environ={"SDIST_SHA256": "ab" * 32}, PYTHON="python")
+    assert f"  sha256: {'ab' * 32}\n" in rendered
+    assert f"sct_deepspine-{sct_deepspine.__version__}.tar.gz" in rendered
+
+
 def test_no_extra_asks_for_less_than_another():
     """A library has one lower bound, wherever it is named."""
     bounds = {}

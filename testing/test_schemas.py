@@ -89,7 +89,7 @@ def test_a_cohort_with_corrections(painted, phantom, tmp_path):
     discs = [{"value": v, "world_mm": p.tolist()} for v, p in phantom.discs.items()]
     saved = {"name": "sub-01/anat/sub-01_T2w", "discs": discs, "absent": [], "accepted": True}
     corrections = tmp_path / "corrections.json"
-    corrections.write_text(json.dumps({"format": 2, "scans": {"k": saved}}))
+    corrections.write_text(json.dumps({"format": 2, "scans": {"k": saved}}), encoding="utf-8")
     check(corrections, "corrections")
     words = ["-i", str(tmp_path / "data"), "-o", str(tmp_path / "results"), "-v", "0"]
     assert batch([*words, "-corrections", str(corrections)], model=MODEL) == 0

@@ -76,7 +76,11 @@ def coarse_view(view: DeobliquedVolume, predictor: DiscPredictor) -> DeobliquedV
 
 
 def find_centerline(
-    view: DeobliquedVolume, predictor: DiscPredictor, *, finder: DiscPredictor | None = None
+    view: DeobliquedVolume,
+    predictor: DiscPredictor,
+    *,
+    finder: DiscPredictor | None = None,
+    about_mm: float = ABOUT_CANAL_MM,
 ) -> Centerline:
     """Follow the canal map through sagittal planes laid across the whole volume, then about the canal.
 
@@ -92,6 +96,8 @@ def find_centerline(
     finder
         A network of still coarser planes, for the first pass across several slices. Where it sees no canal,
         and by default, the coarse one looks.
+    about_mm
+        How much the second pass sees in front of the canal and behind it.
 
     Raises
     ------
@@ -102,21 +108,24 @@ def find_centerline(
         return find_centerline_once(view, predictor)
     if finder:
         try:
-            return _follow_again(find_centerline_once(coarse_view(view, finder), finder), view, predictor)
+            line = find_centerline_once(coarse_view(view, finder), finder)
+            return _follow_again(line, view, predictor, about_mm)
         except NoDiscsError:
             pass
     line = find_centerline_once(view, predictor)
     try:
-        return _follow_again(line, view, predictor)
+        return _follow_again(line, view, predictor, about_mm)
     except NoDiscsError:
         return line
 
 
-def _follow_again(line: Centerline, view: DeobliquedVolume, predictor: DiscPredictor) -> Centerline:
+def _follow_again(
+    line: Centerline, view: DeobliquedVolume, predictor: DiscPredictor, about_mm: float
+) -> Centerline:
     """Follow the canal map in three planes along a line, which show what is about it."""
     plane = midsagittal_plane(view, line, predictor.pixel_mm)
     columns = plane.pixel_from_world(line.samples_world)[:, 1]
-    margin = ABOUT_CANAL_MM / plane.pixel_mm
+    margin = about_mm / plane.pixel_mm
     first = int(np.clip(columns.min() - margin, 0, plane.shape[1] - 1))
     last = int(np.clip(columns.max() + margin + 1, first + 1, plane.shape[1]))
     points, right = plane.points_world[:, first:last], plane.axes[:, 0]

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -124,7 +124,12 @@ def read_rows(derivatives: Path) -> list[Row]:
     return sorted(rows, key=lambda row: row.scan)
 
 
-def write_overview(derivatives: Path, rows: Sequence[Row] = ()) -> list[Path]:
+def write_overview(
+    derivatives: Path,
+    rows: Sequence[Row] = (),
+    *,
+    tables: Callable[[Path, Sequence[str]], list[Path]] = write_tables,
+) -> list[Path]:
     """Write the tables and the page of all scans in a folder; returns their paths.
 
     Several jobs may do so at once. Each looks again after writing: if another one has added a scan
@@ -136,10 +141,12 @@ def write_overview(derivatives: Path, rows: Sequence[Row] = ()) -> list[Path]:
         The folder.
     rows
         Rows that are not kept there yet.
+    tables
+        What writes the tables of all discs and structures.
     """
     while True:
         before = _listing(derivatives)
-        paths = _write(derivatives, rows)
+        paths = _write(derivatives, rows, tables)
         if _listing(derivatives) == before:
             return paths
 
@@ -153,16 +160,18 @@ def _listing(derivatives: Path) -> list[tuple[str, int]]:
     return found
 
 
-def _write(derivatives: Path, rows: Sequence[Row]) -> list[Path]:
+def _write(
+    derivatives: Path, rows: Sequence[Row], tables: Callable[[Path, Sequence[str]], list[Path]]
+) -> list[Path]:
     from sct_deepspine.reporting.html import write_page
 
     known = {row.scan: row for row in rows} | {row.scan: row for row in read_rows(derivatives)}
     ordered = [known[name] for name in sorted(known)]
     summary, page = derivatives / "summary.csv", derivatives / "index.html"
     write_text(summary, _table([asdict(row) for row in ordered], [column.name for column in fields(Row)]))
-    tables = write_tables(derivatives, [row.scan for row in ordered if not row.error])
+    of_parts = tables(derivatives, [row.scan for row in ordered if not row.error])
     write_page(page, _entries(derivatives, known), title=f"Disc labels of {len(known)} scans")
-    return [summary, page, *tables]
+    return [summary, page, *of_parts]
 
 
 def _entries(derivatives: Path, names: Mapping[str, Row]) -> list[Entry]:

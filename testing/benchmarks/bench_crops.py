@@ -59,7 +59,7 @@ def main() -> None:
     cuts = [cut for scan in read_scans(arguments.folder) for cut in label_cuts(scan, model, arguments.step)]
     report(cuts)
     if arguments.o:
-        with Path(arguments.o).open("w", newline="") as file:
+        with Path(arguments.o).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(vars(cuts[0])))
             writer.writeheader()
             writer.writerows(map(vars, cuts))

@@ -42,7 +42,7 @@ def main() -> None:
     rows = [judge(scan, case, model) for scan, case in cases(arguments.folder, arguments.hard)]
     report(rows)
     if arguments.o:
-        with Path(arguments.o).open("w", newline="") as file:
+        with Path(arguments.o).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

@@ -49,8 +49,10 @@ def main() -> None:
             folder = arguments.ofolder / f"{kind}_{'_'.join(map(str, options.values()))}_seed{seed}"
             result = folder / "result.json"
             if not result.is_file():
-                result.write_text(json.dumps(measure(folder, name, kind, options, seed, arguments)))
-            rows.append(json.loads(result.read_text()))
+                result.write_text(
+                    json.dumps(measure(folder, name, kind, options, seed, arguments)), encoding="utf-8"
+                )
+            rows.append(json.loads(result.read_text(encoding="utf-8")))
     print(table(rows))
 
 

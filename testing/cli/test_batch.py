@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fakes import PaintReader, fake_mask_model, fake_model
-from platforms import RUN_BATCH, posix_signals
+from platforms import RUN_BATCH, posix_signals, symbolic_links
 
 from sct_deepspine.batch import BatchOptions, Row, run_batch, write_overview
 from sct_deepspine.cli.batch import main
@@ -60,7 +60,9 @@ def dataset(tmp_path, painted):
 
 
 def rows_of(results):
-    with (results / "derivatives" / "sct_deepspine" / "summary.csv").open(newline="") as file:
+    with (results / "derivatives" / "sct_deepspine" / "summary.csv").open(
+        newline="", encoding="utf-8"
+    ) as file:
         return {row["scan"]: row for row in csv.DictReader(file)}
 
 
@@ -84,7 +86,9 @@ def test_filters_choose_among_them(dataset):
 
 def test_a_glob_a_list_and_a_plain_folder_are_sources_too(dataset, tmp_path):
     assert len(find_scans(f"{dataset}/sub-*/anat/*_T2w.nii.gz")) == 3
-    (dataset / "list.txt").write_text("# mine\nsub-01/anat/sub-01_T2w.nii.gz\n\nsub-03/anat/sub-03_T2w.nii\n")
+    (dataset / "list.txt").write_text(
+        "# mine\nsub-01/anat/sub-01_T2w.nii.gz\n\nsub-03/anat/sub-03_T2w.nii\n", encoding="utf-8"
+    )
     assert [scan.subject for scan in find_scans(dataset / "list.txt")] == ["sub-01", "sub-03"]
     assert len(find_scans(dataset / "sub-01")) == 2
     for nothing in (tmp_path / "lost", f"{tmp_path}/*.nii.gz"):
@@ -93,7 +97,7 @@ def test_a_glob_a_list_and_a_plain_folder_are_sources_too(dataset, tmp_path):
 
 
 def test_two_scans_of_one_name_are_refused(dataset):
-    (dataset / "list.txt").write_text("a/x.nii.gz\nb/x.nii.gz\n")
+    (dataset / "list.txt").write_text("a/x.nii.gz\nb/x.nii.gz\n", encoding="utf-8")
     with pytest.raises(ImageError, match="under one name"):
         find_scans(dataset / "list.txt")
 
@@ -117,8 +121,11 @@ def test_a_cohort_is_labelled_and_one_bad_scan_does_not_stop_it(dataset, tmp_pat
     label = folder / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
     data = np.asarray(nib.load(label).dataobj)
     assert sorted(data[data > 0].tolist()) == sorted(phantom.discs)
-    assert json.loads((folder / "dataset_description.json").read_text())["DatasetType"] == "derivative"
-    sidecar = json.loads(label.with_name("sub-01_T2w_label-discs_dlabel.json").read_text())
+    assert (
+        json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))["DatasetType"]
+        == "derivative"
+    )
+    sidecar = json.loads(label.with_name("sub-01_T2w_label-discs_dlabel.json").read_text(encoding="utf-8"))
     assert len(sidecar["Fingerprint"]) == 64
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert page.count('"picture": "iVBOR') == 3
@@ -159,7 +166,7 @@ def test_masks_are_written_beside_the_labels_and_shown(dataset, tmp_path):
     }
     assert names < {path.name for path in (folder / "sub-01" / "anat").iterdir()}
     sidecar_path = folder / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.json"
-    sidecar = json.loads(sidecar_path.read_text())
+    sidecar = json.loads(sidecar_path.read_text(encoding="utf-8"))
     assert names < sidecar["files"].keys()
     assert sidecar["masks"]["weights"]["name"] == "fake"
     assert sidecar["masks"]["cord_mm3"] > 0
@@ -252,10 +259,10 @@ def test_masks_json_and_picture_follow_labels_corrected_by_hand(masked, tmp_path
         assert (row.status, row.first, row.level_confidence) == ("corrected", "C3/C4", 1.0)
         assert label.read_bytes() == corrected
         assert min(disc_values(spine)) == 64
-    sidecar = json.loads((folder / "sub-01_T2w_label-discs_dlabel.json").read_text())
+    sidecar = json.loads((folder / "sub-01_T2w_label-discs_dlabel.json").read_text(encoding="utf-8"))
     assert sidecar["discs"][0]["value"] == 4
     entry = options.derivatives / "sourcedata" / "pictures" / "sub-01" / "anat" / "sub-01_T2w.json"
-    assert Entry.from_json(entry.read_text()).discs[0]["value"] == 4
+    assert Entry.from_json(entry.read_text(encoding="utf-8")).discs[0]["value"] == 4
     (row,) = run_batch(scan, BatchOptions(tmp_path / "out"), **models)
     assert row.status == "corrected"
     assert spine.exists()  # still true
@@ -304,7 +311,7 @@ def test_a_failure_that_has_passed_is_no_longer_shown(dataset, tmp_path):
     assert label.is_file()
     away.rename(scan.path)
     assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["corrected"]
-    assert not Entry.from_json(entry.read_text()).error
+    assert not Entry.from_json(entry.read_text(encoding="utf-8")).error
 
 
 def test_labels_outlive_an_image_that_is_out_of_reach(dataset, tmp_path):
@@ -340,10 +347,10 @@ def test_a_json_of_somebody_elses_is_not_replaced(dataset, tmp_path):
     label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
     edit(label, one_level_down)
     sidecar = label.with_name("sub-01_T2w_label-discs_dlabel.json")
-    sidecar.write_text('{"Author": "me"}')
+    sidecar.write_text('{"Author": "me"}', encoding="utf-8")
     (row,) = run_batch(scan, options, model=MODEL)
     assert "is not this command's" in row.error
-    assert sidecar.read_text() == '{"Author": "me"}'
+    assert sidecar.read_text(encoding="utf-8") == '{"Author": "me"}'
 
 
 def test_labels_that_the_dataset_has_are_taken_and_followed(dataset, tmp_path, phantom):
@@ -405,7 +412,7 @@ def test_corrections_of_the_page_are_written_and_kept_for_ever_after(dataset, tm
     assert main(words, model=MODEL) == 0
     discs = [{"value": v + 1, "world_mm": tip.tolist()} for v, tip in phantom.discs.items() if v != 5]
     corrected = {"scans": {name: {"discs": discs, "absent": [6]}}}
-    (tmp_path / "corrections.json").write_text(json.dumps(corrected))
+    (tmp_path / "corrections.json").write_text(json.dumps(corrected), encoding="utf-8")
     assert main([*words, "-corrections", str(tmp_path / "corrections.json")], model=MODEL) == 0
     expected = sorted(value + 1 for value in phantom.discs if value != 5)
     for folder in ("sct_deepspine", "labels"):
@@ -424,7 +431,7 @@ def test_corrections_of_the_page_are_written_and_kept_for_ever_after(dataset, tm
     [("{}", "holds no corrections"), ('{"scans": {"sub-99/anat/x": []}}', "not among the scans")],
 )
 def test_corrections_that_fit_no_scan_are_refused(text, message, dataset, tmp_path, capsys):
-    (tmp_path / "c.json").write_text(text)
+    (tmp_path / "c.json").write_text(text, encoding="utf-8")
     words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-corrections", str(tmp_path / "c.json")]
     assert main(words, model=MODEL) == 1
     assert message in capsys.readouterr().err
@@ -460,7 +467,7 @@ def test_what_was_asked_for_less_strictly_stays_true(dataset, tmp_path):
 def test_corrections_of_scans_that_are_not_selected_are_left_for_later(dataset, tmp_path, phantom, capsys):
     discs = [{"value": v, "world_mm": tip.tolist()} for v, tip in phantom.discs.items()]
     names = [scan.name for scan in find_scans(dataset)]
-    (tmp_path / "c.json").write_text(json.dumps({"scans": dict.fromkeys(names, discs)}))
+    (tmp_path / "c.json").write_text(json.dumps({"scans": dict.fromkeys(names, discs)}), encoding="utf-8")
     words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-corrections", str(tmp_path / "c.json")]
     assert main([*words, "-contrast", "T1w"], model=MODEL) == 0
     said = capsys.readouterr().out
@@ -497,7 +504,7 @@ def test_the_overview_holds_every_row(tmp_path):
     options.derivatives.mkdir(parents=True)
     rows = [Row("b", "done", 8, "C2/C3", "T2/T3", 0.4), Row("a", "failed", error='a "quoted", line')]
     written = write_overview(options.derivatives, rows)
-    with written[0].open(newline="") as file:
+    with written[0].open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert [row["scan"] for row in table] == ["a", "b"]
     assert table[0]["error"] == 'a "quoted", line'
@@ -549,7 +556,7 @@ if __name__ == "__main__":
 def test_a_scan_that_kills_its_worker_is_named_and_the_others_are_done(small, tmp_path):
     noise_cohort(small, tmp_path / "in", 5)
     script = tmp_path / "killer.py"
-    script.write_text(KILLER)
+    script.write_text(KILLER, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script, tmp_path / "in", tmp_path / "out"],
         capture_output=True,
@@ -625,7 +632,7 @@ def test_a_dask_cluster_that_loses_a_worker_loses_no_scan(small, tmp_path):
     pytest.importorskip("distributed")
     noise_cohort(small, tmp_path / "in", 12)
     script = tmp_path / "cluster.py"
-    script.write_text(DASK)
+    script.write_text(DASK, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, script, tmp_path / "in", tmp_path / "out"],
         capture_output=True,
@@ -688,7 +695,7 @@ def session(tmp_path, painted, phantom):
 
 def sidecar_of(results, name):
     folder = results / "derivatives" / "sct_deepspine" / name[:6] / "anat"
-    return json.loads((folder / f"{name}_label-discs_dlabel.json").read_text())
+    return json.loads((folder / f"{name}_label-discs_dlabel.json").read_text(encoding="utf-8"))
 
 
 def test_the_images_of_a_session_are_labelled_together_and_done_again_together(session, tmp_path, capsys):
@@ -729,7 +736,7 @@ def test_corrected_labels_of_one_image_tell_the_levels_of_its_session(session, t
     name = "sub-01/anat/sub-01_acq-lower_T1w"
     lower = {v: tip for v, tip in phantom.discs.items() if v >= 6}
     discs = [{"value": v + 1, "world_mm": tip.tolist()} for v, tip in lower.items()]
-    (tmp_path / "c.json").write_text(json.dumps({"scans": {name: discs}}))
+    (tmp_path / "c.json").write_text(json.dumps({"scans": {name: discs}}), encoding="utf-8")
     words = ["-i", str(session), "-o", str(tmp_path / "out"), "-include", "sub-01*"]
     assert main([*words, "-corrections", str(tmp_path / "c.json")], model=MODEL) == 0
     rows = rows_of(tmp_path / "out")
@@ -758,11 +765,12 @@ def test_a_session_without_any_spine_fails_scan_by_scan(session, tmp_path):
 # What lies in people's folders
 
 
+@symbolic_links
 def test_scans_whose_content_is_elsewhere_are_failures_with_a_remedy(dataset, tmp_path):
     folder = dataset / "sub-01" / "anat"
     (folder / "sub-01_T1w.nii.gz").unlink()
     (folder / "sub-01_T1w.nii.gz").symlink_to("../../.git/annex/objects/x/y/MD5E-s1--1.nii.gz")
-    (folder / "sub-01_T2w.nii.gz").write_text("/annex/objects/MD5E-s123--0123.nii.gz\n")
+    (folder / "sub-01_T2w.nii.gz").write_text("/annex/objects/MD5E-s123--0123.nii.gz\n", encoding="utf-8")
     words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-v", "0", "-include", "sub-01*"]
     assert main(words, model=MODEL) == 1
     errors = [row["error"] for row in rows_of(tmp_path / "out").values()]
@@ -862,7 +870,7 @@ def test_the_tables_of_a_study_have_a_line_a_disc_and_a_line_a_structure(session
     assert {row["structure"] for row in volumes} >= {"cord", "canal"}
     for name, table in (("discs", discs), ("volumes", volumes)):
         folder = tmp_path / "out" / "derivatives" / "sct_deepspine"
-        assert list(json.loads((folder / f"{name}.json").read_text())) == list(table[0])
+        assert list(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))) == list(table[0])
 
 
 def validator_errors(dataset):
@@ -907,7 +915,7 @@ def test_the_table_and_the_page_hold_what_all_jobs_did(dataset, tmp_path):
     assert page.count('"picture": "iVBOR') == 3
 
 
-def test_a_job_that_ends_while_another_one_writes_misses_nothing(tmp_path, monkeypatch):
+def test_a_job_that_ends_while_another_one_writes_misses_nothing(tmp_path):
     folder = tmp_path / "derivatives"
     keep_row(folder, Row("a", "done"))
     added = []
@@ -919,9 +927,8 @@ def test_a_job_that_ends_while_another_one_writes_misses_nothing(tmp_path, monke
             keep_row(folder, Row("b", "done"))
         return paths
 
-    monkeypatch.setattr(overview, "write_tables", write_and_add_another)
-    written = write_overview(folder)
-    with written[0].open(newline="") as file:
+    written = write_overview(folder, tables=write_and_add_another)
+    with written[0].open(newline="", encoding="utf-8") as file:
         assert [row["scan"] for row in csv.DictReader(file)] == ["a", "b"]
 
 

@@ -33,7 +33,10 @@ def labelled(here, painted_file):
 
 
 def discs_of(name):
-    return {disc["value"]: np.array(disc["world_mm"]) for disc in json.loads(Path(name).read_text())["discs"]}
+    return {
+        disc["value"]: np.array(disc["world_mm"])
+        for disc in json.loads(Path(name).read_text(encoding="utf-8"))["discs"]
+    }
 
 
 def edited(label_file, edit):
@@ -211,7 +214,7 @@ def test_the_page_works_in_a_browser(labelled, no_sct, browser):
         page.keyboard.press("c")
     download.value.save_as("ratings.csv")
     assert errors == []
-    assert Path("ratings.csv").read_text().splitlines()[1].startswith('"t2",fail,')
+    assert Path("ratings.csv").read_text(encoding="utf-8").splitlines()[1].startswith('"t2",fail,')
 
 
 @pytest.mark.browser
@@ -241,7 +244,7 @@ def test_discs_are_corrected_on_the_page(labelled, no_sct, browser):
     page.reload()
     assert page.locator("circle").count() == 8  # corrections outlive a reload
     assert errors == []
-    (told,) = json.loads(Path("corrections.json").read_text())["scans"].values()
+    (told,) = json.loads(Path("corrections.json").read_text(encoding="utf-8"))["scans"].values()
     assert told["absent"] == [8]
     found = {disc["value"]: np.array(disc["world_mm"]) for disc in told["discs"]}
     assert list(found) == [4, 5, 6, 7, 9, 10, 11, 12]

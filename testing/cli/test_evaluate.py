@@ -22,7 +22,7 @@ def folder(tmp_path, phantom, painted):
 
 
 def rows_of(path):
-    with Path(path).open(newline="") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -104,7 +104,7 @@ def test_a_scan_that_cant_be_labelled_misses_every_disc_and_the_rest_goes_on(
 
 
 def test_only_cards_of_labelled_scans_count(folder):
-    (folder / "notes.json").write_text('{"text": "nothing here"}')
+    (folder / "notes.json").write_text('{"text": "nothing here"}', encoding="utf-8")
     assert [annotation.name for annotation in read_annotations(folder)] == ["phantom.nii.gz"]
 
 
@@ -118,7 +118,7 @@ def test_a_folder_without_labelled_scans_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("text", ["not JSON", '{"discs": {}}', '{"discs": {"3": [1, 2]}}'])
 def test_a_broken_card_is_refused_by_name(text, folder, capsys):
     model = fake_model()
-    (folder / "broken.json").write_text(text)
+    (folder / "broken.json").write_text(text, encoding="utf-8")
     assert main(["-i", str(folder), "-v", "0"], model=model) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ERROR: ")

@@ -52,7 +52,7 @@ def label(capsys, monkeypatch, here):
         # nibabel writes its warnings where stderr was at its import.
         for handler in nib.imageglobals.logger.handlers:
             if hasattr(handler, "stream"):
-                monkeypatch.setattr(handler, "stream", sys.stderr)
+                monkeypatch.setattr(handler, "stream", sys.stderr)  # an object of nibabel's, no module
         model = None if "-weights" in words else run.model
         code = main([str(word) for word in words], model=model, demo_scan=run.demo_scan)
         printed = capsys.readouterr()
@@ -95,7 +95,7 @@ def test_labels_and_json_are_written_to_the_current_folder(label, here, painted_
 
 def test_the_json_is_of_the_published_form(label, painted_file, phantom, painted):
     label("-i", painted_file, "-csv", 0)
-    content = json.loads(Path("t2_discs.json").read_text())
+    content = json.loads(Path("t2_discs.json").read_text(encoding="utf-8"))
     assert {"image", "discs", "level_confidence", "weights", "version", "command"} <= content.keys()
     assert content["image"] == str(painted_file)
     assert content["weights"] == {"name": "fake", "sha256": label.model.identity["sha256"]}
@@ -119,9 +119,9 @@ def test_csv_and_slicer_say_the_same_as_json(label, here, painted_file):
     assert everything_below(here) == [
         f"t2_discs.{end}" for end in ("csv", "json", "mrk.json", "nii.gz", "png")
     ]
-    discs = json.loads(Path("t2_discs.json").read_text())["discs"]
-    rows = list(csv.DictReader(Path("t2_discs.csv").read_text().splitlines()))
-    (node,) = json.loads(Path("t2_discs.mrk.json").read_text())["markups"]
+    discs = json.loads(Path("t2_discs.json").read_text(encoding="utf-8"))["discs"]
+    rows = list(csv.DictReader(Path("t2_discs.csv").read_text(encoding="utf-8").splitlines()))
+    (node,) = json.loads(Path("t2_discs.mrk.json").read_text(encoding="utf-8"))["markups"]
     assert node["coordinateSystem"] == "LPS"
     for disc, row, point in zip(discs, rows, node["controlPoints"], strict=True):
         assert (row["value"], row["name"]) == (str(disc["value"]), disc["name"])
@@ -192,7 +192,7 @@ def test_verbosity_zero_is_silent(label, painted_file):
 
 
 def values_written(name="t2_discs.json"):
-    return [disc["value"] for disc in json.loads(Path(name).read_text())["discs"]]
+    return [disc["value"] for disc in json.loads(Path(name).read_text(encoding="utf-8"))["discs"]]
 
 
 def test_a_slice_number_shifts_the_levels(label, painted_file, painted, phantom):
@@ -260,7 +260,7 @@ def test_upper_discs_are_added_on_request(label, here, painted, phantom):
     nib.save(nib.Nifti1Image(taller, grid.affine), "tall.nii.gz")
     assert label("-i", "tall.nii.gz", "-upper", 1)[0] == 0
     assert values_written("tall_discs.json") == [1, 2, *sorted(phantom.discs)]
-    discs = json.loads(Path("tall_discs.json").read_text())["discs"]
+    discs = json.loads(Path("tall_discs.json").read_text(encoding="utf-8"))["discs"]
     assert [disc["interpolated"] for disc in discs[:3]] == [True, True, False]
 
 
@@ -340,7 +340,7 @@ def truncate(path):
 
 BAD_IMAGES = {
     "missing file": lambda path: None,
-    "not a NIfTI": lambda path: path.write_text("Dear reader,\nthis is no image.\n"),
+    "not a NIfTI": lambda path: path.write_text("Dear reader,\nthis is no image.\n", encoding="utf-8"),
     "empty file": lambda path: path.write_bytes(b""),
     "truncated": truncate,
     "two dimensions": lambda path: save(path, noise((11, 13))),
@@ -402,7 +402,7 @@ def test_an_image_without_a_spine_is_refused(label, here, tmp_path, phantom):
 
 
 def test_a_folder_that_can_not_be_made_is_refused(label, here, tmp_path, painted_file):
-    (here / "file").write_text("in the way")
+    (here / "file").write_text("in the way", encoding="utf-8")
     refused(label, tmp_path, "-i", painted_file, "-ofolder", "file/sub")
     refused(label, tmp_path, "-i", painted_file, "-o", "file/discs.nii.gz")
 

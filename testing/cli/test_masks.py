@@ -47,7 +47,7 @@ def refused(capsys, *arguments):
 
 
 def steps_logged(folder):
-    with (folder / "log.csv").open() as file:
+    with (folder / "log.csv").open(encoding="utf-8") as file:
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
@@ -77,7 +77,7 @@ def test_a_run_writes_all_it_promises(finished):
     for name in ("convergence.png", "validation_000004.png"):
         with Image.open(finished / name) as picture_:
             assert min(picture_.size) > 200
-    config = json.loads((finished / "config.json").read_text())
+    config = json.loads((finished / "config.json").read_text(encoding="utf-8"))
     assert config["network"] == {
         **{"kind": "bcdunet", "channels": 1, "in_channels": 1, "width": 4, "dense": 1, "directions": 2}
     }
@@ -89,7 +89,7 @@ def test_a_run_writes_all_it_promises(finished):
 
 def test_no_subject_is_trained_on_and_tested_on(folder, tmp_path, capsys):
     assert train(folder, tmp_path / "run", "-subject", "([a-h])", "-seed", 2) == 0
-    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    split = json.loads((tmp_path / "run" / "split.json").read_text(encoding="utf-8"))
     everyone = [subject for part in split.values() for subject in part]
     assert sorted(everyone) == list("abcdefgh")
     capsys.readouterr()
@@ -97,7 +97,7 @@ def test_no_subject_is_trained_on_and_tested_on(folder, tmp_path, capsys):
     assert run("evaluate", "-i", folder, "-weights", weights, "-ofolder", tmp_path / "scores", "-v", 0) == 0
     out = capsys.readouterr().out
     assert "2 images of 2 subjects" in out
-    with (tmp_path / "scores" / "scores.csv").open() as file:
+    with (tmp_path / "scores" / "scores.csv").open(encoding="utf-8") as file:
         assert [row["name"] for row in csv.DictReader(file)] == sorted(split["test"])
     with Image.open(tmp_path / "scores" / "best_and_worst.png") as picture_:
         assert min(picture_.size) > 300
@@ -220,7 +220,7 @@ def test_prepared_tasks_can_be_trained_on_and_scored(tmp_path, capsys):
         weights = target / "weights.safetensors"
         assert run("evaluate", "-i", prepared, "-weights", weights, "-v", 0) == 0
         assert "jaccard" in capsys.readouterr().out
-    assert json.loads((tmp_path / "run_retina/split.json").read_text())["test"] == [
+    assert json.loads((tmp_path / "run_retina/split.json").read_text(encoding="utf-8"))["test"] == [
         "01_test",
         "02_test",
         "03_test",
@@ -245,7 +245,7 @@ def test_an_encoder_is_refused_where_it_does_not_fit(folder, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_encoder_of_the_file_is_what_training_starts_from(folder, tmp_path, monkeypatch):
+def test_the_encoder_of_the_file_is_what_training_starts_from(folder, tmp_path):
     torch.manual_seed(3)
     network = build_network(MCGUNetConfig(channels=1, in_channels=3))
     layers = [m for stage in (*network.encoder, network.dense[0]) for m in stage if hasattr(m, "weight")]
@@ -253,16 +253,14 @@ def test_the_encoder_of_the_file_is_what_training_starts_from(folder, tmp_path, 
     tensors = {f"features.{n}.weight": m.weight.detach() for n, m in zip(indices, layers, strict=True)}
     tensors |= {f"features.{n}.bias": m.bias.detach() for n, m in zip(indices, layers, strict=True)}
     save_file(tensors, tmp_path / "vgg.safetensors")
-    given = []
-
-    def note(run_, config, target, *, resume, initial):
-        given.append(initial)
-        return target
-
-    monkeypatch.setattr("sct_deepspine.recipes.run.train_masks", note)
-    full = ["-network", "mcgunet", "-width", 64, "-encoder", tmp_path / "vgg.safetensors"]
-    assert run("train", "-i", folder, "-ofolder", tmp_path / "run", *full, "-v", 0) == 0
-    assert torch.equal(given[0].encoder[1][0].weight, network.encoder[1][0].weight)
+    words = ["-network", "mcgunet", "-width", 64, "-encoder", tmp_path / "vgg.safetensors"]
+    words += ["-steps", 1, "-evaluate-every", 1, "-batch", 1, "-lr", 1e-12]  # a step that leads nowhere
+    target = tmp_path / "run"
+    assert run("train", "-i", folder, "-ofolder", target, *words, "-precision", "single", "-v", 0) == 0
+    trained = load_file(target / "weights.safetensors")
+    name = next(name for name in trained if name.endswith("encoder.1.0.weight"))
+    start = network.encoder[1][0].weight.detach()
+    torch.testing.assert_close(trained[name].float(), start, rtol=1e-3, atol=1e-6)  # stored in half precision
 
 
 def test_a_size_that_does_nothing_is_refused(tmp_path, capsys):
@@ -302,7 +300,7 @@ def test_images_of_different_channels_are_refused(tmp_path, capsys):
     image, _ = picture(np.random.default_rng(0), channels=3)
     Image.fromarray(image).save(folder / "images" / "c.png")
     split = {"train": list("abcdef"), "test": list("gh")}
-    (folder / "split.json").write_text(json.dumps(split))
+    (folder / "split.json").write_text(json.dumps(split), encoding="utf-8")
     assert train(folder, tmp_path / "run") == 1
     assert "in colours, or all in grey" in one_line(capsys)
     assert not (tmp_path / "run").exists()
@@ -352,7 +350,7 @@ def test_a_mask_never_takes_the_place_of_its_image(finished, tmp_path, capsys):
 
 @pytest.mark.parametrize("path", ["lost.png", "text.png", "empty"])
 def test_what_is_no_image_is_refused(path, finished, tmp_path, capsys):
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     words = ["predict", "-i", tmp_path / path, "-weights", finished / "weights.safetensors"]
     assert run(*words, "-ofolder", tmp_path / "out", "-v", 0) == 1

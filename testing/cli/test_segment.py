@@ -56,7 +56,7 @@ def test_the_command_writes_four_masks_and_their_facts(segment, tmp_path, painte
     assert cord.any()
     assert (np.asarray(masks["canal"].dataobj) >= cord).all()
     assert ((np.asarray(masks["seg_labeled"].dataobj) > 0) <= cord).all()
-    facts = json.loads((tmp_path / "out" / "t2_spine.json").read_text())
+    facts = json.loads((tmp_path / "out" / "t2_spine.json").read_text(encoding="utf-8"))
     assert set(facts["files"]) == {f"t2_{name}.nii.gz" for name in FILES} | {"t2_spine.png"}
     assert not any(part["measured"] for part in facts["masks"]["structures"])
     assert out.count("not compared with true masks") == 1
@@ -86,7 +86,7 @@ def test_discs_that_a_person_checked_tell_the_levels(segment, tmp_path, painted_
         data[tuple(np.round(phantom.volume.grid.voxel_from_world(tip)[0]).astype(int))] = value + 2
     nib.save(nib.Nifti1Image(data, image.affine), tmp_path / "checked.nii.gz")
     assert segment("-ldisc", tmp_path / "checked.nii.gz")[0] == 0
-    facts = json.loads((tmp_path / "t2_spine.json").read_text())
+    facts = json.loads((tmp_path / "t2_spine.json").read_text(encoding="utf-8"))
     assert [disc["value"] for disc in facts["discs"]] == [value + 2 for value in phantom.discs]
     assert {part["confidence"] for part in facts["masks"]["structures"]} == {1.0}
 
@@ -100,16 +100,16 @@ def test_the_labelling_command_writes_the_masks_too(
     assert code == 0
     made = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {f"t2_{name}.nii.gz" for name in FILES} | {"t2_discs.nii.gz", "t2_discs.json"} <= made
-    facts = json.loads((tmp_path / "t2_discs.json").read_text())
+    facts = json.loads((tmp_path / "t2_discs.json").read_text(encoding="utf-8"))
     assert facts["masks"]["cord_mm3"] > 0
     assert "t2_seg.nii.gz" in capsys.readouterr().out.split("Next")[1]  # the registration takes our cord
 
     # The next run says nothing about masks: they are still true and stay, and so does what is known of them.
     assert label_command.main(words[:2], model=fake_model()) == 0
-    assert json.loads((tmp_path / "t2_discs.json").read_text())["masks"] == facts["masks"]
+    assert json.loads((tmp_path / "t2_discs.json").read_text(encoding="utf-8"))["masks"] == facts["masks"]
     # Two more discs above C2/C3 change no mask.
     assert label_command.main([*words[:2], "-upper", "1"], model=fake_model()) == 0
-    assert json.loads((tmp_path / "t2_discs.json").read_text())["masks"] == facts["masks"]
+    assert json.loads((tmp_path / "t2_discs.json").read_text(encoding="utf-8"))["masks"] == facts["masks"]
     # Other levels make the masks false that bear levels; cord and canal are what they were.
     place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
     assert label_command.main([*words[:2], "-initdisc", f"8,{place}"], model=fake_model()) == 0
@@ -118,7 +118,7 @@ def test_the_labelling_command_writes_the_masks_too(
     said = capsys.readouterr().out.split("Removed")[1]
     assert "t2_spine.nii.gz" in said
     assert "t2_seg_labeled.nii.gz" in said
-    masks = json.loads((tmp_path / "t2_discs.json").read_text())["masks"]
+    masks = json.loads((tmp_path / "t2_discs.json").read_text(encoding="utf-8"))["masks"]
     assert masks["structures"] == []
     assert masks["cord_mm3"] == facts["masks"]["cord_mm3"]
 
@@ -150,7 +150,7 @@ def test_either_command_knows_the_files_of_the_other(
     assert {name for name in FILES if (tmp_path / f"t2_{name}.nii.gz").exists()} == {"seg", "canal"}
     assert not (tmp_path / "t2_spine.json").exists()
     assert "t2_spine.json" in capsys.readouterr().out.split("Removed")[1]
-    record = json.loads((tmp_path / "t2_discs.json").read_text())
+    record = json.loads((tmp_path / "t2_discs.json").read_text(encoding="utf-8"))
     assert {"t2_seg.nii.gz", "t2_canal.nii.gz"} <= set(record["files"])
 
 
@@ -196,11 +196,9 @@ class NoCord(Everything):
 
 
 def test_a_view_below_the_conus_keeps_its_labels_and_says_why_nothing_is_registered(
-    capsys, tmp_path, monkeypatch, painted_file
+    capsys, tmp_path, monkeypatch, painted_file, empty_sct
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("require_sct", "check_registration"):
-        monkeypatch.setattr(f"sct_deepspine.cli._products.{name}", lambda *_words: None)
     words = ["-i", str(painted_file), "-register", "1"]
     code = label_command.main(words, model=fake_model(), mask_model=fake_mask_model(NoCord()))
     assert code == 1
@@ -211,11 +209,9 @@ def test_a_view_below_the_conus_keeps_its_labels_and_says_why_nothing_is_registe
 
 
 def test_a_cord_mask_that_is_there_already_is_offered_instead_of_being_replaced(
-    capsys, tmp_path, monkeypatch, painted_file
+    capsys, tmp_path, monkeypatch, painted_file, empty_sct
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("require_sct", "check_registration"):
-        monkeypatch.setattr(f"sct_deepspine.cli._products.{name}", lambda *_words: None)
     (tmp_path / "t2_seg.nii.gz").write_bytes(b"of sct_deepseg")
     words = ["-i", str(painted_file), "-register", "1"]
     assert label_command.main(words, model=fake_model(), mask_model=fake_mask_model()) == 1

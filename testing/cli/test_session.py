@@ -31,7 +31,7 @@ def pair(painted, phantom, tmp_path, monkeypatch):
 
 
 def content(name):
-    return json.loads(Path(name).read_text())
+    return json.loads(Path(name).read_text(encoding="utf-8"))
 
 
 def test_each_image_gets_its_files_and_knows_of_the_others(pair, phantom, capsys):

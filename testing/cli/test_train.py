@@ -73,7 +73,7 @@ def words(scans):
 
 
 def steps_logged(folder):
-    with (folder / "log.csv").open() as file:
+    with (folder / "log.csv").open(encoding="utf-8") as file:
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
@@ -84,13 +84,13 @@ def names(folder):
 def test_a_short_run_writes_all_it_promises(finished):
     assert names(finished) == WRITTEN
     assert steps_logged(finished) == [3, 6]
-    with (finished / "log.csv").open() as file:
+    with (finished / "log.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             assert np.isfinite([float(value) for value in row.values()]).all()
             assert {"loss", "score", "right", "missed", "mean_mm"} <= row.keys()
     assert (finished / "convergence.gif").read_bytes().startswith(b"GIF8")
     assert (finished / "validation_000003.png").read_bytes().startswith(b"\x89PNG")
-    config = TrainingConfig.from_json((finished / "config.json").read_text())
+    config = TrainingConfig.from_json((finished / "config.json").read_text(encoding="utf-8"))
     assert (config.steps, config.batch, config.workers, config.seed) == (6, 2, 0, 5)
     assert (config.optimiser, config.schedule, config.learning_rate) == ("adam", "constant", 0.002)
     assert (config.network.width, config.network.depth, config.network.stacks) == (
@@ -115,7 +115,7 @@ def test_a_network_of_masks_is_trained_and_can_be_used_at_once(tmp_path, phantom
     words = ["-role", "segment", "-features", "4", "-phantoms", "2", "-steps", "4", "-batch", "2"]
     folder = tmp_path / "run"
     assert run(*words, "-evaluate-every", "2", "-workers", "0", "-v", "0", "-ofolder", folder) == 0
-    log = (folder / "log.csv").read_text().splitlines()
+    log = (folder / "log.csv").read_text(encoding="utf-8").splitlines()
     assert log[0].startswith("step,loss,score,")
     assert len(list(folder.glob("validation_*.png"))) == 2
     model = SegmentationModel.load(folder / "weights.safetensors")
@@ -180,7 +180,7 @@ def test_without_a_validation_folder_a_fifth_of_the_subjects_is_held_back(tmp_pa
         write_scan(replace(phantom, name=name), phantom.volume, tmp_path / "scans", subject=name)
     folder = tmp_path / "run"
     assert run("-i", tmp_path / "scans", "-ofolder", folder, "-phantoms", 1, *TINY) == 0
-    card = json.loads((folder / "weights.json").read_text())
+    card = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
     assert (card["locate"]["training"], card["locate"]["validation"]) == (5, 1)
 
 
@@ -214,7 +214,9 @@ def test_the_network_that_finds_the_canal_joins_the_others_and_is_used(scans, fi
 def test_a_configuration_file_stands_for_the_options(scans, finished, tmp_path):
     plain = ["-i", scans, "-val", scans, "-phantoms", 0, "-v", 0]
     assert run(*plain, "-ofolder", tmp_path / "again", "-config", finished / "config.json") == 0
-    assert (tmp_path / "again" / "config.json").read_text() == (finished / "config.json").read_text()
+    assert (tmp_path / "again" / "config.json").read_text(encoding="utf-8") == (
+        finished / "config.json"
+    ).read_text(encoding="utf-8")
     one, other = (load_file(folder / "last.safetensors") for folder in (finished, tmp_path / "again"))
     assert one.keys() == other.keys()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
@@ -264,7 +266,7 @@ def test_a_folder_without_scans_is_refused(tmp_path, capsys):
 def test_a_configuration_that_cant_be_used_is_refused(text, scans, tmp_path, capsys):
     path = tmp_path / "config.json"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     assert run("-i", scans, "-ofolder", tmp_path / "run", "-config", path) == 1
     assert "configuration can't be used" in one_line(capsys)
 
@@ -281,7 +283,7 @@ def test_a_checkpoint_of_another_network_is_refused(scans, copied, capsys):
 
 
 def test_an_output_folder_that_cant_be_made_is_refused(scans, tmp_path, capsys):
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
     assert run("-i", scans, "-ofolder", tmp_path / "file" / "run", *TINY) == 1
     assert "can't make the folder" in one_line(capsys)
 

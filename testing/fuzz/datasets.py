@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from fuzz.images import make_base
 from fuzz.running import answer_of
+from platforms import can_link
 
 from sct_deepspine.cli.batch import main as batch
 from sct_deepspine.cli.label import main as label
@@ -38,7 +39,7 @@ def try_dataset(rng: np.random.Generator, folder: Path) -> str:
         scan, kind = place / f"{stem}.nii.gz", ("scan", "scan", "link", "pointer")[rng.integers(4)]
         if kind == "scan":
             nib.save(image, scan)
-        elif kind == "link":
+        elif kind == "link" and can_link():
             scan.symlink_to(folder / "elsewhere.nii.gz")
         else:
             scan.write_bytes(POINTER)

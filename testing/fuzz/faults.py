@@ -101,5 +101,5 @@ def failing(owner: Any, name: str, call: int, reason: int) -> Iterator[None]:
             raise OSError(reason, os.strerror(reason))
         return real(*arguments, **options)
 
-    with mock.patch.object(owner, name, replacement):
+    with mock.patch.object(owner, name, replacement):  # of the system: no argument reaches it
         yield

@@ -238,7 +238,7 @@ def container(rng: np.random.Generator, case: Case) -> None:
         case.path.symlink_to(target)
     else:
         case.path = case.folder / "t2.txt"
-        case.path.write_text("no image")
+        case.path.write_text("no image", encoding="utf-8")
         case.may_fail, case.same_picture = True, False
     names = "NIfTI-2", "big-endian", "gz without .gz", ".gz without gz", "Analyze", "Unicode", "link", "text"
     case.done.append(names[kind])

@@ -141,8 +141,8 @@ def test_missing_and_damaged_files_are_told_apart_from_wrong_shapes(tmp_path):
     grid = oblique_grid()
     whole = write(tmp_path / "whole.nii.gz", grid, np.random.default_rng(8).normal(size=(*grid.shape, 3)))
     (tmp_path / "cut.nii.gz").write_bytes(whole.read_bytes()[:500])
-    (tmp_path / "text.nii.gz").write_text("no image")
-    (tmp_path / "text.txt").write_text("no image")
+    (tmp_path / "text.nii.gz").write_text("no image", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("no image", encoding="utf-8")
     with pytest.raises(ImageError, match=r"no displacement field .*gone\.nii\.gz"):
         read_displacement_field(tmp_path / "gone.nii.gz")
     for name in ("cut.nii.gz", "text.nii.gz", "text.txt"):

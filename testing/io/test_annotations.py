@@ -59,7 +59,7 @@ def test_a_folder_without_scans_is_refused(tmp_path):
 
 def test_other_json_files_of_the_folder_are_passed_over(phantom, tmp_path):
     write_scan(phantom, phantom.volume, tmp_path)
-    (tmp_path / "notes.json").write_text('{"text": "nothing here"}')
+    (tmp_path / "notes.json").write_text('{"text": "nothing here"}', encoding="utf-8")
     assert [scan.name for scan in read_scans(tmp_path)] == ["phantom.nii.gz"]
 
 
@@ -83,13 +83,18 @@ def test_without_a_mask_the_canal_is_guessed_behind_the_tips(phantom):
 
 @pytest.mark.data
 def test_real_scans_have_their_discs_in_view_from_top_to_bottom(data_folder):
-    cards = [json.loads(path.read_text()) for path in sorted((data_folder / "train").glob("*.json"))]
+    cards = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((data_folder / "train").glob("*.json"))
+    ]
     assert len(cards) > 10
     for card in cards:
         heights = [card["discs"][value][2] for value in sorted(card["discs"], key=int)]
         assert (np.diff(heights) < 0).all(), card["image"]
         low, high = card["labelled_span_mm"]
         assert low < min(heights) < max(heights) < high, card["image"]
-    subjects = {name: {json.loads(p.read_text())["subject"] for p in (data_folder / name).glob("*.json")}
-                for name in ("train", "val")}  # fmt: skip
+    subjects = {
+        name: {json.loads(path.read_text(encoding="utf-8"))["subject"] for path in folder.glob("*.json")}
+        for name, folder in ((name, data_folder / name) for name in ("train", "val"))
+    }
     assert not subjects["train"] & subjects["val"]

@@ -62,7 +62,7 @@ def test_what_this_package_wrote_is_not_taken_for_unused_labels(scan):
     own = scan.path.with_name("sub-01_T2w_labels-disc.nii.gz")
     own.write_bytes(b"x")
     record = {"GeneratedBy": [{"Name": "sct_deepspine"}], "files": {own.name: "0"}}
-    scan.path.with_name("sub-01_T2w_labels-disc.json").write_text(json.dumps(record))
+    scan.path.with_name("sub-01_T2w_labels-disc.json").write_text(json.dumps(record), encoding="utf-8")
     assert unused_labels(scan) == []
 
 
@@ -77,7 +77,9 @@ def test_labels_whose_content_is_elsewhere_are_not_passed_over(scan, tmp_path):
 
 def test_a_pointer_of_git_lfs_says_what_to_do(tmp_path):
     path = tmp_path / "t2.nii.gz"
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", encoding="utf-8"
+    )
     with pytest.raises(ImageError, match="git lfs pull"):
         read_disc_labels(path)
 

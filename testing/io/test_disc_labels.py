@@ -57,7 +57,7 @@ def test_what_is_no_label_image_is_refused_at_once(data, match):
 @pytest.mark.parametrize("text", ["value,name\n3,C2/C3\n", '{"markups": []}', "\x00"])
 def test_a_broken_table_or_point_list_is_refused(text, tmp_path):
     for name in ("x.csv", "x.mrk.json"):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(AnchorError) as error:
             read_disc_labels(tmp_path / name)
         assert "\n" not in str(error.value)
@@ -108,10 +108,10 @@ def test_a_table_is_read_as_spreadsheets_save_it(before, delimiter, decimal, enc
 
 
 def test_a_table_without_a_column_says_which(tmp_path):
-    (tmp_path / "t.csv").write_text("level,x_mm,y_mm,z_mm\n3,1,2,3\n")
+    (tmp_path / "t.csv").write_text("level,x_mm,y_mm,z_mm\n3,1,2,3\n", encoding="utf-8")
     with pytest.raises(LabelsError, match="no column 'value'"):
         read_disc_labels(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("value,x_mm,y_mm,z_mm\n3.5,1,2,3\n")
+    (tmp_path / "t.csv").write_text("value,x_mm,y_mm,z_mm\n3.5,1,2,3\n", encoding="utf-8")
     with pytest.raises(LabelsError, match=r"3\.5 is no whole number"):
         read_disc_labels(tmp_path / "t.csv")
 
@@ -122,7 +122,32 @@ def test_points_that_were_never_placed_are_named(tmp_path):
         {"label": "C3/C4", "position": "", "positionStatus": "undefined"},
     ]
     markups = {"markups": [{"coordinateSystem": "RAS", "controlPoints": points}]}
-    (tmp_path / "t.mrk.json").write_text(json.dumps(markups))
+    (tmp_path / "t.mrk.json").write_text(json.dumps(markups), encoding="utf-8")
     labels = read_disc_labels(tmp_path / "t.mrk.json")
     assert [value for value, _ in labels.points] == [3]
     assert labels.unplaced == ("C3/C4",)
+
+
+@pytest.mark.parametrize(("apart_mm", "is_one"), [(0.0, True), (0.005, True), (0.05, False), (1.0, False)])
+def test_two_labels_at_one_place_are_refused(apart_mm, is_one):
+    points = {3: (1.0, 2.0, 3.0), 4: (1.0, 2.0, 3.0 - apart_mm)}
+    if is_one:
+        with pytest.raises(LabelsError, match="the labels 3 and 4 are at one place"):
+            read_disc_labels(points)
+    else:
+        assert [value for value, _ in read_disc_labels(points).points] == [3, 4]
+
+
+@pytest.mark.parametrize("stored", [2.9999, 3.0001])
+def test_a_label_value_that_a_tool_rounded_is_read(stored):
+    data = np.zeros((9, 9, 40), np.float32)
+    data[4, 4, 12], data[4, 4, 30] = stored, 4
+    assert sorted(value for value, _ in read_disc_labels((data, np.eye(4))).points) == [3, 4]
+
+
+@pytest.mark.parametrize("stored", [2.95, 3.2, 3.35])
+def test_a_scaled_label_image_is_refused(stored):
+    data = np.zeros((9, 9, 40), np.float32)
+    data[4, 4, 12], data[4, 4, 30] = stored, 4
+    with pytest.raises(LabelsError, match=f"hold the value {stored}; label values are whole numbers"):
+        read_disc_labels((data, np.eye(4)))

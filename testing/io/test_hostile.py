@@ -137,7 +137,7 @@ def test_slices_far_from_the_bodys_axes_are_doubted(painted):
 
 
 def test_a_list_cant_write_outside_its_results(tmp_path, plain_file):
-    (tmp_path / "list.txt").write_text("sub-07/../../../t2.nii\n")
+    (tmp_path / "list.txt").write_text("sub-07/../../../t2.nii\n", encoding="utf-8")
     (scan,) = find_scans(tmp_path / "list.txt")
     assert ".." not in scan.folder.parts
     assert not scan.folder.is_absolute()
@@ -186,9 +186,9 @@ def test_a_name_with_markup_does_not_end_the_page(tmp_path):
 
 
 def test_broken_and_foreign_entries_of_a_report_are_passed_over(tmp_path):
-    (tmp_path / "a.json").write_text(Entry("good").to_json())
-    (tmp_path / "b.json").write_text('{"name": "trunc')
-    (tmp_path / "c.json").write_text('{"mine": 1}')
+    (tmp_path / "a.json").write_text(Entry("good").to_json(), encoding="utf-8")
+    (tmp_path / "b.json").write_text('{"name": "trunc', encoding="utf-8")
+    (tmp_path / "c.json").write_text('{"mine": 1}', encoding="utf-8")
     assert [entry.name for entry in read_entries(tmp_path)] == ["good"]
 
 
@@ -215,9 +215,9 @@ def test_the_scan_and_its_sidecar_are_not_overwritten(painted_file, tmp_path, mo
     before = painted_file.read_bytes()
     assert main(["-i", "t2.nii.gz", "-qc-png", "t2.nii.gz", "-v", "0"], model=fake_model()) == 1
     assert painted_file.read_bytes() == before
-    (painted_file.parent / "t2w.json").write_text('{"EchoTime": 0.1}')
+    (painted_file.parent / "t2w.json").write_text('{"EchoTime": 0.1}', encoding="utf-8")
     assert main(["-i", "t2.nii.gz", "-o", "t2w.nii", "-v", "0"], model=fake_model()) == 1
-    assert json.loads((painted_file.parent / "t2w.json").read_text()) == {"EchoTime": 0.1}
+    assert json.loads((painted_file.parent / "t2w.json").read_text(encoding="utf-8")) == {"EchoTime": 0.1}
     assert not (painted_file.parent / "t2w.nii").exists()
 
 
@@ -226,7 +226,7 @@ def test_what_an_earlier_run_wrote_stays_while_it_is_true(painted_file, tmp_path
     words = ["-i", str(painted_file)]
     assert main([*words, "-csv", "1", "-slicer", "1"], model=fake_model()) == 0
     assert {"t2_discs.csv", "t2_discs.mrk.json"} <= {path.name for path in tmp_path.iterdir()}
-    (tmp_path / "t2_discs.mrk.json").write_text("mine now")
+    (tmp_path / "t2_discs.mrk.json").write_text("mine now", encoding="utf-8")
     capsys.readouterr()
     assert main([*words, "-preview", "0"], model=fake_model()) == 0
     assert {"t2_discs.csv", "t2_discs.png"} <= {path.name for path in tmp_path.iterdir()}

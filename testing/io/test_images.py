@@ -260,6 +260,15 @@ def test_an_empty_mask_is_refused():
     assert one_line(error)
 
 
+def test_a_mask_of_the_whole_body_is_no_mask_of_the_cord():
+    body = np.zeros((10, 10, 10))
+    body[:, :, :3] = 1
+    assert read_mask((body, AFFINE)).data.sum() == 300
+    body[:, :, :4] = 1
+    with pytest.raises(ImageError, match="fills 40% of its image; is it a mask of the cord"):
+        read_mask((body, AFFINE))
+
+
 # Back to the kind that came in
 
 LABELS = ramp(dtype=np.uint8) % 26

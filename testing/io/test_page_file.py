@@ -24,7 +24,7 @@ def scan(name, sha="", path="", **content):
 def read(tmp_path):
     def read_scans(**scans):
         path = tmp_path / "corrections.json"
-        path.write_text(json.dumps({"format": 2, "scans": scans}))
+        path.write_text(json.dumps({"format": 2, "scans": scans}), encoding="utf-8")
         return read_page_corrections(path)
 
     return read_scans
@@ -34,7 +34,7 @@ def test_both_forms_are_read(tmp_path, read):
     (new,) = read(key=scan("a", "1" * 64, "x/a.nii", absent=[], rating="pass", accepted=True))
     assert (new.key, new.name, new.sha256, new.path) == ("key", "a", "1" * 64, "x/a.nii")
     assert (new.rating, new.accepted, new.labels.accepted) == ("pass", True, False)  # one was moved
-    (tmp_path / "old.json").write_text(json.dumps({"scans": {"a": DISCS}}))
+    (tmp_path / "old.json").write_text(json.dumps({"scans": {"a": DISCS}}), encoding="utf-8")
     (old,) = read_page_corrections(tmp_path / "old.json")
     assert (old.name, old.sha256, old.rating) == ("a", "", None)
     for one in (new, old):
@@ -59,7 +59,7 @@ def test_a_scan_that_was_only_rated_has_no_labels(read):
     ],
 )
 def test_what_is_no_such_file_is_refused(content, match, tmp_path):
-    (tmp_path / "c.json").write_text(json.dumps(content))
+    (tmp_path / "c.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(LabelsError, match=match):
         read_page_corrections(tmp_path / "c.json")
 
@@ -99,7 +99,7 @@ def cohort(tmp_path):
     for name in ("one", "two", "three"):
         path = tmp_path / "in" / f"{name}.nii"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(name)
+        path.write_text(name, encoding="utf-8")
         scans.append(ScanFile(path, path.parent.relative_to(tmp_path)))
     return scans
 
@@ -115,7 +115,7 @@ def test_corrections_of_a_cohort_follow_the_fingerprint(cohort, read):
         matched_corrections(read(a=scan("in/two", two), b=scan("x", two)), cohort)
     with pytest.raises(LabelsError, match="x, which is not among the scans"):
         matched_corrections(read(a=scan("x", "0" * 64)), cohort)
-    cohort[1].path.write_text("one")
+    cohort[1].path.write_text("one", encoding="utf-8")
     with pytest.raises(LabelsError, match="may be of in/one or in/two"):
         matched_corrections(read(a=scan("x", one)), cohort)
 

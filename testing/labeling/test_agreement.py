@@ -119,6 +119,28 @@ def test_evidence_counts_what_no_disc_was_made_of(seen):
     assert evidence.between == 0.0
 
 
+def test_evidence_holds_how_changed_readings_agree(seen):
+    prediction, _, _, candidates, assignment = seen
+    first, *others = assignment.values.tolist()
+
+    def evidence(readings, **options):
+        words = {"prediction": prediction, "readings": readings, "landmarks": (first,)} | options
+        return gather_evidence(assignment, candidates, **words)
+
+    alike, _ = read(seen, {"same": same})
+    shifted, _ = read(seen, {"same": same}, PaintReader(edit=shifted_levels))
+    sure, doubtful = evidence(alike), evidence(shifted)
+    assert (sure.levels, sure.places) == (1.0, 1.0)
+    assert sure.landmark == pytest.approx(1.0, abs=0.05)
+    assert list(sure.again) == others
+    assert doubtful.levels < 0.5
+    assert doubtful.landmark == pytest.approx(0.0, abs=0.05)
+    assert evidence(alike, landmarks=()).landmark == 0.0
+    # Without readings, or without what they are compared with, nothing is told of agreement.
+    for options in ({"readings": ()}, {"prediction": None}):
+        assert evidence(**({"readings": alike} | options)).again == {}
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_changes_leave_what_is_outside_and_the_plane_alone(name):
     image = np.random.default_rng(0).normal(0, 1, (60, 40)).astype(np.float32)

@@ -17,7 +17,13 @@ from sct_deepspine.labeling.assessment import (
 )
 from sct_deepspine.labeling.calibration import LIMITS, Calibration
 from sct_deepspine.labeling.candidates import assignment_score
-from sct_deepspine.labeling.evidence import Evidence, landmark_is_seen
+from sct_deepspine.labeling.counting import Variant
+from sct_deepspine.labeling.evidence import (
+    Evidence,
+    gather_evidence,
+    kind_of_view,
+    landmark_is_seen,
+)
 from sct_deepspine.labeling.levels import Candidates, assign_levels
 
 CUTS = ("cut above", "cut below")
@@ -150,6 +156,96 @@ def test_a_landmark_that_readings_do_not_see_does_not_count(painted):
     slice_only = Volume(painted.data[:1], replace(painted.grid, shape=(1, *painted.grid.shape[1:])))
     single = DeobliquedVolume.of(slice_only)
     assert landmark_is_seen(Evidence(0.99, landmark=0.9), point - [0, 0, 60], line, single)
+
+
+def evidence_of(indices, values, *, heights=HEIGHTS, scores=(0.9, 0.8, 0.7, 0.6, 0.55, 0.25, 0.5), **options):
+    """Gather the evidence of an assignment of some of seven candidates."""
+    candidates = replace(spine(heights), score=np.array(scores))
+    assignment = replace(
+        assign_levels(spine(HEIGHTS)),
+        indices=np.array(indices),
+        values=np.array(values),
+        probabilities=np.full(len(values), 0.9),
+        runner_up_probability=0.125,
+    )
+    return gather_evidence(assignment, candidates, **({"landmarks": ()} | options))
+
+
+def test_peaks_of_which_no_disc_was_made_are_evidence_where_they_lie():
+    evidence = evidence_of([2, 4], [10, 11])
+    assert (evidence.between, evidence.beyond, evidence.unused) == (0.6, 0.9, 2)
+    assert evidence.runner_up == 0.125
+    below = evidence_of([1, 2, 3], [10, 11, 12], scores=(0.1, 0.8, 0.7, 0.6, 0.55, 0.25, 0.5))
+    assert (below.between, below.beyond, below.unused) == (0.0, 0.55, 2)  # one of the three is faint
+    assert evidence_of(range(7), range(10, 17)).beyond == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "presacral", "beyond"),
+    [
+        ([3, 4], 24, 0.6),  # nothing is labelled above C2/C3
+        ([4, 5], 24, 0.9),
+        ([24, 25], 24, 0.9),  # nor below L5/S1
+        ([24, 25], 25, 0.9),
+        ([3, 25], 24, 0.0),
+        ([3, 24], 24, 0.6),
+        ([3, 24], 23, 0.0),  # which has one value less where a vertebra is missing
+        ([3, 25], 25, 0.6),
+        ([3, 26], 25, 0.0),
+    ],
+)
+def test_peaks_beyond_the_ends_of_the_spine_are_no_discs_left_out(values, presacral, beyond):
+    assert evidence_of([1, 2], values, variant=Variant(presacral)).beyond == beyond
+
+
+def test_odd_distances_are_told_against_the_others():
+    even = evidence_of(range(7), VALUES)
+    assert even.odd_spacing < 0.05
+    assert even.missed == 0
+    heights = HEIGHTS - np.array([0, 0, 0, 0, 16, 16, 16])
+    assert evidence_of(range(7), VALUES, heights=heights).odd_spacing == pytest.approx(
+        np.log((16.1 + 16) / 16.1), abs=0.05
+    )
+    tall = evidence_of(range(7), VALUES, heights=1.4 * HEIGHTS)  # a large person is not odd
+    assert tall.odd_spacing < 0.05
+    # A landmark is no disc: how far it is says nothing.
+    heights = HEIGHTS + np.array([16, 0, 0, 0, 0, 0, 0])
+    assert evidence_of(range(7), VALUES, heights=heights).odd_spacing > 0.4
+    assert evidence_of(range(7), VALUES, heights=heights, landmarks={3}).odd_spacing < 0.05
+
+
+VALUES = list(range(3, 10))
+
+
+@pytest.mark.parametrize(
+    ("values", "probabilities", "support", "kind"),
+    [
+        (VALUES, [0.9] * 7, 0.9, "landmark"),
+        (VALUES, [0.9] * 7, 0.3, "no_landmark"),  # the readings do not see it
+        (VALUES, [0.1, *[0.9] * 6], 0.9, "no_landmark"),  # its own level is doubtful
+        (VALUES, [0.1] * 7, 0.9, "landmark"),  # so are all: then they count alike
+        (VALUES, [0.1] * 7, 0.3, "no_landmark"),
+        ([3], [0.9], 0.3, "landmark"),  # there is nothing else to go by
+        (VALUES[1:], [0.9] * 6, 0.9, "no_landmark"),
+        (list(range(11, 17)), [0.9] * 6, 0.0, "thoracic"),
+        ([3, *range(11, 17)], [0.9] * 7, 0.3, "thoracic"),
+        ([3, *range(11, 17)], [0.9] * 7, 0.9, "landmark"),
+    ],
+)
+def test_the_kind_of_a_view_goes_by_what_is_surely_seen(values, probabilities, support, kind, painted):
+    view = DeobliquedVolume.of(painted)
+    low, high = (corner[2] for corner in view.extent_mm())
+    line = np.stack([np.zeros(50), np.zeros(50), np.linspace(low, high, 50)], axis=1)
+    candidates = spine(high - 10.0 * np.arange(1, len(values) + 1))
+    assignment = replace(
+        assign_levels(spine(HEIGHTS)),
+        indices=np.arange(len(values)),
+        values=np.array(values),
+        probabilities=np.array(probabilities),
+    )
+    evidence = Evidence(0.99, landmark=support)
+    found = kind_of_view(assignment, candidates, evidence, canal_world=line, view=view, landmarks={3})
+    assert found == kind
 
 
 def test_a_view_that_scores_little_is_labelled_with_doubt_if_its_discs_are_found_again(painted):

@@ -10,7 +10,6 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import WIDEST_MM, midsagittal_plane, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.labeling import canal
 from sct_deepspine.labeling.canal import extend_centerline, find_centerline, follow_given
 
 
@@ -85,14 +84,14 @@ def test_a_canal_beside_the_middle_is_found(show):
     assert distance_mm(found, line).max() < 1.0
 
 
-def test_a_canal_seen_faintly_in_planes_beside_it_is_not_drawn_to_the_middle(show, monkeypatch):
-    monkeypatch.setattr(canal, "ABOUT_CANAL_MM", np.inf)  # so that the haze fits every plane
+def test_a_canal_seen_faintly_in_planes_beside_it_is_not_drawn_to_the_middle(show):
     line = canal_line(slope=0.0) + np.array([31, 0, 0])
     centred = show(upright((1, 80, 100)), line - [31, 0, 0])
     plane = midsagittal_plane(view_of(centred), Centerline.from_points(line - [31, 0, 0]), 2.0)
     haze = 0.1 * PaintReader().predict([sample(centred, plane)[0]])[0].canal
     reader = PaintReader(edit=lambda maps: replace(maps, canal=np.maximum(maps.canal, haze)))
-    found = find_centerline(view_of(show(upright(), line)), reader)
+    everything = np.inf  # so that the haze fits every plane
+    found = find_centerline(view_of(show(upright(), line)), reader, about_mm=everything)
     # The mean over the planes of the whole body alone is 3 mm off.
     assert distance_mm(found, line).max() < 1.0
 

@@ -179,13 +179,13 @@ def test_what_the_review_page_saved_of_it_comes_back(odd_scan, tmp_path):
     discs = [{"value": d.value, "world_mm": d.point_world.tolist()} for d in labels.discs]
     saved = {"name": "t2", "discs": discs, "absent": [], "presacral": number}
     path = tmp_path / "corrections.json"
-    path.write_text(json.dumps({"format": 2, "scans": {"k": saved}}))
+    path.write_text(json.dumps({"format": 2, "scans": {"k": saved}}), encoding="utf-8")
     (reviewed,) = read_page_corrections(path)
     result = process_scan(scan.volume, ScanRequest(labels=reviewed.labels))
     assert result.labels.values.tolist() == labels.values.tolist()
     assert result.labels.discs[-1].name == lowest
     saved["presacral"] = 30
-    path.write_text(json.dumps({"format": 2, "scans": {"k": saved}}))
+    path.write_text(json.dumps({"format": 2, "scans": {"k": saved}}), encoding="utf-8")
     with pytest.raises(ValueError, match="23, 24 or 25"):
         read_page_corrections(path)
 

@@ -80,7 +80,7 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(WeightsError, match="no such weights file"):
         start_from_vgg16(network, tmp_path / "lost.pth")
-    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.pth").write_text("no weights", encoding="utf-8")
     with pytest.raises(WeightsError, match="can't be read"):
         start_from_vgg16(network, tmp_path / "text.pth")
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")

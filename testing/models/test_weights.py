@@ -63,9 +63,9 @@ def copied(saved, tmp_path):
 
 
 def edit_card(path, change):
-    card = json.loads(path.with_suffix(".json").read_text())
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     change(card)
-    path.with_suffix(".json").write_text(json.dumps(card))
+    path.with_suffix(".json").write_text(json.dumps(card), encoding="utf-8")
 
 
 def plane(*shape):

@@ -162,7 +162,7 @@ def test_a_table_and_a_rule_exclude_each_other_and_a_table_names_everyone(tmp_pa
         find_cases(tmp_path, subject="(.)")
     with pytest.raises(DatasetError, match="no subject for b"):
         find_cases(tmp_path)
-    (tmp_path / "subjects.csv").write_text("file,person\na,x\n")
+    (tmp_path / "subjects.csv").write_text("file,person\na,x\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="columns name and subject"):
         find_cases(tmp_path)
 

@@ -158,7 +158,7 @@ def test_a_broken_file_leaves_nothing_behind(tmp_path):
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "mine.txt").write_text("mine")
+    (tmp_path / "made" / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="holds something already"):
         prepare(TASKS["lung"], write_lung(tmp_path / "download"), tmp_path / "made")
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["mine.txt"]
@@ -166,4 +166,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 
 def test_the_split_file_of_a_folder_is_json(tmp_path):
     prepared("retina", tmp_path)
-    assert json.loads((tmp_path / "made" / "split.json").read_text())["train"][0] == "21_training"
+    assert (
+        json.loads((tmp_path / "made" / "split.json").read_text(encoding="utf-8"))["train"][0]
+        == "21_training"
+    )

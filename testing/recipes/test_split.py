@@ -32,13 +32,13 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order():
 
 def test_a_split_comes_back_from_its_file(tmp_path):
     split = draw_split(SUBJECTS, seed=0)
-    (tmp_path / "split.json").write_text(split.to_json())
+    (tmp_path / "split.json").write_text(split.to_json(), encoding="utf-8")
     assert read_split(tmp_path / "split.json", SUBJECTS, seed=9) == split
 
 
 def test_subjects_to_choose_by_are_drawn_of_those_to_train_on(tmp_path):
     official = {"train": SUBJECTS[:10], "test": SUBJECTS[10:]}
-    (tmp_path / "split.json").write_text(json.dumps(official))
+    (tmp_path / "split.json").write_text(json.dumps(official), encoding="utf-8")
     split = read_split(tmp_path / "split.json", SUBJECTS, seed=0)
     assert list(split.test) == SUBJECTS[10:]
     assert len(split.val) == 1
@@ -58,7 +58,7 @@ def test_subjects_to_choose_by_are_drawn_of_those_to_train_on(tmp_path):
 def test_a_split_that_cant_be_used_is_refused(content, message, tmp_path):
     path = tmp_path / "split.json"
     if content is not None:
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(DatasetError, match=message):
         read_split(path, SUBJECTS, seed=0)
 

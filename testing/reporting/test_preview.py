@@ -44,6 +44,15 @@ def test_masks_are_laid_over_the_image(result, tmp_path):
     assert np.ptp(masked, axis=2).sum() > 1.2 * np.ptp(plain, axis=2).sum()  # more colour
 
 
+def test_the_image_shows_through_the_masks(result, tmp_path):
+    plain, masked = drawn(result, tmp_path / "a.png"), drawn(result, tmp_path / "b.png", masks=result.masks)
+    under = (np.ptp(masked, axis=2) > np.ptp(plain, axis=2)) & (np.ptp(plain, axis=2) == 0)
+    grey, laid_over = plain[under].mean(axis=1), masked[under].mean(axis=1)
+    assert np.ptp(grey) > 50
+    slope = np.polyfit(grey, laid_over, 1)[0]
+    assert slope > 0.5  # of two greys under one colour, more than half of the difference is left
+
+
 def test_a_long_title_and_long_warnings_are_not_cut(result, tmp_path):
     short = drawn(result, tmp_path / "a.png")
     labels = replace(result.labels, warnings=("word " * 60,))

@@ -467,7 +467,7 @@ def test_a_key_that_needs_a_picture_says_that_it_is_still_loading(sheet, context
     with sheet(made_up(), pictures_beside=True):
         pass
     (script,) = (tmp_path / "index_files").glob("*.js")
-    script.write_text(f"window.arrive = () => {script.read_text()}")
+    script.write_text(f"window.arrive = () => {script.read_text(encoding='utf-8')}", encoding="utf-8")
     with opened(context, tmp_path / "index.html") as page:
         page.wait_for_function("'arrive' in window")
         for key in ("8", "y", "n", "0", "i"):
@@ -711,7 +711,9 @@ def dataset(folder, painted, count):
         place = folder / f"sub-{n:02d}" / "anat" / f"sub-{n:02d}_T2w.nii.gz"
         place.parent.mkdir(parents=True)
         nib.save(nib.Nifti1Image(painted.data * np.float32(1 + n / 1000), painted.grid.affine), place)
-    (folder / "dataset_description.json").write_text('{"Name": "t", "BIDSVersion": "1.9.0"}')
+    (folder / "dataset_description.json").write_text(
+        '{"Name": "t", "BIDSVersion": "1.9.0"}', encoding="utf-8"
+    )
     return folder
 
 
@@ -761,7 +763,7 @@ def test_corrections_that_are_refused_can_be_set_right_on_the_page(painted, tmp_
         content = json.loads(saved(page))
     (scan,) = content["scans"].values()
     del scan["discs"][3]
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     assert batch([*words, "-corrections", str(file)], model=MODEL) == 1
     assert "7 (C6/C7) is missing between discs above and below" in capsys.readouterr().err
     with opened(context, index) as page:
@@ -769,7 +771,7 @@ def test_corrections_that_are_refused_can_be_set_right_on_the_page(painted, tmp_
         load(page, tmp_path, content)
         choose(page, 7)
         press(page, "e")
-        file.write_text(saved(page))
+        file.write_text(saved(page), encoding="utf-8")
     assert batch([*words, "-corrections", str(file)], model=MODEL) == 0
     with opened(context, index) as page:
         assert table(page)[7] == "not there"
@@ -786,7 +788,7 @@ def test_a_scan_saved_without_any_disc_is_refused_by_name_and_stays_on_the_page(
         for value in range(3, 11):
             choose(page, value)
             press(page, "Delete")
-        file.write_text(saved(page))
+        file.write_text(saved(page), encoding="utf-8")
     assert batch([*words, "-corrections", str(file)], model=MODEL) == 1
     assert "sub-00_T2w: every disc was removed" in capsys.readouterr().err
     with opened(context, index) as page:
@@ -865,7 +867,7 @@ def test_a_session_of_a_hundred_edits_loses_nothing(painted, tmp_path, context, 
     for scan in scans.values():
         if "discs" in scan:
             sidecar = next(out.glob(f"derivatives/labels/{scan['name']}*.json"))
-            discs = json.loads(sidecar.read_text())["discs"]
+            discs = json.loads(sidecar.read_text(encoding="utf-8"))["discs"]
             assert [disc["value"] for disc in discs] == [disc["value"] for disc in scan["discs"]]
             for mine, kept in zip(scan["discs"], discs, strict=True):
                 assert kept["world_mm"] == pytest.approx(mine["world_mm"], abs=0.01)

@@ -158,16 +158,16 @@ def ready(stand_in, tmp_path, monkeypatch):
     """A stand-in with a template, programs, and a registration that writes what it should."""
     (stand_in.__data_dir__ / "PAM50" / "template").mkdir(parents=True)
     for name in ("info_label.txt", "PAM50_t2.nii.gz"):
-        (stand_in.__data_dir__ / "PAM50" / "template" / name).write_text("")
+        (stand_in.__data_dir__ / "PAM50" / "template" / name).write_text("", encoding="utf-8")
     for name in registration.BINARIES:
-        (stand_in.__bin_dir__ / name).write_text("")
+        (stand_in.__bin_dir__ / name).write_text("", encoding="utf-8")
     runs = []
 
     def run(line, *, cwd, **_options):
         runs.append((line[2:], sorted(Path(cwd).iterdir())))
         folder = Path(line[line.index("-ofolder") + 1])
         for name in ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template"):
-            (folder / f"{name}.nii.gz").write_text("")
+            (folder / f"{name}.nii.gz").write_text("", encoding="utf-8")
         return SimpleNamespace(returncode=0, stdout="", stderr="")
 
     return SimpleNamespace(runs=runs, stand_in=stand_in, run=run)
@@ -341,7 +341,7 @@ def test_a_scan_of_a_cohort_that_can_not_be_registered_keeps_its_labels(ready, p
     nib.save(nib.Nifti1Image(painted.data, painted.grid.affine), image)
     old = tmp_path / "out" / "derivatives" / "sct_deepspine" / "t2_reg" / "warp_template2anat.nii.gz"
     old.parent.mkdir(parents=True)
-    old.write_text("of an earlier run")
+    old.write_text("of an earlier run", encoding="utf-8")
     (scan,) = find_scans(str(image.parent))
     options = BatchOptions(tmp_path / "out", masks=True, register="t2")
     row = label_scan(scan, options, fake_model(), fake_mask_model())

@@ -169,19 +169,6 @@ def test_a_missing_template_is_told_before_anything_is_written(folder, labels, t
     assert not (tmp_path / "reg").exists()
 
 
-def test_missing_programs_are_told(folder, labels, template, tmp_path, monkeypatch):
-    monkeypatch.setattr("spinalcordtoolbox.utils.sys.__bin_dir__", str(tmp_path))
-    with pytest.raises(SctError, match="isct_antsRegistration"):
-        register_to_template(
-            folder / "t2.nii.gz",
-            folder / "t2_seg.nii.gz",
-            labels,
-            contrast="t2",
-            folder=tmp_path / "reg",
-            template=template,
-        )
-
-
 def template_discs(template):
     image = nib.load(template / "template" / "PAM50_small_label_disc.nii.gz")
     data = np.asarray(image.dataobj)

@@ -74,6 +74,22 @@ def test_voxels_find_their_cells(space, spacing):
     assert np.percentile(off, 99) < 0.1
 
 
+def test_an_image_that_goes_on_far_beyond_the_canal_shows_all_of_it(space):
+    """The first slabs of its voxels, and the last ones, lie beside the corridor."""
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -31, -71, -180
+    grid = Grid((31, 69, 260), affine)
+    corridor = Corridor(space, (0.0, 120.0))
+    known = np.zeros(grid.shape, dtype=bool)
+    for box, cells in corridor.cells_of_voxels(grid):
+        known[box] |= np.isfinite(cells[0])
+    voxels = np.argwhere(np.ones(grid.shape, dtype=bool))
+    exact = corridor.cell_from_straight(space.straight_from_native(grid.world_from_voxel(voxels)))
+    inside = np.all((exact > 0) & (exact < np.array(corridor.shape) - 1), axis=1)
+    assert inside.sum() > 10_000
+    assert known.ravel()[inside].mean() > 0.97
+
+
 def test_a_grid_far_away_has_no_voxel_in_the_corridor(space):
     affine = np.eye(4)
     affine[0, 3] = 500
@@ -86,6 +102,9 @@ def test_the_corridor_follows_the_canal_to_the_border_of_the_image(space):
     corridor = corridor_along(space, Grid((60, 120, 170), affine), pixel_mm=1.0)
     assert corridor.z_mm[0] < -25
     assert corridor.z_mm[1] > space.z_mm[1] + 20
+    finer = corridor_along(space, Grid((60, 120, 170), affine), pixel_mm=0.7)
+    assert finer.pixel_mm == 0.7
+    np.testing.assert_allclose(finer.z_mm, corridor.z_mm, atol=1)
 
 
 def test_a_plane_between_its_neighbours_has_nothing_beside_the_outermost():
@@ -93,3 +112,4 @@ def test_a_plane_between_its_neighbours_has_nothing_beside_the_outermost():
     assert with_neighbours(planes, 1, 3)[:, 0, 0].tolist() == [1, 2, 3]
     assert with_neighbours(planes, 0, 3)[:, 0, 0].tolist() == [0, 1, 2]
     assert with_neighbours(planes, 2, 1)[:, 0, 0].tolist() == [3]
+    assert with_neighbours(planes, 0, 5)[:, 0, 0].tolist() == [0, 0, 1, 2, 3]

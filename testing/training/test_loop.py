@@ -166,10 +166,13 @@ def test_the_best_state_is_kept_and_every_evaluation_logged(phantom, tmp_path):
     best = Checkpoint.start(run)
     best.load(tmp_path / "best.safetensors")
     assert (best.step, best.best, state.best) == (2, 0.9, 0.9)
-    lines = (tmp_path / "log.csv").read_text().split()
+    lines = (tmp_path / "log.csv").read_text(encoding="utf-8").split()
     assert lines[0] == "step,loss,score"
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3", "4"]
-    assert TrainingConfig.from_json((tmp_path / "config.json").read_text()).network == run.network
+    assert (
+        TrainingConfig.from_json((tmp_path / "config.json").read_text(encoding="utf-8")).network
+        == run.network
+    )
 
 
 def test_the_average_follows_the_network():
@@ -187,5 +190,7 @@ def test_the_average_follows_the_network():
 def test_a_few_steps_lower_the_loss(phantom, tmp_path):
     run = config(steps=30, evaluate_every=10, learning_rate=0.3, batch=4)
     run_training(phantom, run, tmp_path, evaluate=no_evaluation)
-    losses = [float(line.split(",")[1]) for line in (tmp_path / "log.csv").read_text().split()[1:]]
+    losses = [
+        float(line.split(",")[1]) for line in (tmp_path / "log.csv").read_text(encoding="utf-8").split()[1:]
+    ]
     assert losses[-1] < 0.8 * losses[0]

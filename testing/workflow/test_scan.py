@@ -93,7 +93,7 @@ WAYS = through_python, through_label, through_segment, through_batch
 
 @pytest.mark.parametrize("way", WAYS)
 def test_labels_that_a_person_checked_mean_the_same_everywhere(way, dataset, given, tmp_path):
-    content = json.loads(way(dataset, given, tmp_path / "out").read_text())
+    content = json.loads(way(dataset, given, tmp_path / "out").read_text(encoding="utf-8"))
     assert [disc["value"] for disc in content["discs"]] == [2, 3, 4, 5]
     assert [mark["value"] for mark in content["landmarks"]] == [26]
     assert content["view"] == "corrected"

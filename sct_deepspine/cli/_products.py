@@ -114,6 +114,8 @@ class Products:
         target = Path(asked.o) if asked.o else Path(asked.ofolder or ".") / name
         if not target.name.endswith((".nii", ".nii.gz")):
             raise OutputError(f"the output must be .nii or .nii.gz, got {target}")
+        if target in sct_names(target.with_name(name)).masks.values():
+            raise OutputError(f"{target} is the name of a mask of this image; give another one with -o")
         for given in self.inputs:
             if target.exists() and given.exists() and target.samefile(given):
                 raise OutputError(f"the output {target} is an input; give another name with -o")

@@ -153,7 +153,7 @@ def read_disc_labels(
 
 def _points_of(source: Mapping[int, Any]) -> list[LabelledPoint]:
     try:
-        points = [(int(value), np.asarray(point, dtype=np.float64)) for value, point in source.items()]
+        points = [(_whole(float(n)), np.asarray(point, dtype=np.float64)) for n, point in source.items()]
     except (TypeError, ValueError) as error:
         raise LabelsError(f"expected {{value: (x, y, z)}} in world mm, got {source!r}") from error
     for value, point in points:

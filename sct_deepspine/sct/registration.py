@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import combinations
@@ -28,6 +29,7 @@ __all__ = [
     "Registration",
     "check_registration",
     "register_to_template",
+    "remove_registration",
     "straighten",
     "template_labels",
     "usable_labels",
@@ -154,6 +156,9 @@ BINARIES = (
 
 CONTRASTS = ("t1", "t2", "t2s")
 
+OUTPUTS, DISCS = ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template"), "discs"
+"""What a registration leaves in its folder, and the labels that it was given."""
+
 MIN_SLICES = 2
 """An image of one slice ends in an error of SCT's straightening."""
 
@@ -255,23 +260,48 @@ def register_to_template(
     labels, left_out = template_labels(discs, seg, count=count)
     was_there = target.exists()
     make_folder(target)
-    given = target / "discs.nii.gz"
+    given = target / f"{DISCS}.nii.gz"
     labels.save(given)
     words = ["-i", absolute(image), "-s", absolute(seg), "-ldisc", str(given), "-c", contrast]
     words += ["-t", str(place), "-ofolder", str(target), "-r", str(int(not keep_temporary))]
     words += ["-param", param] if param else []
-    names = ("warp_template2anat", "warp_anat2template", "template2anat", "anat2template")
-    paths = [target / f"{name}.nii.gz" for name in names]
+    remove_registration(target, keep=given)  # of an earlier run, if this one stops half-way
+    paths = [target / f"{name}.nii.gz" for name in OUTPUTS]
     try:
         run("sct_register_to_template", words)
         for path in paths:
             if not path.is_file():
                 raise SctError(f"sct_register_to_template ended well but did not write {path}")
     except BaseException:  # an interruption, too: nothing half-written stays
+        remove_registration(target)
         if not was_there:
             rmtree(target, ignore_errors=True)
         raise
     return Registration(labels, left_out, *paths)
+
+
+def remove_registration(folder: Path, *, keep: Path | None = None) -> list[Path]:
+    """Remove what a registration left in a folder, and the folder if nothing else is in it.
+
+    Parameters
+    ----------
+    folder
+        The folder; it need not exist.
+    keep
+        A file to leave.
+
+    Returns
+    -------
+    list[Path]
+        The files that were removed.
+    """
+    left = [folder / f"{name}.nii.gz" for name in (*OUTPUTS, DISCS)]
+    removed = [path for path in left if path.is_file() and path != keep]
+    for path in removed:
+        path.unlink()
+    with suppress(OSError):  # it is not there, or holds something else
+        folder.rmdir()
+    return removed
 
 
 def check_registration(

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from shutil import copyfile, rmtree
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.errors import (
@@ -222,8 +222,9 @@ def _remove_found(names: ResultNames) -> list[Path]:
     """Remove what an earlier run found, which is no longer true; what a person set is."""
     if (read_sidecar(names.sidecar) or {}).get("Corrected"):
         return []
-    rmtree(names.registration, ignore_errors=True)
-    return remove_results(names)
+    from sct_deepspine.sct.registration import remove_registration
+
+    return [*remove_registration(names.registration), *remove_results(names)]
 
 
 def _request(job: Job, options: BatchOptions) -> ScanRequest:
@@ -249,8 +250,9 @@ def _process(job: Job, options: BatchOptions, models: Models) -> ScanResult:
 
 def _save(
     job: Job, options: BatchOptions, result: ScanResult, **record: Any
-) -> tuple[dict[str, Any], tuple[Path, ...]]:
+) -> tuple[dict[str, Any], list[Path]]:
     """Write the files of a scan and its entry on the page; return what the sidecar holds, and what went."""
+    from sct_deepspine.sct.registration import remove_registration
     from sct_deepspine.workflow.result import Outputs, save_result
 
     scan, names, given = job.scan, job.names, job.given
@@ -288,15 +290,16 @@ def _save(
         **record,
     )
     sidecar = read_sidecar(saved.written[1]) or {}
-    if options.register or sidecar.get("discs") != (earlier or {}).get("discs"):
-        rmtree(names.registration, ignore_errors=True)  # it was made with other discs
+    removed = list(saved.removed)
+    if earlier is not None and sidecar.get("discs") != earlier.get("discs"):
+        removed += remove_registration(names.registration)  # it was made with other discs
     if options.register:
         sidecar["warnings"] = [*sidecar.get("warnings", ()), *_register(job, options, result)]
     if result.labels.prediction is not None:
         keep_entry(options.derivatives, _entry(result, job, sidecar))
     else:
         forget_entry(options.derivatives, scan.name)
-    return sidecar, saved.removed
+    return sidecar, removed
 
 
 def _register(job: Job, options: BatchOptions, result: ScanResult) -> list[str]:
@@ -315,7 +318,6 @@ def _register(job: Job, options: BatchOptions, result: ScanResult) -> list[str]:
             template=options.template,
         )
     except SctError as error:
-        rmtree(job.names.registration, ignore_errors=True)
         return [f"not registered: {error}"]
     return []
 

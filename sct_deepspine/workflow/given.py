@@ -22,7 +22,7 @@ from sct_deepspine.geometry.centerline import Centerline, places_along_line
 from sct_deepspine.geometry.grid import FloatArray, Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, read_disc_labels, unique_points
-from sct_deepspine.io.identity import file_sha256, grid_difference
+from sct_deepspine.io.identity import file_sha256, grid_difference, same_box
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import MAX_TIP_MM
 from sct_deepspine.labeling.corrections import Corrections, compare_labels
@@ -74,7 +74,8 @@ def read_given(source: LabelSource, image: ImageLike) -> GivenLabels:
         The scan.
     """
     if isinstance(source, DiscLabels):
-        marks = [*source.discs, *source.landmarks]
+        below = [mark for mark in source.landmarks if mark.value > source.presacral + 1]  # S1/S2
+        marks = [*source.discs, *below]
         points = tuple((mark.value, mark.point_world) for mark in marks)
         return GivenLabels(points, source.grid, presacral=source.presacral)
     return read_disc_labels(source, image=image)
@@ -209,20 +210,32 @@ def checked_labels(given: GivenLabels, volume: Volume, *, base: DiscLabels | Non
 
 
 def _refuse_other_grid(given: GivenLabels, grid: Grid) -> None:
-    """Refuse labels whose image, as the file recorded it, lay elsewhere or had other voxels."""
-    difference = grid_difference(given.made_on.grid, grid) if given.made_on is not None else ""
-    if difference:
+    """Refuse labels whose image, as the file recorded it, was this one before it was moved.
+
+    The page's labels hold for this image alone. A label image is judged by its own header, and a table that
+    was made on an image with other voxels may be of another scan of the session.
+    """
+    made_on = given.made_on.grid if given.made_on is not None else grid
+    if same_box(made_on, grid) or (given.grid is not None and not given.complete):
+        return
+    difference = grid_difference(made_on, grid)
+    if given.complete or _has_same_voxels(made_on, grid):
         raise LabelsError(
             f"the labels were made on another version of the image ({difference}); "
             "correct this one, or restore the other"
         )
 
 
+def _has_same_voxels(one: Grid, other: Grid) -> bool:
+    """Tell whether two grids have voxels of one size in the same numbers, wherever they lie."""
+    return one.shape == other.shape and bool(np.allclose(one.spacing_mm, other.spacing_mm, rtol=1e-3))
+
+
 def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tuple[str, ...]]:
     """Return the points by value; those out of view are passed over if the labels have other voxels."""
-    difference = grid_difference(given.grid, grid) if given.grid is not None else ""
-    if difference and given.grid is not None:
-        if given.grid.shape == grid.shape and np.allclose(given.grid.spacing_mm, grid.spacing_mm, rtol=1e-3):
+    if given.grid is not None and not same_box(given.grid, grid):
+        if _has_same_voxels(given.grid, grid):
+            difference = grid_difference(given.grid, grid)
             raise LabelsError(
                 f"the label image has the voxels of the image but lies elsewhere ({difference}): one of the "
                 "headers was changed since; restore it, or label this image again"

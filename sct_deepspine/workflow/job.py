@@ -141,11 +141,16 @@ def _fingerprints(
     return prints
 
 
-def _finished(names: ResultNames, prints: Mapping[str, str]) -> dict[str, Any] | None:
+def _finished(names: ResultNames, prints: Mapping[str, str], options: BatchOptions) -> dict[str, Any] | None:
     """Return the sidecar of a scan for which all this was done before, else None."""
     sidecar = read_sidecar(names.sidecar)
     same = sidecar is not None and all(sidecar.get(name) == value for name, value in prints.items())
-    return sidecar if same and names.labels.is_file() else None
+    needed = [names.labels]
+    needed += [names.csv] if options.csv else []
+    needed += [names.markups] if options.slicer else []
+    # A person may have taken a mask away; without a spine in view there is none.
+    needed += names.masks.values() if options.masks and sidecar and "masks" in sidecar else ()
+    return sidecar if same and all(path.is_file() for path in needed) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +188,7 @@ def plan_job(inputs: Inputs, options: BatchOptions, models: Models, beside: Sequ
         Fingerprints of the session's other images.
     """
     prints = _fingerprints(inputs, options, models, beside)
-    finished = _finished(inputs.names, prints)
+    finished = _finished(inputs.names, prints, options)
     is_registered = (inputs.names.registration / WARP).is_file()
     if shows_failure(options.derivatives, inputs.scan.name) or (options.register and not is_registered):
         finished = None

@@ -14,6 +14,7 @@ from typing import Any
 from sct_deepspine.errors import OutputError, RequestError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.bids import image_stem
+from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.files import write_text
 from sct_deepspine.io.identity import ImageIdentity
 from sct_deepspine.io.images import ImageLike
@@ -22,6 +23,7 @@ from sct_deepspine.reporting import exports
 from sct_deepspine.sct.registration import LeftOut, usable_labels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.workflow.geometry import geometry_notes
+from sct_deepspine.workflow.given import other_image_note
 from sct_deepspine.workflow.names import ResultNames, bids_names, sct_names
 from sct_deepspine.workflow.record import Saved, Writer, edited_files, write_results
 from sct_deepspine.workflow.request import ScanRequest
@@ -107,10 +109,13 @@ class ScanResult:
     def with_source(self, source: ImageLike) -> ScanResult:
         """Return the result as that of another image on the same grid, such as the file it was read from.
 
-        If the header of that image holds two geometries, a note says so.
+        If the header of that image holds two geometries, or labels were made on another one, a note says so.
         """
         labels = self.labels.with_source(source)
-        new = [note for note in geometry_notes(source, self.volume.grid) if note not in labels.warnings]
+        given = self.request.labels
+        notes = geometry_notes(source, self.volume.grid)
+        notes += other_image_note(given, source) if isinstance(given, GivenLabels) else ()
+        new = [note for note in notes if note not in labels.warnings]
         labels = replace(labels, warnings=(*labels.warnings, *new))
         masks = None if self.masks is None else self.masks.with_labels(labels)
         return replace(self, labels=labels, masks=masks)

@@ -23,7 +23,7 @@ from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.segmentation.model import SegmentationModel
-from sct_deepspine.workflow.geometry import check_mask_space
+from sct_deepspine.workflow.geometry import check_mask_space, geometry_notes
 from sct_deepspine.workflow.given import (
     WRITTEN_VALUES,
     anchors_in_view,
@@ -90,7 +90,11 @@ def process_scan(
     if request.cord is not None:
         check_mask_space(request.cord, image)
     started = time.perf_counter()
-    labels = _labels(image, volume, request, model)
+    try:
+        labels = _labels(image, volume, request, model)
+    except NoDiscsError as error:
+        sentences = [str(error), *geometry_notes(image, volume.grid)]
+        raise NoDiscsError("; ".join(sentences)) from error
     logger.debug("labelled in %.2f s: %s", time.perf_counter() - started, dict(labels.evidence))
     if request.upper:
         labels = labels.with_upper_discs()

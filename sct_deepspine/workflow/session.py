@@ -12,6 +12,7 @@ import numpy as np
 from sct_deepspine.errors import LabelsError, NoDiscsError, RequestError, UncertainError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
+from sct_deepspine.io.identity import same_box
 from sct_deepspine.io.images import ImageLike, read_one_volume
 from sct_deepspine.labeling.checks import read_scan
 from sct_deepspine.labeling.model import LabelingModel
@@ -162,7 +163,7 @@ def _image_of_labels(
 ) -> tuple[int, GivenLabels]:
     """Return which image labels are about, and the labels.
 
-    Those of the review page say so themselves; of others, most lie in it.
+    It is the one that they were made on, as far as they record it, else the one in which most of them lie.
     """
     refused: LabelsError | None = None
     for n, image in enumerate(images):
@@ -171,6 +172,10 @@ def _image_of_labels(
         except LabelsError as error:  # the page's file may hold no corrections of this one
             refused = refused or error
             continue
+        made_on = labels.made_on.grid if labels.made_on is not None else labels.grid
+        fitting = [k for k in range(len(images)) if made_on and same_box(volumes[k].grid, made_on)]
+        if fitting:
+            return fitting[0], labels
         if labels.complete:
             return n, labels
         points = np.array([point for _, point in labels.points])

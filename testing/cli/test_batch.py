@@ -475,6 +475,36 @@ def test_corrections_of_scans_that_are_not_selected_are_left_for_later(dataset, 
     assert [row["status"] for row in rows_of(tmp_path / "out").values()] == ["corrected"]
 
 
+def test_what_is_asked_for_in_addition_is_written(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
+    assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["done"]
+    more = replace(options, csv=True, slicer=True)
+    assert [row.status for row in run_batch([scan], more, model=MODEL)] == ["done"]
+    assert [row.status for row in run_batch([scan], more, model=MODEL)] == ["skipped"]
+    (table,) = options.derivatives.rglob("*dlabel.csv")
+    table.unlink()
+    assert [row.status for row in run_batch([scan], more, model=MODEL)] == ["done"]
+    assert table.is_file()
+
+
+def test_what_a_person_keeps_in_the_folder_of_a_registration_stays(dataset, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
+    folder = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_reg"
+    folder.mkdir(parents=True)
+    for name in ("mine.txt", "warp_template2anat.nii.gz"):
+        (folder / name).write_text("x", encoding="utf-8")
+    run_batch([scan], options, model=MODEL)
+    list(run_batch([scan], options, model=MODEL))
+    assert (folder / "warp_template2anat.nii.gz").is_file()
+    nib.save(nib.Nifti1Image(np.zeros((20, 60, 60), np.int16), np.eye(4)), scan.path)
+    (row,) = run_batch([scan], options, model=MODEL)
+    assert row.status == "failed"
+    assert "warp_template2anat.nii.gz" in row.removed
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
 def test_the_terminal_says_what_was_removed(dataset, tmp_path, capsys):
     words = ["-i", str(dataset), "-o", str(tmp_path / "out"), "-contrast", "T1w"]
     assert main([*words, "-csv", "1"], model=MODEL) == 0

@@ -133,6 +133,48 @@ def test_a_picture_is_written_and_a_viewer_suggested(capsys, tmp_path, monkeypat
     assert not (tmp_path / "other" / "t2_spine.png").exists()
 
 
+def test_segmenting_removes_nothing_that_labelling_wrote(
+    tmp_path, monkeypatch, painted_file, painted, phantom
+):
+    monkeypatch.chdir(tmp_path)
+    networks = {"model": fake_mask_model(Everything()), "labeling": fake_model()}
+    place = round(painted.grid.voxel_from_world(phantom.discs[7])[0, 2])
+    words = ["-i", str(painted_file), "-csv", "1", "-upper", "1", "-initdisc", f"8,{place}"]
+    assert label_command.main(words, model=fake_model()) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert main(words[:2], **networks) == 0
+    assert main([*words[:2], "-ldisc", "t2_discs.nii.gz"], **networks) == 0
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_labelling_with_the_cord_of_segmenting_keeps_its_masks(tmp_path, monkeypatch, painted_file):
+    monkeypatch.chdir(tmp_path)
+    networks = {"model": fake_mask_model(Everything()), "labeling": fake_model()}
+    assert main(["-i", str(painted_file)], **networks) == 0
+    words = ["-i", str(painted_file), "-s", "t2_seg.nii.gz"]
+    label_command.main(words, model=fake_model())
+    assert {name for name in FILES if (tmp_path / f"t2_{name}.nii.gz").exists()} == set(FILES)
+    assert (tmp_path / "t2_spine.json").exists()
+
+
+def test_labels_do_not_take_the_name_of_a_mask(capsys, tmp_path, monkeypatch, painted_file):
+    monkeypatch.chdir(tmp_path)
+    assert label_command.main(["-i", str(painted_file), "-o", "t2_spine.nii.gz"], model=fake_model()) == 1
+    assert "t2_spine.nii.gz is the name of a mask of this image" in capsys.readouterr().err
+
+
+def test_labels_made_on_another_image_are_pointed_out(capsys, tmp_path, monkeypatch, painted_file, painted):
+    monkeypatch.chdir(tmp_path)
+    assert label_command.main(["-i", str(painted_file)], model=fake_model()) == 0
+    nib.save(nib.Nifti1Image(painted.data * 0.5, painted.grid.affine), painted_file)
+    words = ["-i", str(painted_file), "-ldisc", "t2_discs.nii.gz", "-ofolder", "out"]
+    networks = {"model": fake_mask_model(Everything()), "labeling": fake_model()}
+    assert label_command.main(words, model=fake_model()) == 0
+    assert capsys.readouterr().out.count("made on another image") == 1
+    assert main(words, **networks) == 0
+    assert capsys.readouterr().out.count("made on another image") == 1
+
+
 def test_either_command_knows_the_files_of_the_other(
     capsys, tmp_path, monkeypatch, painted_file, painted, phantom
 ):

@@ -161,7 +161,7 @@ def test_a_cord_apart_from_the_rest_is_canal(phantom, masks):
     assert dice(out.canal > 0, masks.canal > 0) > 0.99
 
 
-def test_a_canal_that_breaks_off_and_a_bit_of_cord_are_pointed_out(phantom, masks):
+def test_a_canal_that_breaks_off_is_pointed_out(phantom, masks):
     assert masks.warnings == ()
 
     class Broken(TubeSeer):
@@ -169,15 +169,11 @@ def test_a_canal_that_breaks_off_and_a_bit_of_cord_are_pointed_out(phantom, mask
             maps = np.stack(super().predict(planes))
             middle = maps.shape[2] // 2
             maps[:, Tissue.FLUID, middle - 3 : middle + 3] = 0  # 6 mm: bridged, and yet not seen
-            maps[:, Tissue.CORD, middle + 20 : middle + 30] = (
-                2 * maps[:, Tissue.FLUID, middle + 20 : middle + 30]
-            )
             return list(maps)
 
     broken = segment_spine(phantom.volume, labels=labels_of(phantom), weights=fake_mask_model(Broken()))
-    gap, cord = broken.warnings
+    (gap,) = broken.warnings
     assert gap.startswith("the canal is not seen over 6 mm near (")
-    assert cord.startswith("only 10 mm of the cord are seen")
 
 
 def test_labels_of_another_image_are_refused(phantom):

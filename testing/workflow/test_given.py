@@ -8,6 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fakes import fake_model
+from nibabel.affines import from_matvec
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from sct_deepspine import ScanRequest, label_discs, process_scan
 from sct_deepspine.errors import AnchorError, LabelsError
@@ -112,6 +114,34 @@ def test_labels_of_a_cropped_image_are_taken_and_named(painted, seen):
     assert "out of view and passed over" in labels.warnings[0]
 
 
+@pytest.mark.parametrize("codes", ["LAS", "RPS", "RAI", "PIR", "ASR"])
+def test_a_label_image_may_be_stored_in_another_orientation(codes, painted, seen):
+    image = label_image(seen, seen.grid.affine)
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
+    labels = checked(image.as_reoriented(turn), painted, seen)
+    assert labels.values.tolist() == seen.values.tolist()
+    assert labels.warnings == ()
+
+
+def test_a_table_of_another_scan_of_the_session_is_taken(painted_file, painted, tmp_path):
+    process_scan(painted_file, model=MODEL).save(tmp_path, csv=True)
+    cut = painted.grid.shape[2] // 3
+    upper = nib.Nifti1Image(
+        painted.data[:, :, cut:], painted.grid.affine @ from_matvec(np.eye(3), (0, 0, cut))
+    )
+    nib.save(upper, tmp_path / "upper.nii.gz")
+    labels = process_scan(
+        tmp_path / "upper.nii.gz", ScanRequest(labels=tmp_path / "t2_discs.nii.gz"), model=MODEL
+    ).labels
+    assert 2 < len(labels) < 9
+
+
+def test_own_labels_come_back_without_landmarks_that_are_no_discs(painted, seen):
+    marks = (Disc(1, seen.discs[0].point_world + 30.0, 0.9), Disc(2, seen.discs[0].point_world + 15.0, 0.9))
+    labels = checked(replace(seen, landmarks=marks), painted, seen)
+    assert labels.values.tolist() == seen.values.tolist()
+
+
 @pytest.mark.parametrize("kind", ["t2_discs.nii.gz", "t2_discs.csv", "t2_discs.mrk.json"])
 def test_files_remember_the_image_that_they_were_made_on(kind, painted_file, tmp_path):
     process_scan(painted_file, model=MODEL).save(tmp_path, csv=True, slicer=True)
@@ -126,7 +156,7 @@ def test_files_remember_the_image_that_they_were_made_on(kind, painted_file, tmp
     affine = image.affine.copy()
     affine[2, 3] += 18
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), painted_file)
-    with pytest.raises(LabelsError, match=r"another version of the image \(origins 18 mm apart"):
+    with pytest.raises(LabelsError, match=r"\(origins 18 mm apart"):
         process_scan(painted_file, request, model=MODEL)
 
 
@@ -273,9 +303,10 @@ def test_edits_of_this_image_are_told():
 
 
 def test_labels_that_were_found_are_read_with_their_grid_count_and_landmarks():
-    found = replace(spine(), count=VertebraCount(25, 0.9), landmarks=(Disc(1, TIPS[3] + 9, 0.9),))
+    marks = Disc(1, TIPS[3] + 9, 0.9), Disc(27, TIPS[3] - 99, 0.9)
+    found = replace(spine(), count=VertebraCount(25, 0.9), landmarks=marks)
     given_ = read_given(found, SCAN)
-    assert [value for value, _ in given_.points] == [*TIPS, 1]
+    assert [value for value, _ in given_.points] == [*TIPS, 27]  # the dens (1) would be read as the top of C1
     assert (given_.grid, given_.presacral, given_.complete) == (GRID, 25, False)
 
 

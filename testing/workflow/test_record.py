@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ def labels_of(values, up_mm=0.0):
     return DiscLabels(tuple(Disc(value, tip, 0.9) for value, tip in tips.items()), GRID, 0.9)
 
 
-NECK, UPPER, MOVED = labels_of(range(3, 9)), labels_of(range(2, 9)), labels_of(range(3, 9), up_mm=1)
+NECK, UPPER, MOVED = labels_of(range(3, 9)), labels_of(range(2, 9)), labels_of(range(3, 9), up_mm=8)
+NUDGED, SHIFTED = labels_of(range(3, 9), up_mm=2), labels_of(range(4, 10), up_mm=17)
 
 
 @pytest.fixture
@@ -191,7 +193,7 @@ def test_what_is_not_written_again_is_kept_while_the_discs_are_the_same(names):
     assert save(NECK, names).kept == (names.csv, names.preview)
 
 
-@pytest.mark.parametrize("labels", [MOVED, labels_of(range(3, 8)), labels_of(range(4, 10))])
+@pytest.mark.parametrize("labels", [MOVED, SHIFTED])
 def test_what_says_other_discs_is_removed_and_masks_of_the_image_stay(labels, names):
     save(NECK, names, names.csv, *names.masks.values(), masks=ABOUT_MASKS)
     saved = save(labels, names)
@@ -212,11 +214,17 @@ def test_discs_above_c2_change_no_mask(names):
     assert json.loads(names.sidecar.read_text(encoding="utf-8"))["masks"] == ABOUT_MASKS
 
 
-def test_masks_that_begin_at_c2_c3_change_with_it(names):
+@pytest.mark.parametrize("labels", [NUDGED, labels_of(range(3, 8)), labels_of(range(4, 10))])
+def test_masks_keep_their_levels_while_no_disc_has_another_one(labels, names):
+    save(NECK, names, names.csv, *names.masks.values(), masks=ABOUT_MASKS)
+    saved = save(labels, names)
+    assert set(saved.kept) == set(names.masks.values())
+    assert saved.removed == (names.csv,)
+
+
+def test_one_disc_elsewhere_makes_the_levels_of_masks_false(names):
     save(NECK, names, *names.masks.values())
-    (first, *others), moved = NECK.discs, MOVED.discs[0]
-    saved = save(replace(NECK, discs=(moved, *others)), names)
-    assert first.value == moved.value == 3
+    saved = save(replace(NECK, discs=(MOVED.discs[0], *NECK.discs[1:])), names)
     assert set(saved.removed) == {names.masks["spine"], names.masks["seg_labeled"]}
 
 
@@ -232,6 +240,34 @@ def test_nothing_is_kept_of_another_image(names):
 def test_a_run_that_does_not_know_its_image_is_believed_to_be_of_the_same(sources, names):
     save(NECK, names, names.csv, source=sources[0])
     assert save(NECK, names, source=sources[1]).kept == (names.csv,)
+
+
+@pytest.mark.parametrize("sources", [(None, IMAGE), (IMAGE, None), (None, None), ({"sha256": ""},) * 2])
+def test_masks_of_an_image_that_is_not_known_are_not_kept(sources, names):
+    save(NECK, names, *names.masks.values(), source=sources[0])
+    assert set(save(NECK, names, source=sources[1]).removed) == set(names.masks.values())
+
+
+def test_masks_that_are_gone_are_not_described(names):
+    save(NECK, names, names.csv, *names.masks.values(), masks=ABOUT_MASKS)
+    for path in names.masks.values():
+        path.unlink()
+    save(NECK, names)
+    assert "masks" not in json.loads(names.sidecar.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("entry", "content"), [("masks", "x"), ("discs", [1]), ("discs", None)])
+def test_a_record_edited_by_hand_stops_nothing(entry, content, names):
+    save(NECK, names, names.csv, *names.masks.values(), masks=ABOUT_MASKS)
+    record = json.loads(names.sidecar.read_text(encoding="utf-8"))
+    names.sidecar.write_text(json.dumps(record | {entry: content}), encoding="utf-8")
+    save(NECK, names)
+
+
+def test_a_file_is_known_however_its_path_is_written(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(NECK, names, Path("pictures") / "t2.png")
+    save(NECK, names, tmp_path / "pictures" / "x" / ".." / "t2.png")
 
 
 def test_new_masks_are_described_anew(names):
@@ -275,8 +311,11 @@ def test_what_another_command_wrote_stays_in_its_record(names, of_masks):
     assert (saved.kept, saved.removed) == ((), ())
     assert recorded(names.sidecar) == {"t2_discs.nii.gz", "t2_discs.csv"}
     assert of_masks.sidecar.read_bytes() == before
-    # Either way round.
-    saved = save_masks(NECK, of_masks, "spine")
+    # Either way round, whatever the other one says of the discs.
+    saved = save_masks(MOVED, of_masks, "spine")
+    assert (saved.kept, saved.removed) == ((of_masks.masks["seg"],), ())
+    assert names.labels.exists()
+    saved = save_masks(MOVED, of_masks, "spine")
     assert saved.kept == (of_masks.masks["seg"],)
     assert recorded(names.sidecar) == {"t2_discs.nii.gz", "t2_discs.csv"}
 
@@ -300,7 +339,7 @@ def test_what_both_commands_wrote_is_sorted_out_together(names, of_masks):
     save_masks(NECK, of_masks, "spine", "seg")
     saved = save(MOVED, names)
     assert saved.kept == (names.masks["canal"], names.masks["seg"])
-    assert saved.removed == (names.csv, names.masks["spine"], of_masks.sidecar)
+    assert set(saved.removed) == {names.csv, names.masks["spine"], of_masks.sidecar}
 
 
 def test_the_record_of_another_command_goes_with_its_image(names, of_masks):
@@ -315,6 +354,8 @@ def test_either_command_replaces_files_that_the_other_recorded(names, of_masks):
     save_masks(NECK, of_masks, "spine", "seg")
     save(NECK, names, names.masks["seg"], text="new")
     assert names.masks["seg"].read_text(encoding="utf-8") == "t2_seg.nii.gz new"
+    assert recorded(of_masks.sidecar) == {"t2_spine.nii.gz"}  # handed over
+    assert "masks" not in json.loads(of_masks.sidecar.read_text(encoding="utf-8"))
     save_masks(NECK, of_masks, "spine", "seg")
     assert names.masks["seg"].read_text(encoding="utf-8") == "seg"
 

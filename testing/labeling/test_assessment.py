@@ -52,6 +52,17 @@ def with_another(candidates, height, score):
 HEIGHTS = -np.cumsum([0, 18.4, 18.4, 16.7, 16.1, 17.0, 21.0])
 
 
+@pytest.mark.parametrize(("score", "is_doubted"), [(0.5, False), (0.6, True)])
+def test_what_looks_like_a_disc_between_two_is_pointed_out(score, is_doubted):
+    """Half a level below C5/C6, where no order of levels has room for it."""
+    candidates = with_another(spine(HEIGHTS), HEIGHTS[3] - 8, score)
+    checked = assign_checked_levels(candidates, {}, fake_model())
+    assert len(checked.assignment.values) == len(HEIGHTS)
+    assert any("another disc lies between two" in warning for warning in checked.warnings) is is_doubted
+    assert bool(checked.assignment.level_confidence <= ODD_SPACING_LIMIT) is is_doubted
+    assert bool(checked.assignment.probabilities.max() <= ODD_SPACING_LIMIT) is is_doubted
+
+
 def test_a_plain_spine_is_sure():
     checked = assign_checked_levels(spine(HEIGHTS), {}, fake_model())
     assert checked.assignment.level_confidence > 0.9

@@ -68,6 +68,10 @@ STEP_ROWS = 2
 REACH_PIXELS, MIN_PIXELS = 8, 3
 """How far rows are moved against each other, and what is a step: 16 and 6 mm."""
 
+MIN_COLUMNS = 52
+"""Rows that show less of the body than this (pixels of 2 mm) are not compared: too little is left once they
+are moved."""
+
 MIN_LIKENESS, MIN_GAIN = 0.6, 0.3
 """Correlation of the rows above and below a step once it is undone, and what undoing it gains."""
 
@@ -155,7 +159,11 @@ def find_step(
     image, pixel_mm = narrow.image, narrow.plane.pixel_mm
     if len(image) < 2 * (NEARBY_ROWS[1] + STEP_ROWS) or image.shape[1] < 4 * REACH_PIXELS:
         return None
-    likeness = _likeness(np.diff(_smoothed(image), axis=1))
+    within = image != 0  # the image's own border is no edge
+    within = within[:, 1:] & within[:, :-1]
+    within[:, 1:-1] &= within[:, 2:] & within[:, :-2]
+    likeness = _likeness(np.diff(_smoothed(image), axis=1) * within)
+    columns = within.sum(axis=1)
     shift = likeness.argmax(axis=1) - REACH_PIXELS
     best, gain = likeness.max(axis=1), likeness.max(axis=1) - likeness[:, REACH_PIXELS]
     rows = narrow.plane.pixel_from_world(np.array([disc.point_world for disc in discs]))[:, 0]
@@ -165,6 +173,8 @@ def find_step(
     for row in range(first, last):
         nearby = [*range(row - NEARBY_ROWS[1], row - NEARBY_ROWS[0] + 1)]
         nearby += [*range(row + NEARBY_ROWS[0], row + NEARBY_ROWS[1] + 1)]
+        if columns[row : row + 2 * STEP_ROWS].min() < MIN_COLUMNS:
+            continue
         excess = shift[row] - np.median(shift[nearby])
         if abs(excess) >= MIN_PIXELS and best[row] > MIN_LIKENESS and gain[row] > MIN_GAIN:
             found.append((best[row] * gain[row], row, excess))

@@ -91,6 +91,25 @@ def test_a_step_is_told_with_its_place_and_size(pixels, row):
     assert place[2] == pytest.approx(-PIXEL_MM * (row - 0.5), abs=2 * PIXEL_MM)
 
 
+@pytest.mark.parametrize(("columns", "is_found"), [(64, True), (44, False)])
+def test_a_step_is_not_looked_for_in_a_narrow_image(columns, is_found):
+    """With few columns, anything looks like anything once it is moved."""
+    plain = drawn()
+    image = plain.image.copy()
+    image[40:] = np.roll(image[40:], 4, axis=1)
+    image[:, columns:] = 0
+    found = find_step(replace(plain, image=image), canal(), discs())
+    assert (found is not None) is is_found
+
+
+def test_the_border_of_an_image_is_no_step():
+    plain = drawn()
+    image = plain.image.copy()
+    image[:, 62:] = 0
+    image[60:, 58:] = 0
+    assert find_step(replace(plain, image=image), canal(), discs()) is None
+
+
 def test_a_leaning_spine_has_no_step():
     plain = drawn()
     lean = np.round(np.arange(SHAPE[0]) * 0.4).astype(int)

@@ -18,7 +18,10 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "sphinx.ext.napoleon"]
 autodoc_mock_imports = ["torch", "safetensors"]  # the pages are built without them
 nitpicky = True
-nitpick_ignore = [("py:class", "sct_deepspine.models.predictor.CodecT")]  # a type variable
+nitpick_ignore = [
+    ("py:class", "sct_deepspine.models.predictor.CodecT"),  # a type variable
+    ("py:class", "ImageLike"),  # an alias, spelt out where functions take it
+]
 exclude_patterns = ["_build", "_generated", "*.ipynb"]
 html_theme = "furo"
 html_static_path = ["static"]
@@ -37,6 +40,8 @@ INVENTORIES = {
     "numpy": ("https://numpy.org/doc/stable/", r"numpy\..*"),
     "nibabel": ("https://nipy.org/nibabel/", r"nibabel\..*"),
     "torch": ("https://docs.pytorch.org/docs/stable/", r"torch\..*"),
+    "matplotlib": ("https://matplotlib.org/stable/", r"matplotlib\..*"),
+    "pandas": ("https://pandas.pydata.org/docs/", r"pandas\..*"),
 }
 """Whose pages are linked to, and how their names begin."""
 
@@ -51,6 +56,8 @@ PUBLIC = {
     "np.int_": "numpy.int_",
     "np.bool_": "numpy.bool_",
     "Tensor": "torch.Tensor",
+    "Figure": "matplotlib.figure.Figure",
+    "DataFrame": "pandas.DataFrame",
 }
 """Names by which their own pages call what autodoc calls otherwise."""
 

@@ -26,10 +26,13 @@ from sct_deepspine.anatomy import (
 from sct_deepspine.errors import DeepSpineError
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray, Grid
-from sct_deepspine.io.images import image_like, save_like
+from sct_deepspine.io.images import ImageLike, image_like, save_like
 from sct_deepspine.spacing import extrapolate_superior
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
     from sct_deepspine.labeling.heatmaps import PlanePrediction
 
 __all__ = ["Disc", "DiscLabels", "Note", "VertebraCount", "import_pandas"]
@@ -202,7 +205,7 @@ class DiscLabels:
     level_confidence: float
     weights: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
-    source: Any = None
+    source: ImageLike | None = None
     landmarks: tuple[Disc, ...] = ()
     view: str = "no_landmark"
     canal: Centerline | None = None
@@ -235,7 +238,7 @@ class DiscLabels:
         """Return a picture and a table, as notebooks show them."""
         return str(import_module("sct_deepspine.reporting.notebook").labels_html(self))
 
-    def plot(self) -> Any:
+    def plot(self) -> Figure:
         """Return a Matplotlib figure of the discs on the plane along the canal.
 
         Raises
@@ -245,7 +248,7 @@ class DiscLabels:
         """
         return import_module("sct_deepspine.reporting.notebook").labels_figure(self)
 
-    def to_dataframe(self) -> Any:
+    def to_dataframe(self) -> DataFrame:
         """Return a pandas table with the columns of :meth:`to_csv`.
 
         Raises
@@ -285,7 +288,7 @@ class DiscLabels:
         """Which discs were placed between their neighbours, ``(K,)``."""
         return np.array([disc.interpolated for disc in self.discs], dtype=bool)
 
-    def with_source(self, source: Any) -> DiscLabels:
+    def with_source(self, source: ImageLike | None) -> DiscLabels:
         """Return the same labels as those of another image on the same grid, such as a file's path."""
         return replace(self, source=source)
 
@@ -369,7 +372,7 @@ class DiscLabels:
             labels[tuple(index)] = disc.value
         return labels
 
-    def to_image(self) -> Any:
+    def to_image(self) -> ImageLike:
         """Return a label image of the kind that came in, in its grid and orientation.
 
         An SCT ``Image`` for an SCT ``Image``, a nibabel image for a path or a nibabel image,

@@ -195,13 +195,13 @@ def read_mask(image: ImageLike) -> Volume:
     return Volume(data, Grid(data.shape, affine))
 
 
-def image_like(source: ImageLike, data: NDArray[Any], grid: Grid) -> Any:
+def image_like(source: ImageLike | None, data: NDArray[Any], grid: Grid) -> Any:
     """Wrap an array on the grid of an image in the same kind of image.
 
     Parameters
     ----------
     source
-        What :func:`read_volume` was given.
+        What :func:`read_volume` was given; None if that is not known.
     data
         ``(I, J, K)`` array on its grid.
     grid

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, vertebra_name
 from sct_deepspine.errors import RequestError
 from sct_deepspine.geometry.grid import Grid
-from sct_deepspine.io.images import image_like, save_like
+from sct_deepspine.io.images import ImageLike, image_like, save_like
 from sct_deepspine.labels import DiscLabels, import_pandas
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["CANAL_VALUE", "CORD_VALUE", "SpineMasks", "Structure", "disc_mask_value", "vertebra_mask_value"]
 
@@ -134,7 +137,7 @@ class SpineMasks:
         """Return a picture, a table of the discs and one of the structures, as notebooks show them."""
         return str(import_module("sct_deepspine.reporting.notebook").masks_html(self))
 
-    def to_dataframe(self) -> Any:
+    def to_dataframe(self) -> DataFrame:
         """Return a pandas table of the structures.
 
         Raises
@@ -219,7 +222,7 @@ class SpineMasks:
             raise RequestError(f"expected a part of {', '.join(self.parts)}, got {part!r}")
         save_like(self.labels.source, self.parts[part], self.grid, path)
 
-    def to_image(self, data: NDArray[np.uint8] | None = None) -> Any:
+    def to_image(self, data: NDArray[np.uint8] | None = None) -> ImageLike:
         """Return the whole mask, or one of the others, as an image of the kind that came in."""
         return image_like(self.labels.source, self.spine if data is None else data, self.grid)
 

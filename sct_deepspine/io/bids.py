@@ -49,7 +49,7 @@ NO_SCANS = (
 )
 """Last words of names of NIfTI files that are no scans: masks, labels, and what this package writes."""
 
-NO_SCAN_ENDS = "seg", "mask", "lesionseg"
+NO_SCAN_ENDS = "seg", "mask"
 """The same, as the end of the last word: ``seg``, ``dseg``, ``gmseg``, ``defacemask``."""
 
 WARPS = "warp_", "warp-", "template2anat", "anat2template"

@@ -28,7 +28,6 @@ from sct_deepspine.errors import (
 from sct_deepspine.io.bids import ScanFile, unused_labels
 from sct_deepspine.io.identity import file_sha256
 from sct_deepspine.workflow.dataset import describe_labels
-from sct_deepspine.workflow.given import other_image_note
 from sct_deepspine.workflow.job import (
     DONE,
     FAILED,
@@ -279,8 +278,7 @@ def _save(
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
     ]
-    doubts = other_image_note(given.labels, str(scan.path)) if given is not None else ()
-    result = result.with_notes([*unused, *(note for note in doubts if note not in result.notes)])
+    result = result.with_notes(unused)
     saved = save_result(
         result,
         names,

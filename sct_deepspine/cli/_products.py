@@ -7,7 +7,6 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,7 @@ class Products:
                 "\nRegistering to the template with sct_register_to_template (1 to 4 minutes) …", flush=True
             )
         echo = partial(print, "  ", flush=True) if asked.v == 2 else None
-        with clock("registering") if asked.v == 1 else nullcontext():
+        with clock("registering", shown=asked.v == 1):
             done = register_to_template(
                 self.image,
                 self._cord_in_view(result),

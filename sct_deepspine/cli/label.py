@@ -14,7 +14,6 @@ from sct_deepspine.cli._reports import add_report_arguments, refuse_idle_names
 if TYPE_CHECKING:
     from sct_deepspine.cli._products import Products
     from sct_deepspine.io.annotations import LabelledScan
-    from sct_deepspine.io.disc_labels import GivenLabels
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.segmentation.model import SegmentationModel
     from sct_deepspine.workflow.request import ScanRequest
@@ -345,25 +344,11 @@ def _models(
     )
 
 
-def _labels_of_some_image(path: str, images: Sequence[str]) -> GivenLabels:
-    """Read labels; of the file of the review page, those of the first image that it holds corrections of."""
-    from sct_deepspine.errors import LabelsError
-    from sct_deepspine.io.disc_labels import read_disc_labels
-
-    refused: LabelsError | None = None
-    for image in images:
-        try:
-            return read_disc_labels(path, image=image)
-        except LabelsError as error:
-            refused = refused or error
-    assert refused is not None
-    raise refused
-
-
 def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
     """Return what the options ask for."""
     from sct_deepspine.labeling.canal import given_centerline
     from sct_deepspine.workflow.geometry import check_mask_space
+    from sct_deepspine.workflow.given import read_given_of_any
     from sct_deepspine.workflow.request import ScanRequest
 
     with about("-s", arguments.s):
@@ -375,7 +360,7 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
         path = getattr(arguments, option)
         if path is not None:
             with about(f"-{option}", path):
-                given[meaning] = _labels_of_some_image(path, arguments.images)
+                _, given[meaning] = read_given_of_any(path, arguments.images)
     return ScanRequest(
         anchor_slice=arguments.initdisc,
         **given,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from sct_deepspine.errors import ImageError
+from sct_deepspine.io.sidecar import recorded_files
 
 __all__ = [
     "DERIVATIVE",
@@ -242,18 +241,7 @@ def _is_whole_mask(path: Path) -> bool:
 
 def _written_here(folder: Path) -> frozenset[str]:
     """Return the names of the files in a folder that this package wrote, by its JSON files there."""
-    names: set[str] = set()
-    for path in folder.glob("*.json"):
-        with suppress(OSError, ValueError, AttributeError, TypeError):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            makers = [str(maker.get("Name", "")) for maker in content.get("GeneratedBy", [])]
-            if any(name.startswith("sct_deepspine") for name in makers):
-                names |= {Path(name).name for name in content.get("files", {})}
-    return frozenset(names)
-
-
-def _is_written_here(path: Path) -> bool:
-    return path.name in _written_here(path.parent)
+    return frozenset(Path(name).name for path in folder.glob("*.json") for name in recorded_files(path))
 
 
 def find_labels(dataset: str | Path) -> list[tuple[ScanFile, Path]]:
@@ -286,12 +274,18 @@ def unused_labels(scan: ScanFile) -> list[Path]:
     used = given_labels(scan)
     found = []
     for folder in [*_label_folders(scan), scan.path.parent]:
-        for path in sorted(folder.glob(f"{glob.escape(scan.stem)}_*.nii*")):
-            end = path.name.removeprefix(scan.stem).lower()
-            named = any(image_stem(path).endswith(f"_{name}") for name in HAND_LABELS)
-            if path != used and (named or ("label" in end and "disc" in end)) and not _is_written_here(path):
-                found.append(path)
+        beside = sorted(folder.glob(f"{glob.escape(scan.stem)}_*.nii*"))
+        labels = [path for path in beside if path != used and _is_called_labels(path, scan)]
+        written = _written_here(folder) if labels else frozenset()
+        found += [path for path in labels if path.name not in written]
     return found
+
+
+def _is_called_labels(path: Path, scan: ScanFile) -> bool:
+    """Tell whether the name of a file of a scan says that it holds disc labels."""
+    end = path.name.removeprefix(scan.stem).lower()
+    ends = image_stem(path).endswith(tuple(f"_{name}" for name in HAND_LABELS))
+    return ends or ("label" in end and "disc" in end)
 
 
 def _label_folders(scan: ScanFile) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ import numpy as np
 
 from sct_deepspine.errors import GeometryError, ImageError
 from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.io.sidecar import read_sidecar, recorded_files
 
 __all__ = [
     "SAME_PLACE_MM",
@@ -154,8 +154,8 @@ def recorded_identity(path: Path) -> ImageIdentity | None:
     stem = path.name
     for suffix in (".gz", ".nii", ".csv", ".mrk.json"):
         stem = stem.removesuffix(suffix)
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, GeometryError):
-        content = json.loads(path.with_name(f"{stem}.json").read_text(encoding="utf-8"))
-        if path.name in content["files"]:
-            return ImageIdentity.from_dict(content["source"])
+    sidecar = path.with_name(f"{stem}.json")
+    if path.name in recorded_files(sidecar):
+        with suppress(ValueError, KeyError, TypeError, GeometryError):
+            return ImageIdentity.from_dict((read_sidecar(sidecar) or {})["source"])
     return None

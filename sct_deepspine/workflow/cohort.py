@@ -27,6 +27,7 @@ from sct_deepspine.errors import (
 )
 from sct_deepspine.io.bids import ScanFile, unused_labels
 from sct_deepspine.io.identity import file_sha256
+from sct_deepspine.io.sidecar import read_sidecar
 from sct_deepspine.workflow.dataset import describe_labels
 from sct_deepspine.workflow.job import (
     DONE,
@@ -47,7 +48,7 @@ from sct_deepspine.workflow.overview import (
     read_entry,
 )
 from sct_deepspine.workflow.person import write_checked_copy
-from sct_deepspine.workflow.record import Writer, read_sidecar, remove_results
+from sct_deepspine.workflow.record import Writer, remove_results
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel

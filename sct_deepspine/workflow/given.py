@@ -37,6 +37,7 @@ __all__ = [
     "labels_of_page",
     "other_image_note",
     "read_given",
+    "read_given_of_any",
     "split_landmarks",
 ]
 
@@ -79,6 +80,32 @@ def read_given(source: LabelSource, image: ImageLike) -> GivenLabels:
         points = tuple((mark.value, mark.point_world) for mark in marks)
         return GivenLabels(points, source.grid, presacral=source.presacral)
     return read_disc_labels(source, image=image)
+
+
+def read_given_of_any(source: LabelSource, images: Sequence[ImageLike]) -> tuple[int, GivenLabels]:
+    """Read labels about one of several images: those of the first one of which the file holds any.
+
+    Only the file of the review page holds labels by image; all others are read the same for each.
+
+    Returns
+    -------
+    int
+        Which image they were read for.
+    GivenLabels
+        The labels.
+
+    Raises
+    ------
+    LabelsError
+        As :func:`read_given` raises it for the first image, if it does for all.
+    """
+    refused: list[LabelsError] = []
+    for n, image in enumerate(images):
+        try:
+            return n, read_given(source, image)
+        except LabelsError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def other_image_note(given: GivenLabels, image: ImageLike) -> tuple[str, ...]:

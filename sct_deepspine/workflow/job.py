@@ -11,10 +11,10 @@ from sct_deepspine._version import __version__
 from sct_deepspine.io.bids import ScanFile
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.identity import file_sha256
+from sct_deepspine.io.sidecar import read_sidecar
 from sct_deepspine.workflow.names import ResultNames, bids_names
 from sct_deepspine.workflow.overview import Row, shows_failure
 from sct_deepspine.workflow.person import PersonLabels, find_person_labels, json_digest
-from sct_deepspine.workflow.record import read_sidecar
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel

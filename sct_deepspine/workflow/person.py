@@ -17,8 +17,9 @@ from sct_deepspine.errors import GeometryError, LabelsError
 from sct_deepspine.io.bids import ScanFile, given_labels
 from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
 from sct_deepspine.io.identity import ImageIdentity, file_sha256
+from sct_deepspine.io.sidecar import read_sidecar
 from sct_deepspine.workflow.names import ResultNames, bids_names
-from sct_deepspine.workflow.record import edited_files, read_sidecar
+from sct_deepspine.workflow.record import edited_files
 
 if TYPE_CHECKING:
     from sct_deepspine.workflow.result import ScanResult

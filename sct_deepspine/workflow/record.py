@@ -23,6 +23,7 @@ from sct_deepspine._version import __version__
 from sct_deepspine.anatomy import DISC_VALUES
 from sct_deepspine.errors import OutputError
 from sct_deepspine.io.files import make_folder, naming, write_text, written_together
+from sct_deepspine.io.sidecar import PROGRAM, read_sidecar, recorded_files
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.workflow.names import ResultNames
 
@@ -31,12 +32,10 @@ __all__ = [
     "Saved",
     "Writer",
     "edited_files",
-    "read_sidecar",
     "remove_results",
     "write_results",
 ]
 
-PROGRAM = "sct_deepspine"
 GENERATED_BY = [{"Name": PROGRAM, "Version": __version__}]
 
 Writer = Callable[[Path], None]
@@ -71,25 +70,10 @@ class Saved:
     removed: tuple[Path, ...] = ()
 
 
-def read_sidecar(sidecar: Path) -> dict[str, Any] | None:
-    """Return the content of a sidecar that this package wrote, else None."""
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    makers = content.get("GeneratedBy")
-    names = [m.get("Name", "") for m in makers if isinstance(m, dict)] if isinstance(makers, list) else []
-    return content if any(str(name).startswith(PROGRAM) for name in names) else None
-
-
 def _recorded(sidecar: Path) -> dict[Path, str]:
     """Return the files that a sidecar records, with their SHA-256."""
-    files = (read_sidecar(sidecar) or {}).get("files", {})
-    if not isinstance(files, dict):
-        return {}
-    return {Path(os.path.normpath(sidecar.parent / name)): str(digest) for name, digest in files.items()}
+    files = recorded_files(sidecar)
+    return {Path(os.path.normpath(sidecar.parent / name)): digest for name, digest in files.items()}
 
 
 def _sha256(path: Path) -> str:

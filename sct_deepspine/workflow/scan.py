@@ -29,7 +29,6 @@ from sct_deepspine.workflow.given import (
     anchors_in_view,
     checked_labels,
     compared_edits,
-    other_image_note,
     read_given,
     split_landmarks,
 )
@@ -89,9 +88,10 @@ def process_scan(
     logger.debug("read %r in %.2f s", volume, time.perf_counter() - started)
     if request.cord is not None:
         check_mask_space(request.cord, image)
+    request = _with_labels_read(request, image)
     started = time.perf_counter()
     try:
-        labels = _labels(image, volume, request, model)
+        labels = _labels(volume, request, model)
     except NoDiscsError as error:
         sentences = [str(error), *geometry_notes(image, volume.grid)]
         raise NoDiscsError("; ".join(sentences)) from error
@@ -106,7 +106,16 @@ def process_scan(
     return ScanResult(volume, labels, masks, request).with_source(image)
 
 
-def _labels(image: ImageLike, volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
+def _with_labels_read(request: ScanRequest, image: ImageLike) -> ScanRequest:
+    """Return the request with the labels that a person made in place of their file."""
+    if request.labels is not None:
+        return replace(request, labels=read_given(request.labels, image))
+    if request.edits is not None:
+        return replace(request, edits=read_given(request.edits, image))
+    return request
+
+
+def _labels(volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
     """Return the labels that the request's way of telling the levels leads to."""
     options: dict[str, Any] = {
         "centerline": request.centerline or given_centerline(request.cord, None),
@@ -115,12 +124,10 @@ def _labels(image: ImageLike, volume: Volume, request: ScanRequest, model: Label
         "return_maps": request.maps,
         "min_confidence": request.min_confidence,
     }
-    if request.labels is not None:
-        given = read_given(request.labels, image)
-        labels = _checked(given, volume, request, model)
-        return replace(labels, warnings=(*labels.warnings, *other_image_note(given, image)))
-    if request.edits is not None:
-        return _edited(read_given(request.edits, image), volume, options, request, model)
+    if isinstance(request.labels, GivenLabels):
+        return _checked(request.labels, volume, request, model)
+    if isinstance(request.edits, GivenLabels):
+        return _edited(request.edits, volume, options, request, model)
     if request.anchor_slice is not None:
         value, slice_index = request.anchor_slice
         return label_discs(volume, anchor=anchor_at_slice(value, slice_index, volume), **options)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sct_deepspine.errors import LabelsError, NoDiscsError, RequestError, UncertainError
+from sct_deepspine.errors import NoDiscsError, RequestError, UncertainError
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.identity import same_box
@@ -21,7 +21,7 @@ from sct_deepspine.labeling.session import SessionLabels, label_session
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.segmentation.pipeline import segment_spine
-from sct_deepspine.workflow.given import read_given
+from sct_deepspine.workflow.given import read_given_of_any
 from sct_deepspine.workflow.request import LabelSource, ScanRequest
 from sct_deepspine.workflow.result import ScanResult
 from sct_deepspine.workflow.scan import process_scan
@@ -92,8 +92,14 @@ def process_session(
             raise RequestError(f"{name} is of one image: label that image by itself")
     model = model or LabelingModel.load()
     volumes = [read_scan(read_one_volume(image)) for image in (*images, *localizers)]
-    given = _given(volumes[: len(images)], images, request, model)
-    found = _together(volumes, images, [request] * len(images), given, names, (model, mask_model))
+    requests = [replace(request, anchors=None, anchor_slice=None, edits=None, labels=None)] * len(images)
+    given: dict[int, DiscLabels] = {}
+    known = _image_with_levels(request, volumes[: len(images)], images)
+    if known is not None:
+        n, requests[n] = known
+        plain = replace(requests[n], masks=False, upper=False, min_confidence=0.0)
+        given[n] = process_scan(volumes[n], plain, model=model).labels
+    found = _together(volumes, images, requests, given, names, (model, mask_model))
     for n, scan in enumerate(found.scans):
         refuse_uncertain(scan, names[n] if names else f"image {n + 1}")
     return found
@@ -143,19 +149,19 @@ def _together(
     return SessionResult(tuple(scans), session)
 
 
-def _given(
-    volumes: Sequence[Volume], images: Sequence[ImageLike], request: ScanRequest, model: LabelingModel
-) -> dict[int, DiscLabels]:
-    """Return the labels of the image about which a person knows something."""
-    plain = replace(request, masks=False, upper=False, min_confidence=0.0)
+def _image_with_levels(
+    request: ScanRequest, volumes: Sequence[Volume], images: Sequence[ImageLike]
+) -> tuple[int, ScanRequest] | None:
+    """Return about which image a person knows something, and the request for it; None if about none."""
     if request.anchors is not None or request.anchor_slice is not None:
-        return {0: process_scan(volumes[0], plain, model=model).labels}
-    source = request.labels if request.labels is not None else request.edits
-    if source is None:
-        return {}
-    n, labels = _image_of_labels(source, volumes, images)
-    plain = replace(plain, labels=labels) if request.labels is not None else replace(plain, edits=labels)
-    return {n: process_scan(volumes[n], plain, model=model).labels}
+        return 0, request
+    if request.labels is not None:
+        n, labels = _image_of_labels(request.labels, volumes, images)
+        return n, replace(request, labels=labels)
+    if request.edits is not None:
+        n, labels = _image_of_labels(request.edits, volumes, images)
+        return n, replace(request, edits=labels)
+    return None
 
 
 def _image_of_labels(
@@ -165,26 +171,18 @@ def _image_of_labels(
 
     It is the one that they were made on, as far as they record it, else the one in which most of them lie.
     """
-    refused: LabelsError | None = None
-    for n, image in enumerate(images):
-        try:
-            labels = read_given(source, image)
-        except LabelsError as error:  # the page's file may hold no corrections of this one
-            refused = refused or error
-            continue
-        made_on = labels.made_on.grid if labels.made_on is not None else labels.grid
-        fitting = [k for k in range(len(images)) if made_on and same_box(volumes[k].grid, made_on)]
-        if fitting:
-            return fitting[0], labels
-        if labels.complete:
-            return n, labels
-        points = np.array([point for _, point in labels.points])
-        shown = [v.grid.contains_voxel(v.grid.voxel_from_world(points)).sum() for v in volumes]
-        if not any(shown):
-            raise RequestError("the labels lie in none of the images; do they belong together?")
-        return int(np.argmax(shown)), labels
-    assert refused is not None
-    raise refused
+    n, labels = read_given_of_any(source, images)
+    made_on = labels.made_on.grid if labels.made_on is not None else labels.grid
+    fitting = [k for k in range(len(images)) if made_on and same_box(volumes[k].grid, made_on)]
+    if fitting:
+        return fitting[0], labels
+    if labels.complete:
+        return n, labels
+    points = np.array([point for _, point in labels.points])
+    shown = [v.grid.contains_voxel(v.grid.voxel_from_world(points)).sum() for v in volumes]
+    if not any(shown):
+        raise RequestError("the labels lie in none of the images; do they belong together?")
+    return int(np.argmax(shown)), labels
 
 
 def _anchors(labels: DiscLabels) -> dict[int, Any]:

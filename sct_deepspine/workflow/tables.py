@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sct_deepspine.io.files import plain_cell, plain_line, write_text
+from sct_deepspine.io.sidecar import read_sidecar
 from sct_deepspine.workflow.names import bids_names
-from sct_deepspine.workflow.record import read_sidecar
 
 __all__ = ["write_tables"]
 

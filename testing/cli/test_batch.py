@@ -221,6 +221,19 @@ def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
     assert label.read_bytes() == before
 
 
+def test_corrected_labels_of_an_image_that_has_changed_are_pointed_out(dataset, tmp_path):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    options = BatchOptions(tmp_path / "out")
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edit(label, lambda data: np.where(data == 3, 0, data))
+    image = nib.load(scan[0].path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 0.5, image.affine), scan[0].path)
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert row.status == "corrected"
+    assert row.warnings.count("made on another image") == 1
+
+
 def edit(path, change):
     image = nib.load(path)
     data = change(np.asarray(image.dataobj).copy())

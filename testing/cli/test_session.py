@@ -71,6 +71,19 @@ def test_labels_of_any_of_the_images_hold_for_all(pair, phantom):
                 assert np.linalg.norm(disc["world_mm"] - phantom.discs[disc["value"] - 1]) < 6
 
 
+def test_labels_of_one_image_are_not_said_to_be_of_another_one_than_the_rest(pair, capsys):
+    assert main(["-i", pair[1], "-v", "0"], model=MODEL) == 0
+    words = ["-i", *pair, "-ldisc", "lower_discs.nii.gz", "-ofolder", "out"]
+    assert main(words, model=MODEL) == 0
+    assert "made on another image" not in capsys.readouterr().out
+    image = nib.load(pair[1])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 0.5, image.affine), pair[1])
+    assert main([*words, "-overwrite", "1"], model=MODEL) == 0
+    notes = {name: content(f"out/{name}_discs.json")["warnings"] for name in ("upper", "lower")}
+    assert not [note for note in notes["upper"] if "made on another image" in note]
+    assert len([note for note in notes["lower"] if "made on another image" in note]) == 1
+
+
 def test_a_localizer_helps_and_gets_no_file(pair, phantom):
     assert main(["-i", pair[1], "-localizer", pair[0], "-ofolder", "out", "-v", "0"], model=MODEL) == 0
     assert {path.name for path in Path("out").iterdir()} == {

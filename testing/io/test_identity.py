@@ -131,7 +131,8 @@ def test_a_box_with_other_voxels_is_another_one():
 def record(path, identity=IDENTITY, **changes):
     source = identity.as_dict() | changes.pop("source", {})
     content = {"files": {"t2_discs.nii.gz": "0", "t2_discs.csv": "0", "t2_discs.mrk.json": "0"}} | changes
-    path.write_text(json.dumps(content | {"source": source}), encoding="utf-8")
+    content |= {"source": source, "GeneratedBy": [{"Name": "sct_deepspine"}]}
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["t2_discs.nii.gz", "t2_discs.csv", "t2_discs.mrk.json"])

@@ -11,11 +11,11 @@ import pytest
 from sct_deepspine._version import __version__
 from sct_deepspine.errors import OutputError
 from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.io.sidecar import read_sidecar
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.workflow.names import mask_names, sct_names
 from sct_deepspine.workflow.record import (
     edited_files,
-    read_sidecar,
     remove_results,
     write_results,
 )
@@ -125,28 +125,6 @@ def test_names_of_every_kind_can_be_recorded(name, names):
 
 
 # Whose files they are
-
-
-@pytest.mark.parametrize(
-    ("text", "is_ours"),
-    [
-        ('{"GeneratedBy": [{"Name": "sct_deepspine"}]}', True),
-        ('{"GeneratedBy": [{"Name": "other"}, {"Name": "sct_deepspine_batch"}]}', True),
-        ('{"GeneratedBy": [{"Name": "other"}]}', False),
-        ('{"GeneratedBy": [{"Version": "1"}]}', False),
-        ('{"GeneratedBy": ["sct_deepspine"]}', False),
-        ('{"GeneratedBy": "sct_deepspine"}', False),
-        ("{}", False),
-        ('["sct_deepspine"]', False),
-        ("no JSON", False),
-        (None, False),
-    ],
-)
-def test_a_record_is_ours_if_it_says_so(text, is_ours, tmp_path):
-    path = tmp_path / "t2_discs.json"
-    if text is not None:
-        path.write_text(text, encoding="utf-8")
-    assert (read_sidecar(path) is not None) == is_ours
 
 
 def test_files_of_an_earlier_run_are_replaced(names):

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.errors import GeometryError
-from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, cubic_weights, through_points
-from sct_deepspine.geometry.grid import FloatArray, Grid, as_points
+from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, cubic_weights, solve_band, through_points
+from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, transform_points
 
 __all__ = [
     "SMOOTHING_MM",
@@ -134,7 +133,7 @@ class Centerline:
 
     def transformed(self, affine: ArrayLike) -> Centerline:
         """Return the centreline carried along by a ``(4, 4)`` rigid map of the world."""
-        return Centerline(apply_affine(np.asarray(affine), self.samples_world), self.length_mm)
+        return Centerline(transform_points(affine, self.samples_world), self.length_mm)
 
     @property
     def samples_arc_mm(self) -> FloatArray:
@@ -253,18 +252,29 @@ def smoothing_spline(
     intervals = int(np.ceil(span / max(smoothing_mm / 2.5, MIN_KNOT_STEP_MM)))
     step = span / intervals
     first, four = cubic_weights(np.clip((position - position[0]) / step, 0, intervals), intervals)
-    basis = np.zeros((len(position), intervals + 3))
-    np.put_along_axis(basis, first[:, None] + np.arange(4), four, axis=1)
     # Each point stands for the stretch up to its neighbours, but not for a wide gap.
     gaps = np.minimum(np.diff(position), smoothing_mm)
-    weights = weights * (np.append(gaps, 0) + np.append(0, gaps)) / 2
-    weighted = (basis * weights[:, None]).T
-    second, third = (np.diff(np.eye(intervals + 3), n=n, axis=0) for n in (2, 3))
-    normal = weighted @ basis + smoothing_mm**6 / step**5 * third.T @ third
-    normal += STIFFNESS_MM**4 / step**3 * second.T @ second
+    weighted = (weights * (np.append(gaps, 0) + np.append(0, gaps)) / 2)[:, None] * four
+    count, column = intervals + 3, first[:, None] + np.arange(4)
+    pairs = column[:, :, None] * count + column[:, None]
+    products = weighted[:, :, None] * four[:, None]
+    normal = np.bincount(pairs.ravel(), products.ravel(), count**2).astype(np.float64).reshape(count, count)
+    normal += smoothing_mm**6 / step**5 * _squared_differences(count, 3)
+    normal += STIFFNESS_MM**4 / step**3 * _squared_differences(count, 2)
     origin = points.mean(axis=0)
-    coefficients = np.linalg.solve(normal, weighted @ (points - origin)) + origin
+    right = [
+        np.bincount(column.ravel(), (weighted * offset[:, None]).ravel(), count)
+        for offset in (points - origin).T
+    ]
+    coefficients = solve_band(normal, np.transpose(right), 3) + origin  # cubic pieces, third differences
     return UniformSpline(float(position[0]), float(step), coefficients)
+
+
+def _squared_differences(count: int, order: int) -> FloatArray:
+    """Return the matrix of the sum of squared differences of neighbouring numbers, of some order."""
+    difference = np.diff(np.eye(count), n=order, axis=0)
+    beyond = np.pad(difference, ((order, order), (0, 0)))
+    return np.diff(beyond, n=order, axis=0) * (-1) ** order
 
 
 def _arc_length(spline: UniformSpline, start: float, end: float) -> tuple[FloatArray, FloatArray, FloatArray]:

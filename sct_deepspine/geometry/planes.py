@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.grid import FloatArray, transform_points
 from sct_deepspine.geometry.reading import read_linear, read_linear_columns, read_linear_rows
 from sct_deepspine.geometry.straightening import StraighteningTransform
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
@@ -108,7 +107,7 @@ class SamplingPlane:
         """Return the plane carried along by a ``(4, 4)`` rigid map of the world."""
         rigid = np.asarray(affine, dtype=np.float64)
         return replace(
-            self, points_world=apply_affine(rigid, self.points_world), axes=rigid[:3, :3] @ self.axes
+            self, points_world=transform_points(rigid, self.points_world), axes=rigid[:3, :3] @ self.axes
         )
 
     def subdivided(self, factor: int) -> SamplingPlane:
@@ -272,7 +271,7 @@ def midsagittal_plane(view: DeobliquedVolume, centerline: Centerline, pixel_mm: 
     """Lay one plane over the whole view, bent sideways to stay on a centreline."""
     low, high = view.extent_mm()
     shape = _shape(low, high, pixel_mm)
-    line = apply_affine(view.deobliqued_from_world, centerline.samples_world)
+    line = transform_points(view.deobliqued_from_world, centerline.samples_world)
     order = np.argsort(line[:, 2])
     z = high[2] - pixel_mm * (np.arange(shape[0]) + 0.5)
     lateral = np.interp(z, line[order, 2], line[order, 0])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["linear_weights", "read_linear", "read_linear_axis", "read_linear_columns", "read_linear_rows"]
+__all__ = ["read_linear", "read_linear_axis", "read_linear_columns", "read_linear_rows"]
 
 AT_ONCE = 2**14
 """So many places are read together: what is computed for them stays in a core's cache."""
@@ -124,19 +124,3 @@ def _neighbours(
     below = place.astype(np.intp)
     share = (place - below).astype(np.float32)
     return (below, np.minimum(below + 1, size - 1)), (1 - share, share)
-
-
-def linear_weights(place: NDArray[np.floating], size: int) -> NDArray[np.float32]:
-    """Return the ``(K, size)`` matrix that reads the cells of an axis at places along it.
-
-    Examples
-    --------
-    >>> linear_weights(np.array([0.25, 2.0]), 3).tolist()
-    [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]
-    """
-    (below, above), (near, far) = _neighbours(place, size)
-    weights = np.zeros((len(place), size), dtype=np.float32)
-    rows = np.arange(len(place))
-    weights[rows, below] = near
-    weights[rows, above] += far
-    return weights

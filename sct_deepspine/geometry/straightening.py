@@ -12,12 +12,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.curves import CubicCurve, through_points
-from sct_deepspine.geometry.grid import FloatArray, as_points
+from sct_deepspine.geometry.grid import FloatArray, as_points, transform_points
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
@@ -257,12 +256,12 @@ class ComposedSpace:
 
     def native_from_straight(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` straight points to the world."""
-        return apply_affine(self.world_from_frame, self.space.native_from_straight(points))
+        return transform_points(self.world_from_frame, self.space.native_from_straight(points))
 
     def straight_from_native(self, points: ArrayLike) -> FloatArray:
         """Take ``(K, 3)`` world points to the straight space."""
         return self.space.straight_from_native(
-            apply_affine(np.linalg.inv(self.world_from_frame), as_points(points))
+            transform_points(np.linalg.inv(self.world_from_frame), as_points(points))
         )
 
 

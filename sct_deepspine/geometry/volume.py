@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import ArrayLike, NDArray
 
-from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, deobliqued_from_world
+from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, deobliqued_from_world, transform_points
 
 __all__ = ["DeobliquedVolume", "Volume"]
 
@@ -149,12 +148,12 @@ class DeobliquedVolume:
 
     def heights_mm(self, points_world: ArrayLike) -> FloatArray:
         """Return how far superior ``(K, 3)`` world points lie along the slices, ``(K,)`` deobliqued mm."""
-        return apply_affine(self.deobliqued_from_world, as_points(points_world))[:, 2]
+        return transform_points(self.deobliqued_from_world, as_points(points_world))[:, 2]
 
     def extent_mm(self) -> tuple[FloatArray, FloatArray]:
         """Return the lowest and highest deobliqued coordinates of the voxels, faces included."""
         faces = np.indices((2, 2, 2)).reshape(3, 8).T * self.volume.grid.shape - 0.5
-        corners = apply_affine(self.deobliqued_from_world, self.volume.grid.world_from_voxel(faces))
+        corners = transform_points(self.deobliqued_from_world, self.volume.grid.world_from_voxel(faces))
         return corners.min(axis=0), corners.max(axis=0)
 
     def block_mean(self, block_mm: tuple[float, float, float]) -> DeobliquedVolume:

@@ -21,7 +21,7 @@ from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.candidates import columns_about, find_candidates
 from sct_deepspine.labeling.heatmaps import DiscPredictor, MapArray, PlanePrediction
-from sct_deepspine.labeling.levels import Candidates, LevelAssignment
+from sct_deepspine.labeling.levels import Candidates, LevelPath
 from sct_deepspine.labeling.refinement import REACH_MM
 
 __all__ = ["CHANGES", "Agreement", "Reading", "agreement", "landmark_support", "read_again"]
@@ -116,7 +116,7 @@ class Reading:
     refined
         The candidates of the view as it is, with the coarse stage's part of their scores and levels from this
         reading, and what it found besides.
-    assignment
+    path
         Levels of ``refined``; None where nothing was found.
     level
         ``(K, L)`` what the reading says of the levels of the view's candidates.
@@ -127,7 +127,7 @@ class Reading:
     change: str
     candidates: Candidates
     refined: Candidates
-    assignment: LevelAssignment | None
+    path: LevelPath | None
     level: FloatArray
     shown: NDArray[np.bool_]
 
@@ -139,7 +139,7 @@ def read_again(
     predictor: DiscPredictor,
     *,
     candidates: Candidates,
-    assign: Callable[[Candidates], LevelAssignment],
+    decode: Callable[[Candidates], LevelPath],
     changes: Mapping[str, Change] = CHANGES,
 ) -> list[Reading]:
     """Read the midsagittal plane under each change, in one call of the network.
@@ -156,8 +156,8 @@ def read_again(
         The coarse network.
     candidates
         Of the view as it is, refined or not.
-    assign
-        Assigns the levels.
+    decode
+        Finds the best levels.
     changes
         By name.
     """
@@ -176,8 +176,8 @@ def read_again(
             level=joint / joint.sum(axis=1, keepdims=True),
         )
         refined = _with_others(refined, found)
-        assignment = assign(refined) if len(refined.score) else None
-        readings.append(Reading(name, found, refined, assignment, level, (image != 0).any(axis=1)))
+        path = decode(refined) if len(refined.score) else None
+        readings.append(Reading(name, found, refined, path, level, (image != 0).any(axis=1)))
     return readings
 
 
@@ -262,9 +262,8 @@ def _comparison(
     row = np.clip(np.round(here[:, 0] / plane.pixel_mm).astype(int), 0, len(reading.shown) - 1)
     shown = reading.shown[row]
     nothing = np.zeros(len(values), dtype=bool)
-    if reading.assignment is None:
+    if reading.path is None:
         return shown, nothing, False
-    assigned = reading.assignment
     is_landmark = np.isin(values, list(landmarks))
     reach = np.where(is_landmark, LANDMARK_MM, SAME_MM)[:, None]
 
@@ -274,8 +273,8 @@ def _comparison(
 
     strong = reading.candidates.score > STRONG
     again = np.asarray(near_to(reading.candidates.points[strong]).any(axis=1))
-    near = near_to(reading.refined.points[assigned.indices])
-    equal = values[:, None] == assigned.values
+    near = near_to(reading.refined.points[reading.path.indices])
+    equal = values[:, None] == reading.path.values
     other = (near & ~equal)[~is_landmark].any()
     discs = shown & ~is_landmark
     enough = (again & discs).sum() >= AGAIN_SHARE * max(discs.sum(), 1)

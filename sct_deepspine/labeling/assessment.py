@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from sct_deepspine.anatomy import PRESACRAL
 from sct_deepspine.errors import NoDiscsError
@@ -14,7 +13,7 @@ from sct_deepspine.labeling.agreement import CHANGES, read_again
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.candidates import assignment_score
 from sct_deepspine.labeling.checks import WHAT_TO_CHECK
-from sct_deepspine.labeling.counting import USUAL, Counted, Variant, assign_variant, count_vertebrae
+from sct_deepspine.labeling.counting import USUAL, Counted, Variant, as_counted, count_vertebrae
 from sct_deepspine.labeling.evidence import (
     MAX_BEYOND,
     MIN_AGAIN,
@@ -25,7 +24,7 @@ from sct_deepspine.labeling.evidence import (
     kind_of_view,
 )
 from sct_deepspine.labeling.heatmaps import PlanePrediction
-from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
+from sct_deepspine.labeling.levels import Candidates, LevelAssignment, LevelPath, assign_levels, best_path
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.review import CONTRADICTED, check_anchors
 from sct_deepspine.labeling.size import wrong_size
@@ -216,13 +215,17 @@ def _weigh(
         evidence = gather_evidence(free, candidates, landmarks=landmarks, variant=variant)
         sure = free.values[free.probabilities > SEEN]
         return evidence, view_kind(sure.tolist() or free.values.tolist(), landmarks)
+
+    def decode(again: Candidates) -> LevelPath:
+        return best_path(as_counted(again, variant), prior=variant.spacing(), parameters=model.parameters)
+
     readings = read_again(
         scene.prediction,
         scene.canal,
         scene.view.volume,
         model.locate,
         candidates=candidates,
-        assign=partial(assign_variant, variant=variant, parameters=model.parameters),
+        decode=decode,
         changes={name: CHANGES[name] for name in model.readings},
     )
     evidence = gather_evidence(

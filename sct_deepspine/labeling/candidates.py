@@ -10,7 +10,7 @@ from sct_deepspine.geometry.centerline import Centerline, distance_from_line_mm
 from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.labeling.heatmaps import DiscPredictor, PlanePrediction
-from sct_deepspine.labeling.levels import Candidates, DecodingParameters, LevelAssignment, best_score
+from sct_deepspine.labeling.levels import Candidates, DecodingParameters, LevelAssignment, best_path
 
 __all__ = ["assignment_score", "columns_about", "find_candidates", "predict_midsagittal", "spine_score"]
 
@@ -57,8 +57,8 @@ def spine_score(candidates: Candidates, parameters: DecodingParameters) -> float
     """Return :func:`assignment_score` of the best assignment of some candidates; 0 if there are none."""
     if not len(candidates.score):
         return 0.0
-    score, count = best_score(candidates, parameters)
-    return score / count**LENGTH_POWER
+    path = best_path(candidates, parameters=parameters)
+    return path.score / len(path.values) ** LENGTH_POWER
 
 
 def assignment_score(assignment: LevelAssignment) -> float:

@@ -36,7 +36,7 @@ from sct_deepspine.labeling.levels import (
 from sct_deepspine.labels import VertebraCount
 from sct_deepspine.spacing import SpacingPrior
 
-__all__ = ["USUAL", "Counted", "Variant", "assign_variant", "count_vertebrae"]
+__all__ = ["USUAL", "Counted", "Variant", "as_counted", "assign_variant", "count_vertebrae"]
 
 PLACES = 9, 12, 15, 17, 18, 19, 20, 21, 22, 23, 24
 """Values below which a vertebra may be extra or missing. In the thorax one level looks like the next, so that
@@ -49,9 +49,9 @@ ODD_SHARE = 0.05
 """Share of spines with a vertebra more, and with one less, before anything is seen."""
 
 SPREAD, LANDMARK_SPREAD = 0.08, 0.12
-"""Spreads of distances, as in :class:`.SpacingPrior`, where vertebrae are counted. They are narrower than where
-levels are assigned, since the candidates are refined. These and the share were chosen on composites of ``val``
-and ``train``, 124 with an odd number and 283 without."""
+"""Spreads of distances, as in :class:`.SpacingPrior`, where vertebrae are counted. They are narrower than
+where levels are assigned, since the candidates are refined. These and the share were chosen on composites of
+``val`` and ``train``, 124 with an odd number and 283 without."""
 
 POSSIBLE = 0.1
 """Where its level map leaves a landmark less than this at every candidate, it is not looked for."""
@@ -234,7 +234,7 @@ def _evidence(
     S2/S3, which looks like S1/S2, may be among the candidates. Without a level for it, the spine with a
     vertebra more is preferred, since it explains one candidate more.
     """
-    counted = _as_counted(candidates, variant)
+    counted = as_counted(candidates, variant)
     spacing = variant.spacing()
     return path_evidence(
         replace(counted, level=np.hstack([counted.level, counted.level[:, -1:]])),
@@ -268,14 +268,14 @@ def assign_variant(
         How the spine is built.
     """
     return assign(
-        _as_counted(candidates, variant),
+        as_counted(candidates, variant),
         anchors={k: variant.counted(value) for k, value in (anchors or {}).items()},
         prior=variant.spacing(),
         parameters=parameters,
     )
 
 
-def _as_counted(candidates: Candidates, variant: Variant) -> Candidates:
+def as_counted(candidates: Candidates, variant: Variant) -> Candidates:
     """Give the columns of the level maps, which are apparent, to the counted values."""
     if variant.presacral == PRESACRAL:
         return candidates

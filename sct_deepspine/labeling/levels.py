@@ -27,8 +27,9 @@ __all__ = [
     "Candidates",
     "DecodingParameters",
     "LevelAssignment",
+    "LevelPath",
     "assign_levels",
-    "best_score",
+    "best_path",
     "path_evidence",
 ]
 
@@ -134,6 +135,21 @@ class Candidates:
             raise GeometryError("candidates hold NaN or infinite numbers; leave those candidates out")
         if (self.level < 0).any() or (self.score < 0).any():
             raise GeometryError("scores and level values of candidates can't be negative")
+
+
+@dataclass(frozen=True, eq=False)
+class LevelPath:
+    """The best path alone.
+
+    Parameters
+    ----------
+    indices, values, score
+        As of :class:`LevelAssignment`.
+    """
+
+    indices: NDArray[np.int_]
+    values: NDArray[np.int_]
+    score: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,17 +269,22 @@ def assign_levels(
     )
 
 
-def best_score(candidates: Candidates, parameters: DecodingParameters | None = None) -> tuple[float, int]:
-    """Return score and number of discs of the best path alone, without probabilities: a fifth of the time.
+def best_path(
+    candidates: Candidates,
+    *,
+    prior: SpacingPrior | None = None,
+    parameters: DecodingParameters | None = None,
+) -> LevelPath:
+    """Return the best path of :func:`assign_levels` alone, without probabilities: a fifth of the time.
 
     Parameters
     ----------
-    candidates, parameters
-        As of :func:`assign_levels`; at least one candidate.
+    candidates, prior, parameters
+        As there; at least one candidate.
     """
-    lattice = _lattice(candidates, {}, SpacingPrior(), parameters or DecodingParameters())
-    score, indices, _, _ = _best(lattice)
-    return score, len(indices)
+    lattice = _lattice(candidates, {}, prior or SpacingPrior(), parameters or DecodingParameters())
+    score, indices, columns, _ = _best(lattice)
+    return LevelPath(indices, columns + candidates.first_value, score)
 
 
 def path_evidence(

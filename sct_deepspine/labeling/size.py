@@ -8,7 +8,7 @@ import numpy as np
 
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.planes import SamplingPlane
-from sct_deepspine.geometry.reading import linear_weights
+from sct_deepspine.geometry.reading import read_linear_axis
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.candidates import columns_about, find_candidates, spine_score
@@ -56,10 +56,9 @@ def wrong_size(prediction: PlanePrediction, canal: Centerline, volume: Volume, m
 
 def _resized(narrow: PlanePrediction, factor: float, model: LabelingModel) -> PlanePrediction:
     """Predict the maps of the same plane, shrunk or enlarged."""
-    rows, columns = (
-        linear_weights(np.linspace(0, n - 1, max(1, round(n * factor))), n) for n in narrow.image.shape
-    )
-    image = np.ascontiguousarray(rows @ narrow.image @ columns.T)
+    image = narrow.image
+    for axis, count in enumerate(narrow.image.shape):
+        image = read_linear_axis(image, np.linspace(0, count - 1, max(1, round(count * factor))), axis)
     places = [(np.arange(n) + 0.5) / factor - 0.5 for n in image.shape]
     pixels = np.stack(np.meshgrid(*places, indexing="ij"), axis=-1).reshape(-1, 2)
     points = narrow.plane.world_from_pixel(pixels).reshape(*image.shape, 3)

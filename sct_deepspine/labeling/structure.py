@@ -258,9 +258,9 @@ def mosaic_tiles(volume: Volume) -> tuple[int, int] | None:
     """
     data = volume.data
     axis = int(np.argmin(data.shape))
-    plane = np.take(data, data.shape[axis] // 2, axis=axis).astype(np.float64)
+    plane = np.moveaxis(data, axis, 0)[data.shape[axis] // 2]
     step = max(1, max(plane.shape) // MOSAIC_PIXELS)
-    plane = np.nan_to_num(plane[::step, ::step])
+    plane = np.nan_to_num(plane[::step, ::step].astype(np.float64))
     if min(plane.shape) < MIN_PICTURE_PIXELS:
         return None
     low, high = np.percentile(plane, (1, 99))

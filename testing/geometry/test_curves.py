@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from scipy.interpolate import BSpline, CubicSpline
+from scipy.linalg import solveh_banded
 
-from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, through_points
+from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, solve_band, through_points
 
 RNG = np.random.default_rng(5)
 
@@ -36,3 +37,15 @@ def test_a_uniform_spline_is_scipys(derivative):
     theirs = BSpline(3.0 + 0.7 * np.arange(-3.0, 12), coefficients, 3)
     at = RNG.uniform(2.5, 3.0 + 0.7 * 8 + 0.5, 37)
     np.testing.assert_allclose(ours(at, derivative), theirs(at, derivative), atol=1e-9)
+
+
+@pytest.mark.parametrize(("count", "reach"), [(1, 3), (2, 3), (4, 3), (23, 3), (23, 1), (9, 0)])
+def test_equations_about_the_diagonal_are_solved_as_scipy_does(count, reach):
+    half = np.tril(np.triu(RNG.normal(size=(count, count))), reach)
+    matrix, right = half.T @ half + np.eye(count), RNG.normal(size=(count, 2))
+    bands = np.zeros((reach + 1, count))
+    for n in range(min(reach + 1, count)):
+        bands[n, : count - n] = matrix.diagonal(n)
+    np.testing.assert_allclose(
+        solve_band(matrix, right, reach), solveh_banded(bands, right, lower=True), atol=1e-9
+    )

@@ -11,7 +11,7 @@ from sct_deepspine.labeling.agreement import CHANGES, agreement, landmark_suppor
 from sct_deepspine.labeling.canal import coarse_view, find_centerline
 from sct_deepspine.labeling.candidates import find_candidates, predict_midsagittal
 from sct_deepspine.labeling.evidence import gather_evidence
-from sct_deepspine.labeling.levels import assign_levels
+from sct_deepspine.labeling.levels import assign_levels, best_path
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def seen(painted):
 def read(seen, changes, reader=None):
     prediction, canal, volume, candidates, assignment = seen
     readings = read_again(
-        prediction, canal, volume, reader or PaintReader(), candidates=candidates, assign=assign_levels,
+        prediction, canal, volume, reader or PaintReader(), candidates=candidates, decode=best_path,
         changes=changes,
     )  # fmt: skip
     points = candidates.points[assignment.indices]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sct_deepspine.anatomy import EXPECTED_SPACING_MM
 from sct_deepspine.errors import AnchorError, GeometryError, NoDiscsError
-from sct_deepspine.labeling.levels import Candidates, DecodingParameters, assign_levels, best_score
+from sct_deepspine.labeling.levels import Candidates, DecodingParameters, assign_levels, best_path
 from sct_deepspine.spacing import SpacingPrior, extrapolate_superior, fill_skipped
 
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
@@ -370,7 +370,9 @@ def test_expected_spacings_are_a_spine():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_best_score_alone_is_that_of_the_assignment(seed):
+def test_the_best_path_alone_is_that_of_the_assignment(seed):
     candidates = spine(5, 14, seed)
-    assignment = assign_levels(candidates)
-    assert best_score(candidates) == (pytest.approx(assignment.score), len(assignment.values))
+    assignment, path = assign_levels(candidates), best_path(candidates)
+    assert path.score == pytest.approx(assignment.score)
+    np.testing.assert_array_equal(path.indices, assignment.indices)
+    np.testing.assert_array_equal(path.values, assignment.values)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,7 +35,23 @@ if TYPE_CHECKING:
 
     from sct_deepspine.labeling.heatmaps import PlanePrediction
 
-__all__ = ["Disc", "DiscLabels", "Note", "VertebraCount", "import_pandas"]
+__all__ = ["NOTE_KINDS", "Disc", "DiscLabels", "Note", "NoteKind", "VertebraCount", "import_pandas"]
+
+NoteKind = Literal[
+    "implant",
+    "fused",
+    "step",
+    "repeat",
+    "mosaic",
+    "voxel size",
+    "canal leaves the image",
+    "mask",
+    "transitional sacrum",
+    "lowest disc",
+    "vertebra count",
+]
+NOTE_KINDS: tuple[NoteKind, ...] = get_args(NoteKind)
+"""What a note may be about."""
 
 
 def import_pandas() -> Any:
@@ -98,9 +114,9 @@ class Note:
     Parameters
     ----------
     kind
-        What it is, in one or two words: ``"implant"``, ``"fused"``, ``"step"``,
-        ``"transitional sacrum"``, ``"vertebra count"``, ``"canal leaves the image"``, ``"voxel size"``,
-        ``"mosaic"`` or ``"mask"``.
+        What it is: ``"implant"``, ``"fused"``, ``"step"``, ``"repeat"``, ``"mosaic"``, ``"voxel size"``,
+        ``"canal leaves the image"``, ``"mask"``, ``"transitional sacrum"``, ``"lowest disc"`` or
+        ``"vertebra count"``.
     sentence
         What a person should know and do.
     values
@@ -109,7 +125,7 @@ class Note:
         ``(3,)`` world mm where to look, None where it is about the whole image.
     """
 
-    kind: str
+    kind: NoteKind
     sentence: str
     values: tuple[int, ...] = ()
     point_world: FloatArray | None = None

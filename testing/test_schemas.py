@@ -13,6 +13,7 @@ from sct_deepspine import ScanRequest, process_scan
 from sct_deepspine.cli.batch import main as batch
 from sct_deepspine.cli.label import main as label
 from sct_deepspine.cli.segment import main as segment
+from sct_deepspine.labels import NOTE_KINDS
 from sct_deepspine.simulation.phantom import make_phantom
 
 SCHEMAS = Path(__file__).parents[1] / "docs" / "schemas"
@@ -42,6 +43,11 @@ def test_the_schemas_are_valid_and_each_field_is_described(name):
             yield from undescribed(value.get("items", {}), f"{path}.{key}[]")
 
     assert list(undescribed(schema(name), name)) == []
+
+
+def test_the_schema_knows_every_kind_of_note():
+    kinds = schema("labels")["properties"]["notes"]["items"]["properties"]["kind"]["enum"]
+    assert kinds == list(NOTE_KINDS)
 
 
 def test_the_labels_of_an_image(painted_file, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from sct_deepspine.labeling.structure import (
     find_voids,
     mosaic_tiles,
 )
-from sct_deepspine.labels import Disc, Note
+from sct_deepspine.labels import Disc, Note, NoteKind
 
 __all__ = ["find_notes"]
 
@@ -37,6 +37,11 @@ from it elsewhere: thin slabs are narrow everywhere."""
 LARGE_SACRAL_DISC, TAKEN_FOR_L5_S1 = 0.78, 0.04
 """Height of the any-disc map at S1/S2, and probability that it is L5/S1, from which on it is as large as a
 disc. Of 44 lumbar scans 4 have either, 3 of the 4 whose S1/S2 was seen to be large by eye among them."""
+
+LIKE_S1_S2, AS_WELL_S1_S2 = 0.05, 0.2
+"""Probability that the disc taken for L5/S1 is S1/S2 from which this is said, and from which the levels are
+doubted. Of 457 right views that show S1/S2, 20 have the first and one has the second; of five wrong ones, all
+of one person whose S1/S2 is a disc, four and three."""
 
 
 def find_notes(
@@ -86,7 +91,7 @@ def find_notes(
         *map(_flat, flat),
         *_repeat(prediction, canal),
         *_step(prediction, canal, discs),
-        *_large_sacral_disc(landmarks, prediction, checked),
+        *_ambiguous_sacrum(discs, landmarks, prediction, checked),
         *_odd_count(discs, checked),
     ]
     unseen = {disc.value for disc in (*voids, *flat)}
@@ -212,25 +217,35 @@ def _odd_count(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
     return [Note("vertebra count", counted.count.finding, (lowest.value,), lowest.point_world)]
 
 
-def _large_sacral_disc(
-    landmarks: tuple[Disc, ...], prediction: PlanePrediction, checked: CheckedLevels
+def _ambiguous_sacrum(
+    discs: tuple[Disc, ...], landmarks: tuple[Disc, ...], prediction: PlanePrediction, checked: CheckedLevels
 ) -> list[Note]:
-    """Tell if S1/S2 looks like a disc: the sacrum may be transitional, and the count one off."""
-    if checked.counted is not None:  # then the levels are counted from C2, not from the sacrum
-        return []
-    own = [mark for mark in landmarks if mark.value == LAST_VALUE]
-    first = prediction.codec.first_value
-    if not own or first + prediction.codec.levels <= LAST_VALUE:
-        return []
-    score, level = prediction.at(own[0].point_world[None])
-    lowest = DISC_VALUES[-1]
-    if score[0] < LARGE_SACRAL_DISC and level[0, lowest - first] < TAKEN_FOR_L5_S1:
-        return []
-    sentence = (
-        f"{disc_name(LAST_VALUE)} looks as large as a disc: the lowest disc may be S1/S2, and the levels "
-        "one too high; count from C2 or T12 in another scan, or see which vertebra has ribs"
-    )
-    return [Note("transitional sacrum", sentence, (lowest,), own[0].point_world)]
+    """Tell if S1/S2 looks like a disc, or the lowest disc like S1/S2: the levels may be one off."""
+    lowest, first = DISC_VALUES[-1], prediction.codec.first_value
+    if checked.counted is not None or first + prediction.codec.levels <= LAST_VALUE:
+        return []  # the levels are counted from C2, not from the sacrum
+    advice = "count from C2 or T12 in another scan, or see which vertebra has ribs"
+    for disc in discs[-1:]:
+        _, level = prediction.at(disc.point_world[None])
+        as_landmark = level[0, LAST_VALUE - first]
+        if disc.value != lowest or disc.interpolated or as_landmark < LIKE_S1_S2:
+            continue
+        sentence = (
+            f"{disc.name} looks much like {disc_name(LAST_VALUE)}: the levels may be one too high; {advice}"
+        )
+        kind: NoteKind = "lowest disc" if as_landmark >= AS_WELL_S1_S2 else "transitional sacrum"
+        return [Note(kind, sentence, (lowest,), disc.point_world)]
+    for mark in landmarks:
+        score, level = prediction.at(mark.point_world[None])
+        is_large = score[0] >= LARGE_SACRAL_DISC or level[0, lowest - first] >= TAKEN_FOR_L5_S1
+        if mark.value != LAST_VALUE or not is_large:
+            continue
+        sentence = (
+            f"{mark.name} looks as large as a disc: the lowest disc may be {mark.name}, and the levels "
+            f"one too high; {advice}"
+        )
+        return [Note("transitional sacrum", sentence, (lowest,), mark.point_world)]
+    return []
 
 
 def _told(point_world: FloatArray) -> str:

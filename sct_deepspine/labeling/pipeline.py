@@ -73,6 +73,9 @@ ACROSS_A_VOID_CONFIDENCE = 0.8
 """Highest confidence where two discs or more lie in a void of signal: only distances tell how many there
 are."""
 
+PERHAPS_S1_S2, PERHAPS_S1_S2_CONFIDENCE = "levels are counted from a disc that may be S1/S2", 0.8
+"""The warning where the lowest disc may as well be S1/S2, and the highest confidence of the levels."""
+
 A_MOSAIC, MOSAIC_CONFIDENCE = "discs in a mosaic of slices are no discs of one spine", 0.3
 """The warning about such images, and the highest confidence of their levels."""
 
@@ -223,6 +226,8 @@ def _doubts(notes: Sequence[Note], *, upside_down: bool, anchored: bool) -> dict
     doubts = {UPSIDE_DOWN: UPSIDE_DOWN_CONFIDENCE} if upside_down else {}
     if sum(len(note.values) for note in notes if note.kind == "implant") > 1 and not anchored:
         doubts[ACROSS_A_VOID] = ACROSS_A_VOID_CONFIDENCE
+    if "lowest disc" in kinds and not anchored:
+        doubts[PERHAPS_S1_S2] = PERHAPS_S1_S2_CONFIDENCE
     if "mosaic" in kinds:
         doubts[A_MOSAIC] = MOSAIC_CONFIDENCE
     if "repeat" in kinds:

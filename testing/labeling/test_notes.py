@@ -1,6 +1,8 @@
 """What is odd is named, with its place."""
 
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,12 @@ from fakes import PaintReader, fake_model
 from sct_deepspine import label_discs
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
+from sct_deepspine.geometry.planes import sagittal_plane
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.labeling.notes import _leaving
+from sct_deepspine.labeling.heatmaps import DiscCodec, DiscMaps, PlanePrediction
+from sct_deepspine.labeling.notes import _ambiguous_sacrum, _leaving
+from sct_deepspine.labeling.pipeline import _doubts
+from sct_deepspine.labels import Disc, Note
 
 
 def kinds(labels):
@@ -69,6 +75,58 @@ def test_a_canal_that_leaves_the_image_sideways_is_told(painted):
     (note,) = _leaving(line(half - 1), view)
     assert note.point_world[2] > z.mean() + 0.3 * np.ptp(z)
     assert "leaves the image sideways" in note.sentence
+
+
+def sacrum_seen(*, lowest_as_landmark=0.0, landmark_score=0.5, landmark_as_disc=0.0):
+    """Return what a network says of L5/S1 at (0, 0, 0) and of S1/S2 28 mm below."""
+    codec = DiscCodec(stride=2, first_value=1, levels=26)
+    plane = sagittal_plane((0.0, -40.0, 40.0), (60, 40), 2.0)
+    any_disc, level = np.zeros((30, 20), np.float32), np.full((26, 30, 20), 1e-6, np.float32)
+    discs, marks = (Disc(25, np.array([0.0, 0, 0]), 1.0),), (Disc(26, np.array([0.0, 0, -28]), 1.0),)
+    for disc, score, others in (
+        (discs[0], 0.6, {26: lowest_as_landmark}),
+        (marks[0], landmark_score, {25: landmark_as_disc}),
+    ):
+        row, column = np.round(codec.cell_from_pixel(plane.pixel_from_world(disc.point_world)))[0].astype(int)
+        any_disc[row, column] = score
+        level[:, row, column] = 0
+        for value, share in {**others, disc.value: 1 - sum(others.values())}.items():
+            level[value - 1, row, column] = share
+    maps = DiscMaps(any_disc, level, np.zeros_like(any_disc))
+    return discs, marks, PlanePrediction(plane, np.zeros((60, 40), np.float32), maps, codec)
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind", "sentence"),
+    [
+        ({}, None, ""),
+        ({"lowest_as_landmark": 0.04, "landmark_score": 0.77, "landmark_as_disc": 0.03}, None, ""),
+        ({"lowest_as_landmark": 0.06}, "transitional sacrum", "L5/S1 looks much like S1/S2"),
+        ({"lowest_as_landmark": 0.3}, "lowest disc", "L5/S1 looks much like S1/S2"),
+        ({"landmark_score": 0.8}, "transitional sacrum", "S1/S2 looks as large as a disc"),
+        ({"landmark_as_disc": 0.05}, "transitional sacrum", "S1/S2 looks as large as a disc"),
+    ],
+)
+def test_a_sacrum_that_may_be_counted_wrongly_is_told(seen, kind, sentence):
+    discs, marks, prediction = sacrum_seen(**seen)
+    notes = _ambiguous_sacrum(discs, marks, prediction, SimpleNamespace(counted=None))
+    assert [note.kind for note in notes] == ([kind] if kind else [])
+    assert all(sentence in note.sentence and "one too high" in note.sentence for note in notes)
+
+
+def test_a_spine_counted_from_c2_does_not_rest_on_the_sacrum():
+    discs, marks, prediction = sacrum_seen(lowest_as_landmark=0.9, landmark_score=0.9)
+    assert _ambiguous_sacrum(discs, marks, prediction, SimpleNamespace(counted=object())) == []
+    unseen = (replace(discs[0], interpolated=True),)
+    assert _ambiguous_sacrum(unseen, (), prediction, SimpleNamespace(counted=None)) == []
+
+
+@pytest.mark.parametrize(("kind", "anchored", "limit"), [
+    ("lowest disc", False, 0.8), ("lowest disc", True, None), ("transitional sacrum", False, None),
+])  # fmt: skip
+def test_levels_counted_from_what_may_be_s1_s2_are_doubted_but_not_a_persons(kind, anchored, limit):
+    doubts = _doubts([Note(kind, "")], upside_down=False, anchored=anchored)
+    assert list(doubts.values()) == ([limit] if limit else [])
 
 
 def test_notes_are_in_the_json_with_value_and_place(painted):

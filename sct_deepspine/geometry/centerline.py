@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.errors import GeometryError
 from sct_deepspine.geometry.curves import CubicCurve, UniformSpline, cubic_weights, solve_band, through_points
-from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, transform_points
+from sct_deepspine.geometry.grid import FloatArray, Grid, as_points, point_text, transform_points
 
 __all__ = [
     "SMOOTHING_MM",
@@ -75,8 +75,8 @@ class Centerline:
         object.__setattr__(self, "_spline", through_points(self.samples_arc_mm, samples))
 
     def __repr__(self) -> str:
-        first, last = (", ".join(f"{c:.0f}" for c in self.samples_world[n]) for n in (0, -1))
-        return f"Centerline({self.length_mm:.0f} mm, from ({first}) to ({last}))"
+        first, last = (point_text(self.samples_world[n]) for n in (0, -1))
+        return f"Centerline({self.length_mm:.0f} mm, from {first} to {last})"
 
     @classmethod
     def from_points(cls, points_world: ArrayLike, *, smoothing_mm: float = SMOOTHING_MM) -> Centerline:

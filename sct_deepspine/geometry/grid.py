@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sct_deepspine.errors import GeometryError
 
-__all__ = ["FloatArray", "Grid", "as_points", "deobliqued_from_world", "transform_points"]
+__all__ = ["FloatArray", "Grid", "as_points", "deobliqued_from_world", "point_text", "transform_points"]
 
 FloatArray = NDArray[np.float64]
 
@@ -46,6 +46,17 @@ def as_points(points: ArrayLike) -> FloatArray:
     if rows.ndim != 2 or rows.shape[1] != 3:
         raise GeometryError(f"expected points of shape (K, 3), got {np.shape(points)}")
     return rows
+
+
+def point_text(point: ArrayLike) -> str:
+    """Write a ``(3,)`` point to whole millimetres, for messages.
+
+    Examples
+    --------
+    >>> point_text([1.2, -3.9, 40])
+    '(1, -4, 40)'
+    """
+    return f"({', '.join(f'{c:.0f}' for c in np.asarray(point))})"
 
 
 def transform_points(affine: ArrayLike, points: ArrayLike) -> FloatArray:

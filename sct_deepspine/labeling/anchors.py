@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from sct_deepspine.anatomy import disc_name
 from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.centerline import Centerline, distance_from_line_mm
-from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.geometry.grid import FloatArray, Grid, point_text
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.levels import Candidates
 
@@ -169,14 +169,14 @@ def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal
     for value, point in anchors.items():
         if not np.isfinite(point).all():
             continue
-        place = ", ".join(f"{c:.0f}" for c in point)
+        place = point_text(point)
         if not volume.grid.contains_voxel(volume.grid.voxel_from_world(point))[0]:
             raise AnchorError(
-                f"anchor {value}: ({place}) mm lies outside the image; give world RAS+ coordinates"
+                f"anchor {value}: {place} mm lies outside the image; give world RAS+ coordinates"
             )
         distance = float(distance_from_line_mm(point[None], canal)[0])
         if distance > MAX_TIP_MM:
             raise AnchorError(
-                f"anchor {value}: ({place}) mm lies {distance:.0f} mm from the spine that was found; "
+                f"anchor {value}: {place} mm lies {distance:.0f} mm from the spine that was found; "
                 "give the posterior tip of the disc"
             )

@@ -10,7 +10,7 @@ from nibabel.affines import apply_affine
 
 from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM, LAST_VALUE, disc_name
 from sct_deepspine.geometry.centerline import Centerline
-from sct_deepspine.geometry.grid import FloatArray
+from sct_deepspine.geometry.grid import point_text
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.assessment import CheckedLevels
 from sct_deepspine.labeling.canal import OffCanal
@@ -157,7 +157,7 @@ def _leaving(canal: Centerline, view: DeobliquedVolume) -> list[Note]:
         return []
     point = canal.samples_world[worst]
     sentence = (
-        f"the canal leaves the image sideways near ({_told(point)}) mm; discs there are seen from the "
+        f"the canal leaves the image sideways near {point_text(point)} mm; discs there are seen from the "
         "side or not at all: look at their points, or scan more slices"
     )
     return [Note("canal leaves the image", sentence, point_world=point)]
@@ -246,7 +246,3 @@ def _ambiguous_sacrum(
         )
         return [Note("transitional sacrum", sentence, (lowest,), mark.point_world)]
     return []
-
-
-def _told(point_world: FloatArray) -> str:
-    return ", ".join(f"{c:.0f}" for c in point_world)

@@ -17,7 +17,7 @@ from scipy.ndimage import binary_dilation, label
 
 from sct_deepspine.anatomy import DISC_VALUES, EXPECTED_SPACING_MM, PRESACRAL
 from sct_deepspine.errors import LabelsError, NoDiscsError
-from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.geometry.grid import FloatArray, Grid, point_text
 from sct_deepspine.geometry.planes import normalise, sample
 from sct_deepspine.geometry.reading import read_linear
 from sct_deepspine.geometry.volume import DeobliquedVolume
@@ -137,9 +137,9 @@ def _doubts(tissues: NDArray[np.float32], corridor: Corridor) -> list[str]:
         length_mm = (last - first - 1) * corridor.pixel_mm
         if length_mm >= MIN_BREAK_MM:
             middle = np.array([[0.0, 0.0, corridor.z_mm[1] - (first + last + 1) / 2 * corridor.pixel_mm]])
-            place = ", ".join(f"{c:.0f}" for c in corridor.space.native_from_straight(middle)[0])
+            place = point_text(corridor.space.native_from_straight(middle)[0])
             out.append(
-                f"the canal is not seen over {length_mm:.0f} mm near ({place}) mm: its mask has a gap there"
+                f"the canal is not seen over {length_mm:.0f} mm near {place} mm: its mask has a gap there"
             )
     return out
 

@@ -19,7 +19,7 @@ import numpy as np
 from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, disc_name
 from sct_deepspine.errors import LabelsError
 from sct_deepspine.geometry.centerline import Centerline, places_along_line
-from sct_deepspine.geometry.grid import FloatArray, Grid
+from sct_deepspine.geometry.grid import FloatArray, Grid, point_text
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, read_disc_labels, unique_points
 from sct_deepspine.io.identity import file_sha256, grid_difference, same_box
@@ -274,7 +274,7 @@ def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tupl
     if outside:
         value, point = outside[0]
         raise LabelsError(
-            f"{value} ({disc_name(value)}) at ({_place(point)}) mm lies outside the image; "
+            f"{value} ({disc_name(value)}) at {point_text(point)} mm lies outside the image; "
             "were the labels made on another scan?"
         )
     return points, ()
@@ -347,7 +347,7 @@ def _check_places(points: dict[int, FloatArray], canal: Centerline | None) -> No
         if far.any():
             first = int(far.argmax())
             raise LabelsError(
-                f"{values[first]} ({disc_name(values[first])}) at ({_place(places[first])}) mm lies "
+                f"{values[first]} ({disc_name(values[first])}) at {point_text(places[first])} mm lies "
                 f"{distance[first]:.0f} mm from the spine that was found; was the image moved since?"
             )
         depth = -arc
@@ -356,7 +356,3 @@ def _check_places(points: dict[int, FloatArray], canal: Centerline | None) -> No
             raise LabelsError(
                 f"{lower} ({disc_name(lower)}) lies above {upper} ({disc_name(upper)}); values grow downwards"
             )
-
-
-def _place(point: FloatArray) -> str:
-    return ", ".join(f"{c:.0f}" for c in point)

@@ -1,4 +1,4 @@
-"""Disc values, their names, and the result type."""
+"""Discs, notes, and the labels of one image."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class Disc:
     confidence
         Probability that a disc is here and bears this value.
     interpolated
-        True if the disc was not seen but placed between (or beyond) its neighbours.
+        True if the disc was placed between (or beyond) its neighbours, or if nothing is seen of it where its
+        point is: in a void of signal, or in fused bone.
     from_session
         True if it was not seen in this image but placed where other images of the session show it.
     presacral
@@ -187,7 +188,7 @@ class DiscLabels:
     Parameters
     ----------
     discs
-        From superior to inferior, values without a gap.
+        From superior to inferior. Values have a gap where a person removed a disc.
     grid
         Grid of the image they were found in.
     level_confidence
@@ -213,7 +214,8 @@ class DiscLabels:
         What the confidence rests on, 0 to 1 each: ``marginal`` of the decoding, how far ``levels`` and
         ``places`` of changed readings agree, and more; see :class:`sct_deepspine.labeling.evidence.Evidence`.
     count
-        How many vertebrae lie above the sacrum; None where the dens or S1/S2 is not seen.
+        How many vertebrae lie above the sacrum; None where the dens or S1/S2 is not seen, and for labels of a
+        person in a usual spine.
     """
 
     discs: tuple[Disc, ...]

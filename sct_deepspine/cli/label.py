@@ -244,6 +244,11 @@ def _refuse_idle_options(parser: Arguments, arguments: argparse.Namespace) -> No
     for option in ("t", "param", "n_labels"):
         if getattr(arguments, option) is not None and not arguments.register:
             parser.error(f"-{option.replace('_', '-')} does nothing without -register")
+    for option in ("initdisc", "initlabel", "ldisc", "s"):
+        if getattr(arguments, option) is not None and arguments.demo:
+            parser.error(f"-{option} does nothing with -demo")
+    if arguments.ldisc and (arguments.warps or arguments.straight != "auto"):
+        parser.error("-straight and -warps do nothing with -ldisc: its labels are used unchanged")
     refuse_idle_names(parser, arguments)
 
 

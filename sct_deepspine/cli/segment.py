@@ -116,7 +116,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     from sct_deepspine.workflow.names import mask_names
     from sct_deepspine.workflow.request import ScanRequest
     from sct_deepspine.workflow.result import Outputs, save_result
-    from sct_deepspine.workflow.scan import process_scan
+    from sct_deepspine.workflow.scan import NO_MASKS, process_scan
 
     image, folder = Path(arguments.i), Path(arguments.ofolder or ".")
     model = arguments.model or SegmentationModel.load(arguments.weights_masks, device=arguments.device)
@@ -128,7 +128,7 @@ def _segment(arguments: argparse.Namespace) -> int:
         request = ScanRequest(labels=labels, masks=True, maps=page_is_wanted(arguments))
         result = process_scan(volume, request, model=labeling, mask_model=model).with_source(arguments.i)
     if result.masks is None:
-        raise NoDiscsError(result.notes[-1])
+        raise NoDiscsError("; ".join(note for note in result.notes if note.startswith(NO_MASKS)))
     saved = save_result(
         result,
         mask_names(folder, image_stem(image)),

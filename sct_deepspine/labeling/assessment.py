@@ -184,10 +184,10 @@ def assign_checked_levels(
     if counted is not None and not counted.count.is_usual:
         assignment = counted.assignment
         clamped = {k: counted.variant.counted(value) for k, value in clamped.items()}
-        if variant.presacral != counted.count.presacral:  # the anchors tell what the image alone does not
-            free = assignment
+        if variant.presacral != counted.count.presacral:  # the anchors say what the image alone does not
+            free, variant = assignment, counted.variant
     presacral = counted.count.presacral if counted is not None else PRESACRAL
-    doubts = check_anchors(assignment, free, clamped, presacral=presacral)
+    doubts = check_anchors(assignment, free, clamped, presacral=presacral, free_presacral=variant.presacral)
     limit = CONTRADICTED if doubts else 1.0
     if evidence.places < MIN_AGAIN:  # an anchor tells the level, not whether the points lie on discs
         limit = min(limit, DISAGREEING_LIMIT)

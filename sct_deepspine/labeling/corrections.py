@@ -56,10 +56,13 @@ class Corrections:
             raise AnchorError("every label was removed or renamed out of the spine; nothing is left to write")
         values = edited.values
         gaps = sorted(set(range(int(values[0]), int(values[-1]))) - set(values.tolist()))
-        notes = [f"{disc_name(v)} was removed; the registration needs labels without a gap" for v in gaps]
-        ends = sorted(v for v in self.removed - set(gaps) if v >= DISC_VALUES[0])
+        notes = [
+            f"{disc_name(v, edited.presacral)} was removed; the registration needs labels without a gap"
+            for v in gaps
+        ]
+        ends = sorted((self.removed - set(gaps)) & set(range(DISC_VALUES[0], edited.presacral + 2)))
         if ends:
-            names = ", ".join(disc_name(value, labels.presacral) for value in ends)
+            names = ", ".join(disc_name(value, edited.presacral) for value in ends)
             notes.append(f"not among the edited labels, so left out: {names}")
         confidence = 1.0 if self.shift else labels.level_confidence
         return replace(edited, level_confidence=confidence, warnings=(*labels.warnings, *notes))

@@ -168,8 +168,8 @@ def _voids(discs: list[Disc]) -> list[Note]:
         return []
     names = ", ".join(disc.name for disc in discs)
     sentence = (
-        f"no signal at {names}, as around an implant: the points there are guesses from the neighbours; "
-        "correct them by hand, and check the levels"
+        f"no signal at {names}, as around an implant: nothing is seen of them; correct their points by hand, "
+        "and check the levels"
     )
     return [Note("implant", sentence, tuple(d.value for d in discs), discs[len(discs) // 2].point_world)]
 

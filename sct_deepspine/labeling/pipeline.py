@@ -123,8 +123,8 @@ def label_discs(
         Loaded weights or a weights file instead of the shipped one, which is read anew at each call: load it
         once (:meth:`LabelingModel.load`) to label many images.
     device
-        Where torch runs the networks, as it names it. By default onnxruntime runs them if it is
-        installed, else torch on the CPU.
+        Where torch runs the networks, as it names it, if they are read from a file here. By default
+        onnxruntime runs them if it is installed, else torch on the CPU.
     straight
         ``"auto"`` to straighten along the centreline, ``"off"`` to follow it without straightening, a
         line to straighten along instead, or a straight space, such as
@@ -140,7 +140,8 @@ def label_discs(
     Returns
     -------
     DiscLabels
-        Every visible disc from C2/C3 (3) to L5/S1 (25), at its posterior tip.
+        Every visible disc from C2/C3 (3) to the one above the sacrum, usually L5/S1 (25), at its posterior
+        tip.
 
     Raises
     ------
@@ -173,7 +174,7 @@ def label_discs(
     candidates = find_candidates(prediction, canal, view.volume)
     with ThreadPoolExecutor(1) as beside:  # neither needs the other, and each keeps one core busy
         scene = prediction, candidates, canal, view.volume, model
-        turned = None if known else beside.submit(seems_upside_down, *scene, assign=assign)
+        turned = None if known else beside.submit(seems_upside_down, *scene)
         refined = candidates
         if model.refine is not None:
             space = straighten(view, canal, straight)
@@ -195,8 +196,8 @@ def label_discs(
     )
     assignment = checked.assignment.limited(limit)
     checked = replace(checked, assignment=assignment, warnings=(*checked.warnings, *doubts))
-    sentences = tuple(note.sentence for note in notes)
-    warnings = *checked.warnings, *sentences, *find_warnings(discs, checked, view, anchored=bool(known))
+    found = find_warnings(discs, notes, checked, view, anchored=bool(known))
+    warnings = *checked.warnings, *(note.sentence for note in notes), *found
     if assignment.level_confidence < min_confidence:
         compared = f"{assignment.level_confidence:.2f} < {min_confidence:g}"
         why = "; ".join(warnings) or "give the level of one disc, or labels of another scan"
@@ -255,8 +256,6 @@ def seems_upside_down(
     canal: Centerline,
     volume: Volume,
     model: LabelingModel,
-    *,
-    assign: Callable[..., LevelAssignment] = assign_levels,
 ) -> bool:
     """Tell whether the coarse stage sees more of a spine when its plane is turned upside down.
 
@@ -269,7 +268,7 @@ def seems_upside_down(
     upright, other = (spine_score(found, model.parameters) for found in (candidates, turned))
     if other <= max(upright, model.minimum_score):
         return False
-    assigned = assign(turned, anchors={}, parameters=model.parameters)
+    assigned = assign_levels(turned, parameters=model.parameters)
     landmark = np.isin(assigned.values[assigned.probabilities > SEEN], model.landmarks).any()
     return bool(landmark or other > TURNED_ALONE * upright)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from sct_deepspine.anatomy import EXPECTED_SPACING_MM, PRESACRAL, disc_name
 from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.levels import LevelAssignment
-from sct_deepspine.labels import Disc
+from sct_deepspine.labels import Disc, Note
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.assessment import CheckedLevels
@@ -33,6 +33,9 @@ MAX_OBLIQUE_DEGREES = 40.0
 
 LANDMARK_NAMES = {1: "the tip of the dens", 2: "the base of the dens"}
 
+UNSEEN_KINDS = "implant", "fused"
+"""Notes about discs of which nothing is seen, though a point was found."""
+
 SURE = 0.8
 """From this confidence on, an anchor that says something else is contradicted."""
 
@@ -44,14 +47,20 @@ CONTRADICTED = 0.5
 
 
 def find_warnings(
-    discs: tuple[Disc, ...], checked: CheckedLevels, view: DeobliquedVolume, *, anchored: bool
+    discs: tuple[Disc, ...],
+    notes: Sequence[Note],
+    checked: CheckedLevels,
+    view: DeobliquedVolume,
+    *,
+    anchored: bool,
 ) -> tuple[str, ...]:
-    """Return sentences about what a person should look at."""
+    """Return sentences about what a person should look at, besides the notes."""
     out = _oblique_warning(view)
     if not anchored and (checked.view != "landmark" or checked.assignment.level_confidence < UNCERTAIN):
         out.append(_level_doubt(discs, checked))
     out += _odd_spacings(discs)
-    filled = [disc.name for disc in discs if disc.interpolated]
+    noted = {value for note in notes for value in note.values if note.kind in UNSEEN_KINDS}
+    filled = [disc.name for disc in discs if disc.interpolated and disc.value not in noted]
     if filled:
         out.append(f"not seen, placed between its neighbours: {', '.join(filled)}")
     return tuple(out)
@@ -98,7 +107,7 @@ def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:
     ratios = [distance / usual for distance, usual in zip(distances, expected, strict=True)]
     return [
         f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio / np.median(ratios):.1f} times "
-        "the expected; look for a missed disc or an extra, missing or fused vertebra"
+        "the expected spacing; look for a missed disc or an extra, missing or fused vertebra"
         for (upper, lower), distance, ratio in zip(pairs, distances, ratios, strict=True)
         if not 1 / ODD_SPACING < ratio / np.median(ratios) < ODD_SPACING
     ]
@@ -110,6 +119,7 @@ def check_anchors(
     clamped: Mapping[int, int],
     *,
     presacral: int = PRESACRAL,
+    free_presacral: int = PRESACRAL,
 ) -> tuple[str, ...]:
     """Compare an assignment that holds anchors with the one that the image gives without them.
 
@@ -119,8 +129,8 @@ def check_anchors(
         With the anchors and without.
     clamped
         Candidate index → value of each anchor.
-    presacral
-        Vertebrae that the spine has above the sacrum, for the discs' names.
+    presacral, free_presacral
+        Vertebrae that the spine has above the sacrum with the anchors and without, for the discs' names.
 
     Returns
     -------
@@ -137,7 +147,7 @@ def check_anchors(
         named = ", ".join(f"{value} ({disc_name(value, presacral)})" for value in clamped.values())
         raise AnchorError(
             f"the anchor {named} does not fit the image: with it {len(assignment.values)} of "
-            f"{len(free.values)} discs can be labelled, without it {_span(free, presacral)}; "
+            f"{len(free.values)} discs can be labelled, without it {_span(free, free_presacral)}; "
             "is it at the right place?"
         )
     seen = dict(zip(free.indices.tolist(), free.values.tolist(), strict=True))
@@ -154,10 +164,11 @@ def check_anchors(
     wrong = {value: shift for value, shift in shifts.items() if shift}
     if wrong and free.level_confidence >= SURE:
         value, shift = next(iter(wrong.items()))
-        named, seen_as = (f"{v} ({disc_name(v, presacral)})" for v in (value, value - shift))
+        named = f"{value} ({disc_name(value, presacral)})"
+        seen_as = f"{value - shift} ({disc_name(value - shift, free_presacral)})"
         return (
             f"the anchor {named} contradicts the image: without it this disc is {seen_as}, with probability "
-            f"{free.level_confidence:.2f}, and the discs are {_span(free, presacral)}",
+            f"{free.level_confidence:.2f}, and the discs are {_span(free, free_presacral)}",
         )
     return ()
 

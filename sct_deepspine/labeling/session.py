@@ -169,7 +169,8 @@ def read_series(
         if anchor is not None:
             raise
         return SeriesReading(volume, error=str(error))
-    return SeriesReading(volume, labels, seen[0] if seen else None)  # then they are not counted yet
+    # The first are those of the image as it is; where vertebrae are counted, others follow.
+    return SeriesReading(volume, labels, seen[0] if seen else None)
 
 
 def _labelled(

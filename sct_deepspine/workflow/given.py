@@ -10,13 +10,14 @@ Three meanings, one rule for values (see :mod:`sct_deepspine.io.disc_labels`):
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from sct_deepspine.anatomy import DISC_VALUES, PRESACRAL, disc_name
+from sct_deepspine.anatomy import DISC_VALUES, LAST_COMMON_VALUE, PRESACRAL, disc_name
 from sct_deepspine.errors import LabelsError
 from sct_deepspine.geometry.centerline import Centerline, places_along_line
 from sct_deepspine.geometry.grid import FloatArray, Grid, point_text
@@ -32,6 +33,7 @@ from sct_deepspine.workflow.request import LabelSource, ScanRequest
 __all__ = [
     "WRITTEN_VALUES",
     "anchors_in_view",
+    "as_looked",
     "checked_labels",
     "compared_edits",
     "labels_of_page",
@@ -115,9 +117,7 @@ def other_image_note(given: GivenLabels, image: ImageLike) -> tuple[str, ...]:
         return ()
     if made_on.sha256 == file_sha256(image):
         return ()
-    return (
-        "the labels were made on another image, or on another version of this one: look whether they fit",
-    )
+    return ("the labels were made on another image, or on another version of this one: check that they fit",)
 
 
 def split_landmarks(
@@ -129,7 +129,7 @@ def split_landmarks(
 
 
 def anchors_in_view(
-    points: Sequence[LabelledPoint], grid: Grid
+    points: Sequence[LabelledPoint], grid: Grid, presacral: int = PRESACRAL
 ) -> tuple[dict[int, FloatArray], tuple[str, ...]]:
     """Take labels of another scan as anchors: those that lie in an image, and a note about the others.
 
@@ -143,8 +143,20 @@ def anchors_in_view(
     if not anchors:
         raise LabelsError("none of the labels lies in the image; do the two scans belong together?")
     skipped = sorted({value for value, _ in points} - anchors.keys())
-    names = ", ".join(disc_name(value) for value in skipped)
-    return anchors, ((f"out of view and passed over: {names}",) if skipped else ())
+    names = ", ".join(disc_name(value, presacral) for value in skipped)
+    return anchors, ((f"outside the image, ignored: {names}",) if skipped else ())
+
+
+def as_looked(points: Mapping[int, FloatArray], presacral: int) -> dict[int, FloatArray]:
+    """Return discs by what they look like, as anchors are named, in a spine with so many vertebrae.
+
+    Where their number is odd, a disc looks like its value down to T11/T12. If there is none of these, the
+    discs are named from the sacrum upwards.
+    """
+    if presacral == PRESACRAL:
+        return dict(points)
+    upper = {value: point for value, point in points.items() if value <= LAST_COMMON_VALUE}
+    return upper or {value + PRESACRAL - presacral: point for value, point in points.items()}
 
 
 def compared_edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | None:
@@ -212,10 +224,11 @@ def checked_labels(given: GivenLabels, volume: Volume, *, base: DiscLabels | Non
     if not given.points:
         raise LabelsError("every disc was removed; nothing is left to write")
     points, notes = _placed(given, volume.grid)
+    name = partial(disc_name, presacral=given.presacral)
     missing = [v for v in range(min(points), max(points)) if v not in points and v not in given.absent]
     if given.complete:
-        _refuse_gaps(missing)
-    _check_places(points, base.canal if base is not None else None)
+        _refuse_gaps(missing, name)
+    _check_places(points, base.canal if base is not None else None, name)
     if not given.complete:
         notes += _doubts(points, missing, given, base)
     discs, landmarks = split_landmarks(list(points.items()), given.presacral)
@@ -267,15 +280,15 @@ def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tupl
                 f"the label image has the voxels of the image but lies elsewhere ({difference}): one of the "
                 "headers was changed since; restore it, or label this image again"
             )
-        return anchors_in_view(given.points, grid)
+        return anchors_in_view(given.points, grid, given.presacral)
     points = unique_points(given.points)
     places = grid.voxel_from_world(np.array(list(points.values())))
     outside = [n for n, inside in zip(points.items(), grid.contains_voxel(places), strict=True) if not inside]
     if outside:
         value, point = outside[0]
         raise LabelsError(
-            f"{value} ({disc_name(value)}) at {point_text(point)} mm lies outside the image; "
-            "were the labels made on another scan?"
+            f"{value} ({disc_name(value, given.presacral)}) at {point_text(point)} mm lies outside the "
+            "image; were the labels made on another scan?"
         )
     return points, ()
 
@@ -286,7 +299,7 @@ def _doubts(
     """Say what is odd about labels that are taken as they are."""
     out = [f"{name} has no position in the file of labels" for name in given.unplaced]
     absent = "is not among the labels; the registration needs them without a gap"
-    out += [f"{disc_name(value)} {absent}" for value in missing]
+    out += [f"{disc_name(value, given.presacral)} {absent}" for value in missing]
     return *out, *_differences(points, given, base)
 
 
@@ -325,17 +338,19 @@ def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: Dis
     return []
 
 
-def _refuse_gaps(missing: Sequence[int]) -> None:
+def _refuse_gaps(missing: Sequence[int], name: Callable[[int], str]) -> None:
     """Refuse labels between which one is missing that is not marked as absent."""
     if missing:
         value = missing[0]
         raise LabelsError(
-            f"{value} ({disc_name(value)}) is missing between discs above and below; add it on the review "
+            f"{value} ({name(value)}) is missing between discs above and below; add it on the review "
             "page, renumber the discs, or mark it as not there"
         )
 
 
-def _check_places(points: dict[int, FloatArray], canal: Centerline | None) -> None:
+def _check_places(
+    points: dict[int, FloatArray], canal: Centerline | None, name: Callable[[int], str]
+) -> None:
     """Refuse points that lie far from the canal, or out of order along it."""
     values = sorted(points)
     places = np.array([points[value] for value in values])
@@ -347,12 +362,12 @@ def _check_places(points: dict[int, FloatArray], canal: Centerline | None) -> No
         if far.any():
             first = int(far.argmax())
             raise LabelsError(
-                f"{values[first]} ({disc_name(values[first])}) at {point_text(places[first])} mm lies "
+                f"{values[first]} ({name(values[first])}) at {point_text(places[first])} mm lies "
                 f"{distance[first]:.0f} mm from the spine that was found; was the image moved since?"
             )
         depth = -arc
     for (upper, above), (lower, below) in pairwise(zip(values, depth, strict=True)):
         if below < above:
             raise LabelsError(
-                f"{lower} ({disc_name(lower)}) lies above {upper} ({disc_name(upper)}); values grow downwards"
+                f"{lower} ({name(lower)}) lies above {upper} ({name(upper)}); values grow downwards"
             )

@@ -27,6 +27,7 @@ from sct_deepspine.workflow.geometry import check_mask_space, geometry_notes
 from sct_deepspine.workflow.given import (
     WRITTEN_VALUES,
     anchors_in_view,
+    as_looked,
     checked_labels,
     compared_edits,
     read_given,
@@ -35,9 +36,12 @@ from sct_deepspine.workflow.given import (
 from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
 
-__all__ = ["process_scan"]
+__all__ = ["NO_MASKS", "process_scan"]
 
 logger = logging.getLogger(__name__)
+
+NO_MASKS = "no masks"
+"""What the note begins with that says why no spine could be segmented about checked labels."""
 
 UPPER_VALUES = frozenset(LANDMARK_VALUES[:2])
 """The top of C1 and C1/C2: written on request, or where a person set them."""
@@ -160,7 +164,8 @@ def _edited(
         edited = corrections.apply(whole).without(UPPER_VALUES - named)
         _, landmarks = split_landmarks(given.points, automatic.presacral)
         return _with_landmarks(edited, landmarks)
-    anchors, notes = anchors_in_view(given.points, volume.grid)
+    anchors, notes = anchors_in_view(given.points, volume.grid, given.presacral)
+    anchors = as_looked(anchors, given.presacral)
     labels = label_discs(volume, anchor=anchors, **options)
     tips = {value: point for value, point in anchors.items() if value in WRITTEN_VALUES}
     labels = _with_landmarks(labels.with_tips(tips), {})
@@ -193,4 +198,4 @@ def _masks(
     except NoDiscsError as error:
         if labels.view != "corrected":
             raise
-        return None, (f"no masks: {error}",)
+        return None, (f"{NO_MASKS}: {error}",)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sct_deepspine.errors import NoDiscsError, RequestError, UncertainError
+from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.identity import same_box
@@ -21,10 +22,10 @@ from sct_deepspine.labeling.session import SessionLabels, label_session
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.segmentation.pipeline import segment_spine
-from sct_deepspine.workflow.given import read_given_of_any
+from sct_deepspine.workflow.given import as_looked, read_given_of_any
 from sct_deepspine.workflow.request import LabelSource, ScanRequest
 from sct_deepspine.workflow.result import ScanResult
-from sct_deepspine.workflow.scan import process_scan
+from sct_deepspine.workflow.scan import NO_MASKS, process_scan
 
 __all__ = ["SessionResult", "process_jobs", "process_session", "refuse_uncertain"]
 
@@ -176,17 +177,16 @@ def _image_of_labels(
     fitting = [k for k in range(len(images)) if made_on and same_box(volumes[k].grid, made_on)]
     if fitting:
         return fitting[0], labels
-    if labels.complete:
-        return n, labels
-    points = np.array([point for _, point in labels.points])
-    shown = [v.grid.contains_voxel(v.grid.voxel_from_world(points)).sum() for v in volumes]
-    if not any(shown):
+    points = np.array([point for _, point in labels.points]).reshape(-1, 3)
+    shown = [int(v.grid.contains_voxel(v.grid.voxel_from_world(points)).sum()) for v in volumes]
+    if not any(shown) and not labels.complete:
         raise RequestError("the labels lie in none of the images; do they belong together?")
-    return int(np.argmax(shown)), labels
+    return max(range(len(images)), key=lambda k: (shown[k], k == n)), labels
 
 
-def _anchors(labels: DiscLabels) -> dict[int, Any]:
-    return {disc.value: disc.point_world for disc in labels.discs if not disc.interpolated}
+def _anchors(labels: DiscLabels) -> dict[int, FloatArray]:
+    seen = {disc.value: disc.point_world for disc in labels.discs if not disc.interpolated}
+    return as_looked(seen, labels.presacral)
 
 
 def _result(
@@ -206,7 +206,7 @@ def _result(
             masks = segment_spine(volume, labels=labels, weights=mask_model, labeling=model)
             labels = replace(labels, warnings=masks.warnings)
         except NoDiscsError as error:
-            labels = replace(labels, warnings=(*labels.warnings, f"no masks: {error}"))
+            labels = replace(labels, warnings=(*labels.warnings, f"{NO_MASKS}: {error}"))
     return ScanResult(volume, labels, masks, request).with_source(image)
 
 

@@ -1,15 +1,19 @@
 """Counting the vertebrae above the sacrum: levels, findings, and what follows from them."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import fake_model
 
 from sct_deepspine import ScanRequest, label_discs, process_scan
 from sct_deepspine.anatomy import PRESACRAL, disc_name
+from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.io.disc_labels import read_disc_labels, read_page_corrections
+from sct_deepspine.labeling.assessment import assign_checked_levels
 from sct_deepspine.labeling.corrections import compare_labels
 from sct_deepspine.labeling.counting import USUAL, Variant, assign_variant, count_vertebrae
 from sct_deepspine.labeling.levels import Candidates, DecodingParameters, assign_levels, path_evidence
@@ -150,6 +154,15 @@ def test_an_image_that_can_not_count_agrees_with_a_spine_that_was_counted():
     assert not disc.agrees_with(21, counted=True)
     assert not disc.agrees_with(23, counted=False)
     assert not SessionDisc(22, {}, 0.9).agrees_with(21, counted=False)
+
+
+@pytest.mark.parametrize(("k", "value"), [(4, 3), (12, 15), (20, 18), (24, 26)])
+def test_an_anchor_that_contradicts_a_counted_spine_is_told_by_its_names(k, value):
+    candidates = candidates_of(Variant(25, 12))
+    with suppress(AnchorError):  # it may not fit at all, which is said
+        checked = assign_checked_levels(candidates, {k: value}, fake_model())
+        assert checked.assignment.level_confidence <= 0.5
+        assert any("contradicts the image" in text or "anchor" in text for text in checked.warnings)
 
 
 @pytest.fixture(scope="module", params=[("extra", 25, "L6/S1"), ("missing", 23, "L4/S1")])

@@ -41,7 +41,7 @@ def spine(first, last, *, stretched=None, factor=1.0):
 def told(discs, assignment, *, kind="landmark", anchored=False, view=None):
     claimed = frozenset(assignment.values.tolist()) & {1, 2, 26}
     checked = CheckedLevels(assignment, kind, Evidence(assignment.level_confidence), claimed=claimed)
-    return find_warnings(discs, checked, view or view_of(), anchored=anchored)
+    return find_warnings(discs, (), checked, view or view_of(), anchored=anchored)
 
 
 def test_a_sound_spine_with_a_landmark_is_not_doubted():
@@ -52,7 +52,7 @@ def test_a_sound_spine_with_a_landmark_is_not_doubted():
 def test_an_odd_distance_is_told_with_its_discs_and_its_ratio(factor, number):
     (warning,) = told(spine(3, 10, stretched=6, factor=factor), assignment_of(range(3, 11)))
     distance = factor * EXPECTED_SPACING_MM[6]
-    assert warning.startswith(f"C5/C6 and C6/C7 are {distance:.0f} mm apart, {number} the expected; ")
+    assert warning.startswith(f"C5/C6 and C6/C7 are {distance:.0f} mm apart, {number} the expected spacing; ")
 
 
 def test_the_size_of_a_body_is_not_odd():

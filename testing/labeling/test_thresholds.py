@@ -46,7 +46,7 @@ def test_levels_more_likely_wrong_than_right_are_doubted_though_a_landmark_is_se
     checked = CheckedLevels(
         assignment_of(range(3, 9), confidence=confidence), "landmark", Evidence(confidence)
     )
-    told = find_warnings(discs, checked, view, anchored=False)
+    told = find_warnings(discs, (), checked, view, anchored=False)
     assert any("the levels are uncertain" in warning for warning in told) == doubted
 
 

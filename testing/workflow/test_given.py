@@ -39,7 +39,7 @@ def test_what_lies_out_of_view_is_passed_over_with_a_note():
     points = [(3, np.array([15.0, 30.0, 400.0])), (9, np.array([15.0, 30.0, 100.0]))]
     anchors, notes = anchors_in_view(points, GRID)
     assert list(anchors) == [9]
-    assert notes == ("out of view and passed over: C2/C3",)
+    assert notes == ("outside the image, ignored: C2/C3",)
     with pytest.raises(AnchorError, match="belong together"):
         anchors_in_view(points[:1], GRID)
 
@@ -111,7 +111,7 @@ def test_labels_of_a_cropped_image_are_taken_and_named(painted, seen):
     upper = Volume(data, Grid(data.shape, affine))
     labels = checked_labels(read_given(label_image(seen, seen.grid.affine), upper), upper)
     assert 0 < len(labels) < len(seen)
-    assert "out of view and passed over" in labels.warnings[0]
+    assert "outside the image, ignored" in labels.warnings[0]
 
 
 @pytest.mark.parametrize("codes", ["LAS", "RPS", "RAI", "PIR", "ASR"])

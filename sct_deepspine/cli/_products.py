@@ -30,7 +30,7 @@ from sct_deepspine.sct.toolbox import (
 )
 from sct_deepspine.workflow.names import ResultNames, sct_names
 from sct_deepspine.workflow.record import Saved, edited_files
-from sct_deepspine.workflow.result import Outputs, ScanResult, save_result
+from sct_deepspine.workflow.result import Outputs, ScanResult, check_outputs, save_result
 
 __all__ = ["Products", "check_names"]
 
@@ -130,7 +130,18 @@ class Products:
     def inputs(self) -> list[Path]:
         """The files that were given."""
         asked = self.arguments
-        return [Path(given) for given in (self.image, asked.s, asked.initlabel, asked.ldisc) if given]
+        given = (self.image, *asked.images, *asked.localizer, asked.s, asked.initlabel, asked.ldisc)
+        return [Path(path) for path in given if path]
+
+    def check(self, result: ScanResult) -> None:
+        """Refuse a result that can't be written, before anything is."""
+        asked = self.arguments
+        try:
+            check_outputs(
+                result, self.names, self.outputs, overwrite=bool(asked.overwrite), inputs=self.inputs
+            )
+        except OutputError as error:
+            raise _naming_option(error, asked) from error
 
     def write(self, result: ScanResult, **entries: Any) -> None:
         """Write everything that is asked for, and further entries of the sidecar."""

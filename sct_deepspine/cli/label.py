@@ -286,6 +286,7 @@ def _label_session(arguments: argparse.Namespace) -> int:
     from sct_deepspine.cli._products import Products, check_names
     from sct_deepspine.errors import AnchorError
     from sct_deepspine.io.images import read_one_volume
+    from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.workflow.session import process_session
 
     check_names(arguments.images)
@@ -297,22 +298,25 @@ def _label_session(arguments: argparse.Namespace) -> int:
     for option, files in (("-i", arguments.images), ("-localizer", arguments.localizer)):
         for file in files:
             with about(option, file):
-                volumes.append(read_one_volume(file))
-    count = len(arguments.images)
+                volumes.append(read_scan(read_one_volume(file)))
     names = [Path(file).name for file in (*arguments.images, *arguments.localizer)]
     request = _request(arguments, products[0])
     model, mask_model = _models(arguments, products[0])
     with about(*_option_of_levels(arguments), AnchorError):
         result = process_session(
-            volumes[:count],
+            arguments.images,
             request,
-            localizers=volumes[count:],
+            localizers=arguments.localizer,
             names=names,
+            volumes=volumes,
             model=model,
             mask_model=mask_model,
         )
-    for n, (product, scan) in enumerate(zip(products, result.scans, strict=True)):
-        scan = scan.with_source(arguments.images[n])
+    pairs = list(zip(products, result.scans, strict=True))
+    for product, scan in pairs:
+        if scan.labels.discs:
+            product.check(scan)
+    for n, (product, scan) in enumerate(pairs):
         if scan.labels.discs:
             product.write(scan, session=result.record(n, names))
         if arguments.v:
@@ -353,7 +357,7 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
     """Return what the options ask for."""
     from sct_deepspine.labeling.canal import given_centerline
     from sct_deepspine.workflow.geometry import check_mask_space
-    from sct_deepspine.workflow.given import read_given_of_any
+    from sct_deepspine.workflow.given import read_given_by_image
     from sct_deepspine.workflow.request import ScanRequest
 
     with about("-s", arguments.s):
@@ -365,7 +369,9 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
         path = getattr(arguments, option)
         if path is not None:
             with about(f"-{option}", path):
-                _, given[meaning] = read_given_of_any(path, arguments.images)
+                labels = read_given_by_image(path, arguments.images)
+            # Labels of several images are told apart where the images are.
+            given[meaning] = path if len(arguments.images) > 1 else labels[0]
     return ScanRequest(
         anchor_slice=arguments.initdisc,
         **given,

@@ -29,6 +29,7 @@ from sct_deepspine.io.images import ImageLike, read_volume
 __all__ = [
     "GivenLabels",
     "LabelledPoint",
+    "NotInFileError",
     "ReviewedScan",
     "read_disc_labels",
     "read_page_corrections",
@@ -84,6 +85,10 @@ class GivenLabels:
     accepted: bool = False
     presacral: int = PRESACRAL
     unplaced: tuple[str, ...] = ()
+
+
+class NotInFileError(LabelsError):
+    """The review page's file holds no labels of an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -444,5 +449,5 @@ def _labels_of_image(path: Path, image: Any) -> GivenLabels:
     except LabelsError as error:
         raise LabelsError(f"{path}: {error}") from error
     if found is None or found.labels is None:
-        raise LabelsError(f"{path} holds no corrections of {Path(image).name}")
+        raise NotInFileError(f"{path} holds no corrections of {Path(image).name}")
     return found.labels

@@ -17,7 +17,7 @@ from sct_deepspine.labels import Disc, Note
 if TYPE_CHECKING:
     from sct_deepspine.labeling.assessment import CheckedLevels
 
-__all__ = ["LEVEL_REQUEST", "UNCERTAIN", "check_anchors", "find_warnings"]
+__all__ = ["CONTRADICTED", "LEVEL_REQUEST", "UNCERTAIN", "check_anchors", "find_warnings"]
 
 UNCERTAIN = 0.5
 """Below this confidence the labels come with a request for an anchor."""

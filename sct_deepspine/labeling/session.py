@@ -24,7 +24,14 @@ from sct_deepspine.labeling.grouping import Group, Link, extent_mm, group_series
 from sct_deepspine.labeling.levels import Candidates, LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
-from sct_deepspine.labeling.session_notes import SessionNote, apart_note, group_notes, link_notes
+from sct_deepspine.labeling.review import CONTRADICTED
+from sct_deepspine.labeling.session_notes import (
+    SessionNote,
+    apart_note,
+    group_notes,
+    link_notes,
+    overruled_note,
+)
 from sct_deepspine.labeling.spine import SessionDisc, Spine, assign_spine, compare_discs, discs_in_view
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.models.weights import Weights
@@ -189,7 +196,10 @@ def _labelled(
     while waiting:
         group = waiting.pop(0)
         spine = _spine(readings, group, anchored, model)
-        apart = [] if spine is None else _contradicted(readings, group, spine, anchored)
+        apart = [] if spine is None else _contradicted(readings, group, spine)
+        if spine is not None and apart and anchored & set(group.members):  # a person overrules them
+            notes += [overruled_note(n, names, readings[n].labels) for n in apart]
+            spine, apart = replace(spine, level_confidence=min(spine.level_confidence, CONTRADICTED)), []
         if not apart:
             spines.append((group, spine))
             continue
@@ -250,12 +260,10 @@ def _trust(reading: SeriesReading, is_anchored: bool) -> tuple[bool, float, floa
     return is_anchored, round(reading.labels.level_confidence, 1), -coarseness
 
 
-def _contradicted(
-    readings: Sequence[SeriesReading], group: Group, spine: Spine, anchored: set[int]
-) -> list[int]:
-    """Return the series that are sure of other levels alone than the spine has; a person overrules all."""
+def _contradicted(readings: Sequence[SeriesReading], group: Group, spine: Spine) -> list[int]:
+    """Return the series that are sure of other levels alone than the spine has."""
     out: list[int] = []
-    if len(group.members) == 1 or anchored & set(group.members):
+    if len(group.members) == 1:
         return out
     for n in group.members:
         labels = readings[n].labels

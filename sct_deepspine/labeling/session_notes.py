@@ -9,8 +9,9 @@ import numpy as np
 
 from sct_deepspine.labeling.grouping import Group, Link
 from sct_deepspine.labeling.spine import Spine
+from sct_deepspine.labels import DiscLabels
 
-__all__ = ["SessionNote", "apart_note", "group_notes", "link_notes"]
+__all__ = ["SessionNote", "apart_note", "group_notes", "link_notes", "overruled_note"]
 
 NOTED_SHIFT_MM = 4.0
 """A shift larger than this, mm, is reported: alignments of series that did not move come to 3 mm at most."""
@@ -50,6 +51,16 @@ def apart_note(n: int, names: Sequence[str]) -> SessionNote:
     return SessionNote(
         f"{names[n]} shows other levels with certainty than the other images; it is labelled apart, so check "
         "which is right",
+        frozenset((n,)),
+    )
+
+
+def overruled_note(n: int, names: Sequence[str], alone: DiscLabels | None) -> SessionNote:
+    """Say that levels which a person gave are not those of which an image alone is sure."""
+    confidence = alone.level_confidence if alone is not None else 0.0
+    return SessionNote(
+        f"the given levels contradict {names[n]}, which by itself has other ones with a confidence of "
+        f"{confidence:.2f}; check which are right",
         frozenset((n,)),
     )
 

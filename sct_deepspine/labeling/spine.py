@@ -19,7 +19,7 @@ from sct_deepspine.labeling.evidence import MIN_AGAIN, SEEN
 from sct_deepspine.labeling.grouping import Group
 from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
-from sct_deepspine.labeling.review import LEVEL_REQUEST
+from sct_deepspine.labeling.review import CONTRADICTED, LEVEL_REQUEST
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.spacing import fill_skipped
 
@@ -98,7 +98,7 @@ class Spine:
     shift_mm, support
         As in :class:`sct_deepspine.labeling.grouping.Group`.
     levelled_by
-        Images that show a landmark.
+        Images whose levels a person gave, else those that show a landmark.
     dropped
         Images whose places contradict the others'.
     counted
@@ -154,6 +154,12 @@ def assign_spine(
     assignment = _trimmed(assignment, clamped)
     points = chain.candidates.points[assignment.indices]
     values, places, _ = fill_skipped(points, assignment.values, prior=variant.spacing())
+    seen = assignment.values[assignment.probabilities > SEEN].tolist()
+    kind = view_kind(seen or assignment.values.tolist(), landmarks)
+    levelled = anchored & set(group.members)
+    probabilities = assignment.probabilities
+    if not levelled:
+        probabilities = model.calibration.of_discs(probabilities, kind)
     discs = tuple(
         SessionDisc(
             int(value),
@@ -162,11 +168,9 @@ def assign_spine(
             variant,
         )
         for value, index, probability in zip(
-            assignment.values, assignment.indices, assignment.probabilities, strict=True
+            assignment.values, assignment.indices, probabilities, strict=True
         )
     )
-    seen = assignment.values[assignment.probabilities > SEEN].tolist()
-    kind = view_kind(seen or assignment.values.tolist(), landmarks)
     marks = [disc for disc in discs if disc.value in variant.landmarks and disc.value in seen]
     by = {n for disc in marks for n in disc.points_world}
     confidence = _confidence(assignment, kind, discs, readings, group, anchored, model)
@@ -179,7 +183,7 @@ def assign_spine(
         view=kind,
         shift_mm=group.shift_mm,
         support=group.support,
-        levelled_by=frozenset(by or anchored & set(group.members)),
+        levelled_by=frozenset(levelled or by),
         dropped=chain.dropped,
         counted=counted,
     )
@@ -241,8 +245,10 @@ def _confidence(
         if (labels := readings[n].labels) is not None and _agrees(labels, n, discs)
     ]
     best = max(alone, default=0.0)
-    if anchored & set(group.members):
-        return max(best, together)
+    levelled = [readings[n].labels for n in anchored & set(group.members)]
+    if levelled:
+        contradicted = any(own is not None and own.level_confidence <= CONTRADICTED for own in levelled)
+        return min(CONTRADICTED if contradicted else 1.0, max(best, together))
     return max(best, min(together, 1 - 0.5 * (1 - best)))
 
 
@@ -292,7 +298,7 @@ def discs_in_view(
     base = alone if alone is not None else DiscLabels((), grid, 0.0, weights=model.identity)
     return replace(
         base,
-        warnings=tuple(text for text in base.warnings if LEVEL_REQUEST not in text),
+        warnings=tuple(text for text in base.warnings if not (spine.levelled_by and LEVEL_REQUEST in text)),
         discs=tuple(disc for disc in found if disc.value in spine.variant.discs),
         landmarks=tuple(d for d in found if d.value in spine.variant.landmarks and not d.from_session),
         level_confidence=sure,

@@ -357,23 +357,31 @@ def label_together(
 
 def _label_jobs(jobs: Sequence[Job], options: BatchOptions, models: Models, started: float) -> dict[str, Row]:
     """Label the scans of a session together; return a row for each, by name."""
+    from sct_deepspine.io.images import read_one_volume
     from sct_deepspine.labeling.checks import read_scan
-    from sct_deepspine.workflow.session import process_jobs, refuse_uncertain
+    from sct_deepspine.workflow.session import labels_alone, process_jobs, refuse_uncertain
 
     rows: dict[str, Row] = {}
-    volumes: dict[str, Any] = {}
+    together: list[Job] = []
+    volumes: list[Any] = []
+    checked: dict[int, Any] = {}
     for job in jobs:
         try:
-            volumes[job.scan.name] = read_scan(str(job.scan.path))
+            volume = read_scan(read_one_volume(str(job.scan.path)))
+            if job.given is not None:
+                checked[len(together)] = labels_alone(volume, _request(job, options), models[0])
         except Exception as error:
             rows[job.scan.name] = _failure(job.scan, options, error, started)
-    together = [job for job in jobs if job.scan.name in volumes]
+            continue
+        together.append(job)
+        volumes.append(volume)
     if not together:
         return rows
     try:
         found = process_jobs(
-            [volumes[job.scan.name] for job in together],
+            volumes,
             [_request(job, options) for job in together],
+            checked,
             names=[job.scan.path.name for job in together],
             models=models,
         )

@@ -14,15 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
-from sct_deepspine.anatomy import DISC_VALUES, LAST_COMMON_VALUE, PRESACRAL, disc_name
+from sct_deepspine.anatomy import DISC_VALUES, LANDMARK_VALUES, LAST_COMMON_VALUE, PRESACRAL, disc_name
 from sct_deepspine.errors import LabelsError
 from sct_deepspine.geometry.centerline import Centerline, places_along_line
 from sct_deepspine.geometry.grid import FloatArray, Grid, point_text
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.io.disc_labels import GivenLabels, LabelledPoint, read_disc_labels, unique_points
+from sct_deepspine.io.bids import image_stem
+from sct_deepspine.io.disc_labels import (
+    GivenLabels,
+    LabelledPoint,
+    NotInFileError,
+    read_disc_labels,
+    unique_points,
+)
 from sct_deepspine.io.identity import file_sha256, grid_difference, same_box
 from sct_deepspine.io.images import ImageLike
 from sct_deepspine.labeling.anchors import MAX_TIP_MM
@@ -36,15 +44,20 @@ __all__ = [
     "as_looked",
     "checked_labels",
     "compared_edits",
+    "edited_labels",
     "labels_of_page",
     "other_image_note",
     "read_given",
-    "read_given_of_any",
+    "read_given_by_image",
     "split_landmarks",
+    "with_landmarks",
 ]
 
 WRITTEN_VALUES = range(1, DISC_VALUES.stop)
 """The top of C1 (1) to L5/S1 (25): what can stand in a label image. S1/S2 (26) is a landmark."""
+
+UPPER_VALUES = frozenset(LANDMARK_VALUES[:2])
+"""The top of C1 and C1/C2: written on request, or where a person set them."""
 
 CANAL_STEP_MM = 1.0
 """The order of discs along the canal is found in steps of this length, mm."""
@@ -84,30 +97,44 @@ def read_given(source: LabelSource, image: ImageLike) -> GivenLabels:
     return read_disc_labels(source, image=image)
 
 
-def read_given_of_any(source: LabelSource, images: Sequence[ImageLike]) -> tuple[int, GivenLabels]:
-    """Read labels about one of several images: those of the first one of which the file holds any.
+def read_given_by_image(source: LabelSource, images: Sequence[ImageLike]) -> dict[int, GivenLabels]:
+    """Read labels about some of several images, by the number of the image.
 
-    Only the file of the review page holds labels by image; all others are read the same for each.
-
-    Returns
-    -------
-    int
-        Which image they were read for.
-    GivenLabels
-        The labels.
+    The file of the review page holds labels of each image that was corrected. All others are about one image:
+    the one that the file beside them names, or that their own name begins with; else they may be about any.
 
     Raises
     ------
     LabelsError
-        As :func:`read_given` raises it for the first image, if it does for all.
+        If they can't be read, or are about none of the images.
     """
+    found: dict[int, GivenLabels] = {}
     refused: list[LabelsError] = []
     for n, image in enumerate(images):
         try:
-            return n, read_given(source, image)
+            found[n] = read_given(source, image)
         except LabelsError as error:
             refused.append(error)
-    raise refused[0]
+    if not found:
+        raise next((error for error in refused if not isinstance(error, NotInFileError)), refused[0])
+    of_page = {n: labels for n, labels in found.items() if labels.complete}
+    if of_page:
+        return of_page
+    files = {n: Path(image) for n, image in enumerate(images) if isinstance(image, (str, os.PathLike))}
+    made_on = [n for n, file in files.items() if n in found and _is_made_on(found[n], file)]
+    return {n: found[n] for n in made_on or _named_after(source, files) or found}
+
+
+def _is_made_on(labels: GivenLabels, image: Path) -> bool:
+    return labels.made_on is not None and labels.made_on.sha256 == file_sha256(image)
+
+
+def _named_after(source: LabelSource, files: Mapping[int, Path]) -> list[int]:
+    """Return the images whose name the name of a file of labels begins with: those with the longest."""
+    name = Path(source).name if isinstance(source, (str, os.PathLike)) else ""
+    fitting = {n: stem for n, file in files.items() if name.startswith(stem := image_stem(file))}
+    longest = max(map(len, fitting.values()), default=0)
+    return [n for n, stem in fitting.items() if len(stem) == longest]
 
 
 def other_image_note(given: GivenLabels, image: ImageLike) -> tuple[str, ...]:
@@ -183,6 +210,22 @@ def compared_edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | N
     if corrections is None and made_on is not None and made_on.shape == automatic.grid.shape:
         _refuse_if_moved(points, made_on, automatic, voxel_mm)
     return corrections
+
+
+def edited_labels(corrections: Corrections, given: GivenLabels, automatic: DiscLabels) -> DiscLabels:
+    """Return the automatic labels as a person edited them, with the landmarks that the person set."""
+    named = {value for value, _ in given.points}
+    edited = corrections.apply(automatic.with_upper_discs()).without(UPPER_VALUES - named)
+    _, landmarks = split_landmarks(given.points, automatic.presacral)
+    return with_landmarks(edited, landmarks)
+
+
+def with_landmarks(labels: DiscLabels, points: Mapping[int, FloatArray]) -> DiscLabels:
+    """Return labels with landmarks where a person set them, and those seen that are not written as discs."""
+    marks = {mark.value: mark for mark in labels.landmarks}
+    marks |= {value: Disc(value, point, 1.0, presacral=labels.presacral) for value, point in points.items()}
+    kept = tuple(marks[value] for value in sorted(marks) if value not in labels)
+    return replace(labels, landmarks=kept)
 
 
 def _refuse_if_moved(

@@ -32,6 +32,7 @@ __all__ = [
     "Saved",
     "Writer",
     "edited_files",
+    "refuse_foreign",
     "remove_results",
     "write_results",
 ]
@@ -106,6 +107,24 @@ def remove_results(names: ResultNames) -> list[Path]:
     return removed
 
 
+def refuse_foreign(names: ResultNames, paths: Iterable[Path], *, overwrite: bool = False) -> None:
+    """Refuse to replace files of a scan that no earlier run wrote, or that were edited since.
+
+    Raises
+    ------
+    OutputError
+        If there is one, or the sidecar is another program's, and they are not to be replaced.
+    """
+    foreign = edited_files(names, paths)
+    if names.sidecar.exists() and read_sidecar(names.sidecar) is None:
+        foreign.append(names.sidecar)
+    if foreign and not overwrite:
+        remedy = "write elsewhere with -o or -ofolder"
+        # The cord of sct_deepseg has the same name: nobody should be led to replace it.
+        remedy += "" if foreign[0] == names.masks["seg"] else ", or replace it with -overwrite 1"
+        raise OutputError(f"{foreign[0]} was not written by this command, or was edited since; {remedy}")
+
+
 def write_results(
     labels: DiscLabels,
     names: ResultNames,
@@ -138,14 +157,7 @@ def write_results(
         If a file can't be written, or would replace one that is not this package's.
     """
     sidecar = names.sidecar
-    foreign = edited_files(names, writers)
-    if sidecar.exists() and read_sidecar(sidecar) is None:
-        foreign.append(sidecar)
-    if foreign and not overwrite:
-        remedy = "write elsewhere with -o or -ofolder"
-        # The cord of sct_deepseg has the same name: nobody should be led to replace it.
-        remedy += "" if foreign[0] == names.masks["seg"] else ", or replace it with -overwrite 1"
-        raise OutputError(f"{foreign[0]} was not written by this command, or was edited since; {remedy}")
+    refuse_foreign(names, writers, overwrite=overwrite)
     content = labels.as_dict() | {"GeneratedBy": GENERATED_BY} | entries
     kept, removed, masks = _sorted_out(names, writers, content, {path.resolve() for path in inputs})
     if masks is not None:

@@ -23,12 +23,12 @@ from sct_deepspine.reporting import exports
 from sct_deepspine.sct.registration import LeftOut, usable_labels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.workflow.geometry import geometry_notes
-from sct_deepspine.workflow.given import other_image_note
+from sct_deepspine.workflow.given import labels_of_page, other_image_note
 from sct_deepspine.workflow.names import ResultNames, bids_names, sct_names
-from sct_deepspine.workflow.record import Saved, Writer, edited_files, write_results
+from sct_deepspine.workflow.record import Saved, Writer, edited_files, refuse_foreign, write_results
 from sct_deepspine.workflow.request import ScanRequest
 
-__all__ = ["Outputs", "ScanResult", "save_result"]
+__all__ = ["Outputs", "ScanResult", "check_outputs", "save_result"]
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class ScanResult:
         If the header of that image holds two geometries, or labels were made on another one, a note says so.
         """
         labels = self.labels.with_source(source)
-        given = self.request.labels
+        given = self.request.labels if self.request.labels is not None else labels_of_page(self.request)
         notes = geometry_notes(source, self.volume.grid)
         notes += other_image_note(given, source) if isinstance(given, GivenLabels) else ()
         new = [note for note in notes if note not in labels.warnings]
@@ -231,6 +231,26 @@ def save_result(
     if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
         entries = {"source": ImageIdentity.from_file(source, result.volume.grid).as_dict(), **entries}
     return write_results(labels, names, wanted, overwrite=overwrite or keep_edited, inputs=inputs, **entries)
+
+
+def check_outputs(
+    result: ScanResult,
+    names: ResultNames,
+    outputs: Outputs,
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[Path] = (),
+) -> None:
+    """Refuse a result whose files could not be written by :func:`save_result`, with the same parameters.
+
+    Raises
+    ------
+    OutputError
+        If one would replace an input, or a file that is not this package's.
+    """
+    wanted = _writers(result, names, outputs)
+    _refuse_inputs(wanted, inputs)
+    refuse_foreign(names, wanted, overwrite=overwrite)
 
 
 def _refuse_inputs(writers: Iterable[Path], inputs: Iterable[Path]) -> None:

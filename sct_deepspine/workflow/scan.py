@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from sct_deepspine.anatomy import LANDMARK_VALUES
 from sct_deepspine.errors import NoDiscsError
-from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.images import ImageLike
@@ -20,7 +17,7 @@ from sct_deepspine.labeling.canal import given_centerline
 from sct_deepspine.labeling.checks import read_scan
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
-from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.labels import DiscLabels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.workflow.geometry import check_mask_space, geometry_notes
@@ -30,8 +27,9 @@ from sct_deepspine.workflow.given import (
     as_looked,
     checked_labels,
     compared_edits,
+    edited_labels,
     read_given,
-    split_landmarks,
+    with_landmarks,
 )
 from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
@@ -42,9 +40,6 @@ logger = logging.getLogger(__name__)
 
 NO_MASKS = "no masks"
 """What the note begins with that says why no spine could be segmented about checked labels."""
-
-UPPER_VALUES = frozenset(LANDMARK_VALUES[:2])
-"""The top of C1 and C1/C2: written on request, or where a person set them."""
 
 
 def process_scan(
@@ -157,27 +152,15 @@ def _edited(
     if given.complete:
         return _checked(given, volume, request, model)
     automatic = label_discs(volume, **options | {"min_confidence": 0.0})
-    whole = automatic.with_upper_discs()
-    corrections = compared_edits(given, whole)
+    corrections = compared_edits(given, automatic.with_upper_discs())
     if corrections is not None:
-        named = {value for value, _ in given.points}
-        edited = corrections.apply(whole).without(UPPER_VALUES - named)
-        _, landmarks = split_landmarks(given.points, automatic.presacral)
-        return _with_landmarks(edited, landmarks)
+        return edited_labels(corrections, given, automatic)
     anchors, notes = anchors_in_view(given.points, volume.grid, given.presacral)
     anchors = as_looked(anchors, given.presacral)
     labels = label_discs(volume, anchor=anchors, **options)
     tips = {value: point for value, point in anchors.items() if value in WRITTEN_VALUES}
-    labels = _with_landmarks(labels.with_tips(tips), {})
+    labels = with_landmarks(labels.with_tips(tips), {})
     return replace(labels, warnings=(*labels.warnings, *notes))
-
-
-def _with_landmarks(labels: DiscLabels, points: Mapping[int, FloatArray]) -> DiscLabels:
-    """Return labels with landmarks where a person set them, and those seen that are not written as discs."""
-    marks = {mark.value: mark for mark in labels.landmarks}
-    marks |= {value: Disc(value, point, 1.0, presacral=labels.presacral) for value, point in points.items()}
-    kept = tuple(marks[value] for value in sorted(marks) if value not in labels)
-    return replace(labels, landmarks=kept)
 
 
 def _masks(

@@ -16,18 +16,19 @@ from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.identity import same_box
 from sct_deepspine.io.images import ImageLike, read_one_volume
 from sct_deepspine.labeling.checks import read_scan
+from sct_deepspine.labeling.corrections import Corrections
 from sct_deepspine.labeling.model import LabelingModel
 from sct_deepspine.labeling.pipeline import label_discs
 from sct_deepspine.labeling.session import SessionLabels, label_session
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.segmentation.model import SegmentationModel
 from sct_deepspine.segmentation.pipeline import segment_spine
-from sct_deepspine.workflow.given import as_looked, read_given_of_any
+from sct_deepspine.workflow.given import as_looked, compared_edits, edited_labels, read_given_by_image
 from sct_deepspine.workflow.request import LabelSource, ScanRequest
 from sct_deepspine.workflow.result import ScanResult
 from sct_deepspine.workflow.scan import NO_MASKS, process_scan
 
-__all__ = ["SessionResult", "process_jobs", "process_session", "refuse_uncertain"]
+__all__ = ["SessionResult", "labels_alone", "process_jobs", "process_session", "refuse_uncertain"]
 
 Models = tuple[LabelingModel, SegmentationModel | None]
 
@@ -61,6 +62,7 @@ def process_session(
     *,
     localizers: Sequence[ImageLike] = (),
     names: Sequence[str] | None = None,
+    volumes: Sequence[Volume] | None = None,
     model: LabelingModel | None = None,
     mask_model: SegmentationModel | None = None,
 ) -> SessionResult:
@@ -71,12 +73,15 @@ def process_session(
     images
         Images in scanner coordinates; see :func:`sct_deepspine.label_session`.
     request
-        What is asked for. Anchors and a slice are those of the first image, labels and edits those of the
-        image that shows most of them; they hold for all.
+        What is asked for. Anchors and a slice are those of the first image. Labels and edits are those of the
+        image that they were made on, as far as they say so, else of the one that shows most of them; the file
+        of the review page may hold some of several images. Their levels hold for all.
     localizers
         Further images of the person, which help to tell the levels and get no result.
     names
         What notes call the images and localizers.
+    volumes
+        What was read of the images and localizers, if that was done before.
     model, mask_model
         Loaded models instead of the shipped ones.
 
@@ -91,16 +96,32 @@ def process_session(
     for name in OF_ONE_IMAGE:
         if getattr(request, name) is not None:
             raise RequestError(f"{name} is of one image: label that image by itself")
+    count = len(images) + len(localizers)
+    if names is not None and len(names) != count:
+        raise RequestError(f"expected {count} names, of the images and localizers, got {len(names)}")
     model = model or LabelingModel.load()
-    volumes = [read_scan(read_one_volume(image)) for image in (*images, *localizers)]
-    requests = [replace(request, anchors=None, anchor_slice=None, edits=None, labels=None)] * len(images)
+    if volumes is None:
+        volumes = [read_scan(read_one_volume(image)) for image in (*images, *localizers)]
+    known = _images_with_levels(request, volumes[: len(images)], images)
+    others = replace(request, anchors=None, anchor_slice=None, edits=None, labels=None)
+    requests = [known.get(n, others) for n in range(len(images))]
+    session: SessionLabels | None = None
     given: dict[int, DiscLabels] = {}
-    known = _image_with_levels(request, volumes[: len(images)], images)
-    if known is not None:
-        n, requests[n] = known
-        plain = replace(requests[n], masks=False, upper=False, min_confidence=0.0)
-        given[n] = process_scan(volumes[n], plain, model=model).labels
-    found = _together(volumes, images, requests, given, names, (model, mask_model))
+    levelled: set[int] = set()
+    for n, about in known.items():
+        if isinstance(about.edits, GivenLabels) and not about.edits.complete:
+            # Edits are changes of what the session shows, which has discs that the image alone has not.
+            session = session or _label(volumes, {}, request, names, model)
+            corrections = _edits(about.edits, session.images[n])
+            if corrections is not None:
+                given[n] = edited_labels(corrections, about.edits, session.images[n])
+                levelled |= {n} if corrections.shift else set()
+                continue
+        given[n] = labels_alone(volumes[n], about, model)
+        levelled.add(n)
+    if session is None or levelled:
+        session = _label(volumes, {n: given[n] for n in levelled}, request, names, model)
+    found = _results(session, volumes, images, requests, given, (model, mask_model))
     for n, scan in enumerate(found.scans):
         refuse_uncertain(scan, names[n] if names else f"image {n + 1}")
     return found
@@ -109,79 +130,105 @@ def process_session(
 def process_jobs(
     volumes: Sequence[Volume],
     requests: Sequence[ScanRequest],
+    checked: Mapping[int, DiscLabels],
     *,
     names: Sequence[str],
     models: Models,
 ) -> SessionResult:
     """Label the images of one person together, with a request for each.
 
-    Labels that a person checked of one of them hold for all; that image then keeps them as they are. How sure
-    the levels must be is for the caller to check, image by image (:func:`refuse_uncertain`).
+    Labels that a person checked of some of them, by :func:`labels_alone`, hold for all; those images keep
+    them as they are. How sure the levels must be is for the caller to check, image by image
+    (:func:`refuse_uncertain`).
     """
-    model, _ = models
-    given = {
-        n: process_scan(volume, replace(request, masks=False, upper=False), model=model).labels
-        for n, (volume, request) in enumerate(zip(volumes, requests, strict=True))
-        if request.labels is not None
-    }
-    return _together(volumes, volumes, requests, given, names, models)
+    session = _label(volumes, checked, requests[0], names, models[0])
+    return _results(session, volumes, volumes, requests, checked, models)
 
 
-def _together(
+def labels_alone(volume: Volume, request: ScanRequest, model: LabelingModel) -> DiscLabels:
+    """Return the labels of one image about which a person knows something, whatever the others show."""
+    plain = replace(request, masks=False, upper=False, min_confidence=0.0)
+    return process_scan(volume, plain, model=model).labels
+
+
+def _label(
+    volumes: Sequence[Volume],
+    levelled: Mapping[int, DiscLabels],
+    request: ScanRequest,
+    names: Sequence[str] | None,
+    model: LabelingModel,
+) -> SessionLabels:
+    """Label volumes as one spine, with levels that a person knows of images in which a spine is seen."""
+    return label_session(
+        volumes,
+        anchors={n: _anchors(labels) for n, labels in levelled.items() if labels.canal is not None},
+        names=names,
+        weights=model,
+        label=partial(label_discs, return_maps=request.maps, straight=request.straight),
+    )
+
+
+def _results(
+    session: SessionLabels,
     volumes: Sequence[Volume],
     images: Sequence[ImageLike],
     requests: Sequence[ScanRequest],
     given: Mapping[int, DiscLabels],
-    names: Sequence[str] | None,
     models: Models,
 ) -> SessionResult:
-    """Label volumes as one spine, and return a result for each of the first, which ``images`` are."""
-    session = label_session(
-        volumes,
-        anchors={n: _anchors(labels) for n, labels in given.items()},
-        names=names,
-        weights=models[0],
-        label=partial(label_discs, return_maps=any(request.maps for request in requests)),
-    )
-    scans = [
-        _result(volumes[n], image, given.get(n, session.images[n]), request, models)
-        for n, (image, request) in enumerate(zip(images, requests, strict=True))
-    ]
+    """Return a result for each of the images, which the first volumes were read of."""
+    scans = []
+    for n, (image, request) in enumerate(zip(images, requests, strict=True)):
+        labels = session.images[n]
+        if n in given:
+            own = [note.sentence for note in session.notes if n in note.images]
+            new = [sentence for sentence in own if sentence not in given[n].warnings]
+            labels = replace(given[n], warnings=(*given[n].warnings, *new))
+        scans.append(_result(volumes[n], image, labels, request, models))
     return SessionResult(tuple(scans), session)
 
 
-def _image_with_levels(
+def _edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | None:
+    """Tell how the labels of an image in its session were edited, if labels are an edited copy of these."""
+    return compared_edits(given, automatic.with_upper_discs()) if automatic.discs else None
+
+
+def _images_with_levels(
     request: ScanRequest, volumes: Sequence[Volume], images: Sequence[ImageLike]
-) -> tuple[int, ScanRequest] | None:
-    """Return about which image a person knows something, and the request for it; None if about none."""
+) -> dict[int, ScanRequest]:
+    """Return about which images a person knows something, and the request for each of them."""
     if request.anchors is not None or request.anchor_slice is not None:
-        return 0, request
+        return {0: request}
     if request.labels is not None:
-        n, labels = _image_of_labels(request.labels, volumes, images)
-        return n, replace(request, labels=labels)
+        given = _labels_by_image(request.labels, volumes, images)
+        return {n: replace(request, labels=labels) for n, labels in given.items()}
     if request.edits is not None:
-        n, labels = _image_of_labels(request.edits, volumes, images)
-        return n, replace(request, edits=labels)
-    return None
+        given = _labels_by_image(request.edits, volumes, images)
+        return {n: replace(request, edits=labels) for n, labels in given.items()}
+    return {}
 
 
-def _image_of_labels(
+def _labels_by_image(
     source: LabelSource, volumes: Sequence[Volume], images: Sequence[ImageLike]
-) -> tuple[int, GivenLabels]:
-    """Return which image labels are about, and the labels.
+) -> dict[int, GivenLabels]:
+    """Return which images labels are about, and the labels of each.
 
-    It is the one that they were made on, as far as they record it, else the one in which most of them lie.
+    Of those that they may be about (:func:`.read_given_by_image`) it is the one with the same grid, else the
+    one in which most of them lie; only the file of the review page is about several.
     """
-    n, labels = read_given_of_any(source, images)
+    found = read_given_by_image(source, images)
+    if all(labels.complete for labels in found.values()):
+        return found
+    labels = next(iter(found.values()))
     made_on = labels.made_on.grid if labels.made_on is not None else labels.grid
-    fitting = [k for k in range(len(images)) if made_on and same_box(volumes[k].grid, made_on)]
-    if fitting:
-        return fitting[0], labels
-    points = np.array([point for _, point in labels.points]).reshape(-1, 3)
-    shown = [int(v.grid.contains_voxel(v.grid.voxel_from_world(points)).sum()) for v in volumes]
-    if not any(shown) and not labels.complete:
+    points = np.array([point for _, point in labels.points])
+    shown = {
+        n: int(volumes[n].grid.contains_voxel(volumes[n].grid.voxel_from_world(points)).sum()) for n in found
+    }
+    if not any(shown.values()):
         raise RequestError("the labels lie in none of the images; do they belong together?")
-    return max(range(len(images)), key=lambda k: (shown[k], k == n)), labels
+    fits = {n: made_on is not None and same_box(volumes[n].grid, made_on) for n in found}
+    return {max(found, key=lambda n: (fits[n], shown[n], -n)): labels}
 
 
 def _anchors(labels: DiscLabels) -> dict[int, FloatArray]:

@@ -244,7 +244,8 @@ class Products:
         """Print what was found in one image of several, and where it went."""
         labels = result.labels
         if not labels.discs:
-            print(f"{self.arguments.i}: no disc lies in this image; nothing is written")
+            earlier = "; what an earlier run wrote is still there" if self.names.labels.exists() else ""
+            print(f"{self.arguments.i}: no disc lies in this image; nothing is written{earlier}")
             return
         first, last = labels.discs[0].name, labels.discs[-1].name
         print(

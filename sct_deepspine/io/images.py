@@ -274,6 +274,15 @@ def _sct_image_like(source: Any, data: NDArray[Any]) -> Any:
     return image
 
 
+def image_file(image: ImageLike | None) -> Path | None:
+    """Return the file that an image is, or was read from; None if that is not known."""
+    if isinstance(image, nib.spatialimages.SpatialImage):
+        image = image.get_filename()
+    elif image is not None and not isinstance(image, (str, os.PathLike, tuple)) and is_sct_image(image):
+        image = image.absolutepath
+    return Path(image) if isinstance(image, (str, os.PathLike)) else None
+
+
 def _array_and_affine(image: ImageLike) -> tuple[NDArray[Any], NDArray[Any]]:
     if isinstance(image, Volume):
         return image.data, image.grid.affine

@@ -156,10 +156,6 @@ def assign_spine(
     values, places, _ = fill_skipped(points, assignment.values, prior=variant.spacing())
     seen = assignment.values[assignment.probabilities > SEEN].tolist()
     kind = view_kind(seen or assignment.values.tolist(), landmarks)
-    levelled = anchored & set(group.members)
-    probabilities = assignment.probabilities
-    if not levelled:
-        probabilities = model.calibration.of_discs(probabilities, kind)
     discs = tuple(
         SessionDisc(
             int(value),
@@ -168,7 +164,7 @@ def assign_spine(
             variant,
         )
         for value, index, probability in zip(
-            assignment.values, assignment.indices, probabilities, strict=True
+            assignment.values, assignment.indices, assignment.probabilities, strict=True
         )
     )
     marks = [disc for disc in discs if disc.value in variant.landmarks and disc.value in seen]
@@ -176,6 +172,14 @@ def assign_spine(
     confidence = _confidence(assignment, kind, discs, readings, group, anchored, model)
     if counted is not None:
         confidence = min(confidence, counted.count.probability)
+    levelled = anchored & set(group.members)
+    if not levelled:
+        # A disc is at least as certain as all levels are, and no more than discs of such views are.
+        most = np.maximum(model.calibration.of_discs(assignment.probabilities, kind), confidence)
+        discs = tuple(
+            replace(disc, confidence=min(disc.confidence, float(limit)))
+            for disc, limit in zip(discs, most, strict=True)
+        )
     return Spine(
         discs=discs,
         filled=dict(zip(values.tolist(), places, strict=True)),

@@ -268,6 +268,8 @@ def _save(
         if given.labels.accepted:
             record["Accepted"] = True
         if given.is_own:
+            if given.labels.made_on is not None and given.labels.made_on.sha256 != job.sha256:
+                record["MadeOn"] = given.labels.made_on.as_dict()
             writers[names.labels] = partial(copyfile, names.labels)  # stays as the person left it
         elif given.place is not None:
             record["Labels"] = str(given.place)

@@ -88,7 +88,7 @@ def find_person_labels(
     if names.labels.is_file():
         if edited_files(names, [names.labels]):
             labels = read_disc_labels(names.labels)
-            return PersonLabels(_made_on(labels, earlier), names.labels, is_own=True)
+            return PersonLabels(_with_record(labels, earlier, "source"), names.labels, is_own=True)
         if earlier.get("Corrected") and "Labels" not in earlier:
             return PersonLabels(_recorded_labels(earlier, names), names.labels, is_own=True)
     place = given_labels(scan)
@@ -111,14 +111,19 @@ def _recorded_labels(earlier: Mapping[str, Any], names: ResultNames) -> GivenLab
         points = {int(disc["value"]): disc["world_mm"] for disc in [*earlier["discs"], *earlier["landmarks"]]}
     except (KeyError, TypeError, ValueError) as error:
         raise LabelsError(f"{names.sidecar} no longer holds the discs that were set ({error})") from error
-    labels = _made_on(read_disc_labels(points), earlier)
+    made_on = "MadeOn" if "MadeOn" in earlier else "source"
+    labels = _with_record(read_disc_labels(points), earlier, made_on)
     return replace(labels, accepted=earlier.get("Accepted") is True)
 
 
-def _made_on(labels: GivenLabels, earlier: Mapping[str, Any]) -> GivenLabels:
-    """Add which image an earlier run was about, so that its labels are not taken for another one's."""
+def _with_record(labels: GivenLabels, earlier: Mapping[str, Any], image: str) -> GivenLabels:
+    """Add what an earlier run recorded of labels: on which image they were made, what is absent.
+
+    Labels edited since were made on the image of that run (``source``); labels that it took over, on the one
+    that they were made on before (``MadeOn``).
+    """
     with suppress(KeyError, TypeError, ValueError, GeometryError):  # sidecars before 0.9.0 do not say
-        made_on = ImageIdentity.from_dict(earlier["source"])
+        made_on = ImageIdentity.from_dict(earlier[image])
         labels = replace(labels, made_on=made_on)
     with suppress(TypeError, ValueError):
         known = {value for value, _ in labels.points}  # what was added since is there

@@ -88,5 +88,9 @@ class ScanRequest:
             raise RequestError(f"give {given[0]} or {given[1]}, not both: each says what the levels are")
         if not isinstance(self.min_confidence, (int, float)) or not 0 <= self.min_confidence <= 1:
             raise RequestError(f"expected min_confidence from 0 to 1, got {self.min_confidence!r}")
-        if self.anchor_slice is not None and np.shape(self.anchor_slice) != (2,):
+        if self.anchor_slice is not None and not _is_pair_of_integers(self.anchor_slice):
             raise RequestError(f"expected anchor_slice as (value, slice), got {self.anchor_slice!r}")
+
+
+def _is_pair_of_integers(given: Any) -> bool:
+    return np.shape(given) == (2,) and np.issubdtype(np.asarray(given).dtype, np.integer)

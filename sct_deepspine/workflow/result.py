@@ -17,7 +17,7 @@ from sct_deepspine.io.bids import image_stem
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.files import write_text
 from sct_deepspine.io.identity import ImageIdentity
-from sct_deepspine.io.images import ImageLike
+from sct_deepspine.io.images import ImageLike, image_file
 from sct_deepspine.labels import DiscLabels
 from sct_deepspine.reporting import exports
 from sct_deepspine.sct.registration import LeftOut, usable_labels
@@ -171,7 +171,8 @@ class ScanResult:
             raise RequestError(f"expected names {' or '.join(NAMINGS)}, got {names!r}")
         source = self.labels.source
         if stem is None:
-            stem = image_stem(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else "scan"
+            file = image_file(source)
+            stem = image_stem(file) if file is not None else "scan"
         outputs = Outputs(csv=csv, slicer=slicer, preview=preview, heatmaps=heatmaps, attention=attention)
         saved = save_result(self, NAMINGS[names](Path(folder), stem), outputs, overwrite=overwrite)
         return list(saved.written)

@@ -229,9 +229,13 @@ def test_corrected_labels_of_an_image_that_has_changed_are_pointed_out(dataset, 
     edit(label, lambda data: np.where(data == 3, 0, data))
     image = nib.load(scan[0].path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 0.5, image.affine), scan[0].path)
+    for later in (options, replace(options, csv=True)):  # taken over, they are still those of the old image
+        (row,) = run_batch(scan, later, model=MODEL)
+        assert row.status == "corrected"
+        assert row.warnings.count("made on another image") == 1
+    edit(label, lambda data: np.where(data == 4, 0, data))
     (row,) = run_batch(scan, options, model=MODEL)
-    assert row.status == "corrected"
-    assert row.warnings.count("made on another image") == 1
+    assert "made on another image" not in row.warnings  # edited beside the new one
 
 
 def edit(path, change):
@@ -788,6 +792,19 @@ def test_corrected_labels_of_one_image_tell_the_levels_of_its_session(session, t
     for disc in upper["discs"]:
         if disc["value"] - 1 in phantom.discs:
             assert np.linalg.norm(disc["world_mm"] - phantom.discs[disc["value"] - 1]) < 6
+
+
+def test_labels_of_one_image_that_are_refused_fail_that_image_alone(session, tmp_path, phantom):
+    name, other = "sub-01/anat/sub-01_acq-lower_T1w", "sub-01/anat/sub-01_acq-upper_T2w"
+    kept = [value for value in sorted(phantom.discs) if value >= 7 and value != 9]
+    gap = [{"value": value, "world_mm": phantom.discs[value].tolist()} for value in kept]
+    (tmp_path / "c.json").write_text(json.dumps({"scans": {name: gap}}), encoding="utf-8")
+    words = ["-i", str(session), "-o", str(tmp_path / "out"), "-include", "sub-01*"]
+    assert main([*words, "-corrections", str(tmp_path / "c.json")], model=MODEL) == 1
+    rows = rows_of(tmp_path / "out")
+    assert rows[name]["status"] == "failed"
+    assert "is missing between discs above and below" in rows[name]["error"]
+    assert rows[other]["status"] == "done"
 
 
 def test_an_unreadable_image_of_a_session_fails_alone(session, tmp_path):

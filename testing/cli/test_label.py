@@ -296,6 +296,19 @@ def test_the_demonstration_shows_the_error_against_the_truth(label, here, phanto
     ]
 
 
+@pytest.mark.parametrize("words", [("-ldisc", "a.csv"), ("-initlabel", "a.csv"), ("-initdisc", "3,4")])
+def test_labels_are_of_no_demonstration(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["-demo", *words])
+    assert f"{words[0]} does nothing with -demo" in capsys.readouterr().err
+
+
+def test_checked_labels_are_not_straightened(capsys):
+    with pytest.raises(SystemExit):
+        main(["-i", "t2.nii.gz", "-ldisc", "a.csv", "-straight", "off"])
+    assert "-straight and -warps do nothing with -ldisc" in capsys.readouterr().err
+
+
 # Bad input: one line on stderr, exit code 1, nothing written
 
 

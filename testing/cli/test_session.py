@@ -157,3 +157,107 @@ def test_levels_that_are_not_sure_enough_are_refused_by_name(pair):
 def test_a_cord_is_of_one_image(pair):
     with pytest.raises(RequestError, match="cord is of one image"):
         process_session(pair, ScanRequest(cord=pair[0]), model=MODEL)
+
+
+@pytest.fixture
+def twins(painted, tmp_path, monkeypatch):
+    """Files of two images on one grid, as T1w and T2w of the same slices."""
+    monkeypatch.chdir(tmp_path)
+    for name, scale in (("first", 1.0), ("second", 0.5)):
+        nib.save(nib.Nifti1Image(painted.data * scale, painted.grid.affine), tmp_path / f"{name}.nii.gz")
+    return ["first.nii.gz", "second.nii.gz"]
+
+
+def page_file(tmp_path, **scans):
+    """Write what the review page saves: the discs of each image, some of them one level lower."""
+    discs = {
+        name: [{"value": v + shift, "world_mm": tip.tolist()} for v, tip in tips.items()]
+        for name, (tips, shift) in scans.items()
+    }
+    (tmp_path / "c.json").write_text(json.dumps({"scans": discs}), encoding="utf-8")
+    return "c.json"
+
+
+@pytest.mark.parametrize("option", ["-initlabel", "-ldisc"])
+def test_corrections_of_the_page_go_to_their_own_image_also_if_others_have_its_grid(
+    option, twins, tmp_path, phantom
+):
+    page = page_file(tmp_path, second=(phantom.discs, 1))
+    assert main(["-i", *twins, option, page, "-ofolder", "out", "-v", "0"], model=MODEL) == 0
+    first, second = content("out/first_discs.json"), content("out/second_discs.json")
+    assert (first["view"] == "corrected", second["view"] == "corrected") == (False, True)
+    np.testing.assert_allclose([d["world_mm"] for d in second["discs"]], [*phantom.discs.values()], atol=1e-3)
+
+
+def test_corrections_of_several_images_go_to_each_of_them(twins, tmp_path, phantom):
+    page = page_file(tmp_path, first=(phantom.discs, 0), second=(phantom.discs, 0))
+    assert main(["-i", *twins, "-initlabel", page, "-ofolder", "out", "-v", "0"], model=MODEL) == 0
+    for name in ("first", "second"):
+        found = content(f"out/{name}_discs.json")
+        assert found["view"] == "corrected"
+        np.testing.assert_allclose(
+            [d["world_mm"] for d in found["discs"]], [*phantom.discs.values()], atol=1e-3
+        )
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_edits_go_to_the_image_that_they_were_made_on_or_are_named_after(with_record, twins):
+    assert main(["-i", *twins, "-csv", "1", "-v", "0"], model=MODEL) == 0
+    lines = Path("second_discs.csv").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith("6,")]
+    name = "second_discs.csv" if with_record else "second_edited.csv"
+    Path(name).write_text("\n".join(kept), encoding="utf-8")
+    assert main(["-i", *twins, "-initlabel", name, "-ofolder", "out", "-v", "0"], model=MODEL) == 0
+    values = {n: [d["value"] for d in content(f"out/{n}_discs.json")["discs"]] for n in ("first", "second")}
+    assert 6 in values["first"]
+    assert 6 not in values["second"]
+
+
+def test_an_edit_of_one_disc_changes_that_disc_alone(pair, phantom):
+    assert main(["-i", *pair, "-csv", "1", "-v", "0"], model=MODEL) == 0
+    before = {name: content(f"{name}_discs.json") for name in ("upper", "lower")}
+    lines = Path("lower_discs.csv").read_text(encoding="utf-8").splitlines()
+    last = max(phantom.discs)
+    kept = [line for line in lines if not line.startswith(f"{last},")]
+    Path("edited.csv").write_text("\n".join(kept), encoding="utf-8")
+    assert main(["-i", *pair, "-initlabel", "edited.csv", "-ofolder", "out", "-v", "0"], model=MODEL) == 0
+    upper, lower = content("out/upper_discs.json"), content("out/lower_discs.json")
+    assert upper["discs"] == before["upper"]["discs"]
+    assert upper["level_confidence"] == before["upper"]["level_confidence"]
+    assert lower["level_confidence"] == before["lower"]["level_confidence"]
+    assert [d["value"] for d in lower["discs"]] == [d["value"] for d in before["lower"]["discs"]][:-1]
+
+
+def test_a_person_may_label_an_image_in_which_no_spine_is_seen(pair, phantom, tmp_path):
+    affine = nib.load(pair[1]).affine
+    grey = np.random.default_rng(0).normal(100, 20, nib.load(pair[1]).shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(grey, affine), "noise.nii.gz")
+    tips = {v: tip for v, tip in phantom.discs.items() if v >= 8}
+    page = page_file(tmp_path, noise=(tips, 0))
+    words = ["-i", "noise.nii.gz", *pair, "-ldisc", page, "-ofolder", "out", "-v", "0"]
+    assert main(words, model=MODEL) == 0
+    assert {d["value"] for d in content("out/noise_discs.json")["discs"]} == set(tips)
+    assert content("out/upper_discs.json")["level_confidence"] > 0.9
+
+
+def test_no_input_is_written_over(pair, tmp_path, capsys):
+    Path("upper_spine.nii.gz").write_bytes(Path(pair[1]).read_bytes())
+    before = Path("upper_spine.nii.gz").read_bytes()
+    networks = {"model": MODEL, "mask_model": fake_mask_model()}
+    words = ["-i", pair[0], "-localizer", "upper_spine.nii.gz", "-masks", "1", "-overwrite", "1"]
+    assert main(words, **networks) == 1
+    assert "is an input" in capsys.readouterr().err
+    assert Path("upper_spine.nii.gz").read_bytes() == before
+
+
+def test_a_session_is_written_as_a_whole_or_not_at_all(pair, capsys):
+    Path("out").mkdir()
+    Path("out/lower_discs.csv").write_text("mine", encoding="utf-8")
+    assert main(["-i", *pair, "-csv", "1", "-ofolder", "out"], model=MODEL) == 1
+    assert "lower_discs.csv was not written by this command" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir()] == ["lower_discs.csv"]
+
+
+def test_names_are_those_of_all_images(pair):
+    with pytest.raises(RequestError, match="expected 2 names, of the images and localizers, got 1"):
+        process_session(pair, names=["a"], model=MODEL)

@@ -81,6 +81,18 @@ def test_renamed_and_removed_in_one_edit():
     assert list(edited(NECK, without_second.items())) == [4, *range(6, 14)]
 
 
+def test_a_disc_removed_and_renamed_out_of_the_spine_has_no_name_to_tell():
+    labels = labels_of(range(15, 26))
+    kept = {value + 2: point for value, point in points_of(labels).items() if value < 24}
+    assert list(edited(labels, kept.items())) == list(kept)
+
+
+def test_the_lowest_disc_of_a_spine_with_a_vertebra_more_is_told_by_its_name():
+    labels = replace(labels_of(range(15, 27)), count=VertebraCount(25, 1.0))
+    corrections = compare_labels([*points_of(labels).items()][:-2], labels, 1.7)
+    assert "not among the edited labels, so left out: L5/L6, L6/S1" in corrections.apply(labels).warnings
+
+
 def test_a_disc_removed_in_between_stays_away_and_the_gap_is_pointed_out():
     points = {v: p for v, p in points_of(NECK).items() if v != 6}
     labels = compare_labels(list(points.items()), NECK, 1.7).apply(NECK)

@@ -13,6 +13,7 @@ from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.alignment import align_series, edge_plane
 from sct_deepspine.labeling.levels import Candidates
+from sct_deepspine.labeling.session import read_series
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.spacing import SpacingPrior
 
@@ -210,3 +211,41 @@ def test_a_session_is_written_in_types_of_json():
     assert content["groups"] == [[0]]
     assert content["spine"][0]["name"] == "C2/C3"
     assert list(content["spine"][0]["world_mm"]) == ["0"]
+
+
+def test_the_candidates_of_a_series_are_those_of_the_image_as_it_is(painted):
+    turned = Volume(painted.data[:, :, ::-1], painted.grid)
+    for volume in (painted, turned):
+        reading = read_series(volume, MODEL)
+        apart = reading.labels.points_world[:, None] - reading.candidates.points
+        assert np.linalg.norm(apart, axis=2).min(axis=1).max() < 1
+
+
+def test_levels_of_a_person_that_an_image_contradicts_are_doubted_in_all_images():
+    images = [body(1, *TOP), body(1, *MIDDLE)]
+    session = label_session(images, anchors={0: {6: SPINE[5]}}, weights=MODEL, label=Reader())
+    assert values(session) == [[value + 1 for value in sorted(in_view(image))] for image in images]
+    assert session.images[1].level_confidence <= 0.5
+    (note,) = [note for note in session.notes if "the given levels contradict image 2" in note.sentence]
+    assert note.sentence in session.images[1].warnings
+
+
+def test_levels_of_a_person_that_all_images_agree_with_are_certain():
+    images = [body(1, *TOP), body(1, *MIDDLE)]
+    session = label_session(images, anchors={0: {5: SPINE[5]}}, weights=MODEL, label=Reader())
+    assert min(labels.level_confidence for labels in session.images) > 0.9
+    assert not any("contradict" in note.sentence for note in session.notes)
+    assert any("the levels of image 2 rest on image 1" in note.sentence for note in session.notes)
+
+
+def test_without_a_landmark_no_disc_of_a_session_is_surer_than_its_levels_may_be():
+    reader = Reader(sure={150.0: 0.4, 60.0: 0.4})
+
+    def read(volume, **options):
+        return replace(reader(volume, **options), warnings=("give the level of one disc",))
+
+    session = label_session([body(1, 150, 330), body(1, *MIDDLE)], weights=MODEL, label=read)
+    for labels in session.images:
+        assert labels.view == "no_landmark"
+        assert 0.5 < labels.confidence.max() <= 0.7
+        assert "give the level of one disc" in labels.warnings

@@ -21,6 +21,7 @@ from sct_deepspine.io.identity import ImageIdentity
 from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
 from sct_deepspine.workflow.given import (
     anchors_in_view,
+    as_looked,
     checked_labels,
     compared_edits,
     labels_of_page,
@@ -477,3 +478,20 @@ def test_labels_of_a_person_are_certain_and_replace_what_was_seen():
     assert labels.values.tolist() == [4, 5, 6, 7, 8]
     assert labels.canal is base.canal
     assert labels.confidence.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(("values", "looked"), [
+    ([17, 19, 20, 26], [17, 19]),  # below T11/T12 nobody knows how they look
+    ([24, 25, 26], [23, 24, 25]),  # from the sacrum upwards
+])  # fmt: skip
+def test_anchors_of_a_spine_with_a_vertebra_more_are_named_by_their_looks(values, looked):
+    points = {value: np.array([0.0, 0.0, -value]) for value in values}
+    found = as_looked(points, 25)
+    assert list(found) == looked
+    assert list(as_looked(points, 24)) == values
+
+
+def test_anchors_out_of_view_are_told_by_the_names_of_their_spine():
+    points = [(9, np.array([15.0, 30.0, 100.0])), (27, np.array([15.0, 30.0, -400.0]))]
+    _, notes = anchors_in_view(points, GRID, 25)
+    assert notes == ("outside the image, ignored: S1/S2",)

@@ -161,6 +161,19 @@ def test_an_array_is_processed_and_saved_like_a_file(painted, tmp_path):
     assert result.save(tmp_path)[0].name == "scan_discs.nii.gz"
 
 
+def test_an_image_of_nibabel_is_saved_under_the_name_of_its_file(painted_file, tmp_path):
+    image = nib.load(painted_file)
+    assert process_scan(image, model=MODEL).save(tmp_path)[0].name == "t2_discs.nii.gz"
+    in_memory = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    assert process_scan(in_memory, model=MODEL).save(tmp_path)[0].name == "scan_discs.nii.gz"
+
+
+@pytest.mark.parametrize("given", [(21, "a"), (21,), (21.5, 3.0), "3,142"])
+def test_a_slice_is_a_pair_of_integers(given):
+    with pytest.raises(RequestError, match="expected anchor_slice as"):
+        ScanRequest(anchor_slice=given)
+
+
 def test_masks_are_saved_one_by_one(painted_file, tmp_path):
     masks = process_scan(painted_file, ScanRequest(masks=True), model=MODEL, mask_model=MASKS).masks
     masks.save(tmp_path / "whole.nii.gz")

@@ -232,7 +232,7 @@ def add_networks(parser: Arguments) -> Any:
     add(
         "-device",
         metavar="D",
-        help="Let torch run the networks there: cpu, cuda, cuda:1, … "
+        help="Run the networks with torch on this device: cpu, cuda, cuda:1, … "
         "Default: onnxruntime if it is installed, else torch on the CPU",
     )
     return group

@@ -211,7 +211,7 @@ class Products:
             print(f"WARNING: {sentence}")
         print("\nWritten:", *(f"  {path}" for path in self.written), sep="\n")
         if self.removed:
-            print("Removed, no longer true:", *(f"  {path}" for path in self.removed), sep="\n")
+            print("Removed, out of date:", *(f"  {path}" for path in self.removed), sep="\n")
         image, discs = str(asked.i), str(self.names.labels)
         mask = self.names.masks["spine"]
         show_viewer(image, [*([str(mask)] if mask in self.written else []), discs])
@@ -259,7 +259,7 @@ class Products:
             print(f"  WARNING: {sentence}")
         print(*(f"  {path}" for path in self.written), sep="\n")
         if self.removed:
-            print("  removed, no longer true:", *(f"    {path}" for path in self.removed), sep="\n")
+            print("  removed, out of date:", *(f"    {path}" for path in self.removed), sep="\n")
 
     def _report_registration(self, done: Registration) -> None:
         names = ", ".join(f"{disc.value} {disc.name}" for disc in done.labels.discs)

@@ -163,7 +163,7 @@ def main(
     if arguments.weights_masks and not arguments.masks:
         parser.error("-weights-masks does nothing without -masks 1")
     if arguments.register and not arguments.masks:
-        parser.error("-register 1 needs -masks 1: it registers with the cord that they hold")
+        parser.error("-register 1 needs -masks 1: it uses their cord mask")
     for option in ("c", "t"):
         if getattr(arguments, option) is not None and not arguments.register:
             parser.error(f"-{option} does nothing without -register 1")
@@ -281,7 +281,7 @@ def _report(rows: Sequence[Row], total: int, written: Sequence[Path]) -> None:
         print(plain_line(f"DOUBTFUL {row.scan}: level confidence {row.level_confidence:.2f}"))
     for row in rows:
         if row.removed:
-            print(plain_line(f"{row.scan}: removed, no longer true: {row.removed}"))
+            print(plain_line(f"{row.scan}: removed, out of date: {row.removed}"))
     counts = {
         status: sum(row.status == status for row in rows)
         for status in ("done", "skipped", "corrected", "failed")

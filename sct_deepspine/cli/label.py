@@ -76,8 +76,8 @@ def _add_input(parser: Arguments) -> None:
         "-straight",
         choices=("auto", "sct", "off"),
         default="auto",
-        help="What the fine stage straightens the spine with: its own analytic space, "
-        "sct_straighten_spinalcord (needs -s), or nothing. Default: auto",
+        help="How the fine stage straightens the spine: auto (built in), sct (sct_straighten_spinalcord, "
+        "needs -s) or off. Default: auto",
     )
     straight.add_argument(
         "-warps",

@@ -144,6 +144,6 @@ def _segment(arguments: argparse.Namespace) -> int:
             print(f"WARNING: {sentence}")
         print("\nWritten:", *(f"  {path}" for path in (*saved.written, *pages)), sep="\n")
         if saved.removed:
-            print("Removed, no longer true:", *(f"  {path}" for path in saved.removed), sep="\n")
+            print("Removed, out of date:", *(f"  {path}" for path in saved.removed), sep="\n")
         show_viewer(str(image), [str(saved.written[0])])
     return 0

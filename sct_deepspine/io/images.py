@@ -122,7 +122,7 @@ def _body_sized(grid: Grid) -> Grid:
     lengths = grid.spacing_mm * grid.shape
     if lengths.max() > MAX_EXTENT_MM:
         met = " × ".join(f"{length:.4g}" for length in lengths)
-        raise ImageError(f"the image is {met} mm large; are the voxel sizes in the header right (mm)?")
+        raise ImageError(f"the image measures {met} mm; are the voxel sizes in the header right (mm)?")
     return grid
 
 

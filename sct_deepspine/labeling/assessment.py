@@ -55,19 +55,20 @@ one."""
 
 DISAGREEMENT = (
     "disc positions are unstable: only {share:.0%} are found again when contrast, field of view or blur "
-    "change; half a level may be off, so look whether the points lie on discs"
+    "change; points may be half a level off, so check that they lie on discs"
 )
 LEFT_OVER = (
-    "what looks like {count} more discs lies beyond the labels at one end; the levels may have to go on there"
+    "what looks like {count} more discs lies beyond the labels at one end; discs there may have been left "
+    "unlabelled"
 )
 MISSED = (
     "two neighbouring discs are far apart, and what looks like another disc lies between them; count again"
 )
 UNUSED_BETWEEN = (
-    "what looks like another disc lies between two that are labelled; look whether the points lie on discs"
+    "what looks like another disc lies between two that are labelled; check that the points lie on discs"
 )
 ODD = "the distances between the discs are irregular; look for a disc that was missed or invented"
-SMALL_VIEW = "few discs are in view, and little tells that they are discs of a spine; look whether they are"
+SMALL_VIEW = "few discs are in view, with little evidence that they belong to a spine; check that they do"
 
 
 @dataclass(frozen=True, eq=False)

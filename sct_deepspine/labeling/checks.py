@@ -37,7 +37,7 @@ def read_scan(image: ImageLike) -> Volume:
     lengths = volume.grid.spacing_mm * volume.grid.shape
     if np.sort(lengths)[1] < MIN_SIDE_MM:
         met = " × ".join(f"{length:.3g}" for length in lengths)
-        raise ImageError(f"the image is {met} mm small; are the voxel sizes in the header right (mm)?")
+        raise ImageError(f"the image measures {met} mm; are the voxel sizes in the header right (mm)?")
     sampled = sampled_voxels(volume.data, SAMPLED_VOXELS)
     values, _ = np.unique(sampled, return_counts=True)  # without counts it loads numpy.ma first
     if len(values) <= MIN_GREYS:

@@ -117,8 +117,8 @@ def _mosaic(view: DeobliquedVolume) -> list[Note]:
         return []
     down, across = tiles
     sentence = (
-        f"the slices look like mosaics of {down} × {across} slices in one picture: the labels mean nothing "
-        "then; convert the scanner's files with dcm2niix, which takes mosaics apart"
+        f"the slices look like mosaics of {down} × {across} slices in one picture: the labels are then "
+        "meaningless; convert the scanner's files with dcm2niix, which unpacks mosaics"
     )
     return [Note("mosaic", sentence)]
 
@@ -127,8 +127,8 @@ def _wrong_size(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
     """Tell if the voxels seem to have another size, by the network's eye or by the discs' distances."""
     advice = "check the voxel sizes in the header"
     if checked.size_factor != 1:
-        times = "twice as large as" if checked.size_factor > 1 else "half as large as"
-        text = f"the voxels seem to be given {times} they are: a spine is seen better with the other size"
+        times = "twice" if checked.size_factor > 1 else "half"
+        text = f"the header seems to give the voxels {times} their true size, at which a spine is seen better"
         return [Note("voxel size", f"{text}; {advice}")]
     seen = [disc for disc in discs if not disc.interpolated]
     ratios = [
@@ -157,8 +157,8 @@ def _leaving(canal: Centerline, view: DeobliquedVolume) -> list[Note]:
         return []
     point = canal.samples_world[worst]
     sentence = (
-        f"the canal leaves the image sideways near {point_text(point)} mm; discs there are seen from the "
-        "side or not at all: look at their points, or scan more slices"
+        f"the canal leaves the image sideways near {point_text(point)} mm; discs there are only "
+        "partly in the slab, or outside it: check their points, or scan more slices"
     )
     return [Note("canal leaves the image", sentence, point_world=point)]
 
@@ -188,8 +188,8 @@ def _repeat(prediction: PlanePrediction, canal: Centerline) -> list[Note]:
         return []
     place, length_mm = found
     sentence = (
-        f"the {length_mm:.0f} mm above {place[2]:.0f} mm (z) are shown again right below: two slabs that "
-        "overlap seem to be stacked; stitch them, or label each by itself"
+        f"the {length_mm:.0f} mm above z = {place[2]:.0f} mm reappear directly below: overlapping slabs "
+        "seem to have been stacked; stitch them, or label each by itself"
     )
     return [Note("repeat", sentence, point_world=place)]
 
@@ -199,10 +199,10 @@ def _step(prediction: PlanePrediction, canal: Centerline, discs: tuple[Disc, ...
     if found is None:
         return []
     place, step_mm = found
-    way = "forwards" if step_mm > 0 else "backwards"
+    way = "anteriorly" if step_mm > 0 else "posteriorly"
     sentence = (
-        f"below {place[2]:.0f} mm (z) the image is moved by {abs(step_mm):.0f} mm {way}: it seems badly "
-        "stitched or the subject moved; a level may be missing or shown twice there, so count the discs "
+        f"below z = {place[2]:.0f} mm the image is shifted by {abs(step_mm):.0f} mm {way}: bad stitching, or "
+        "the subject moved; a level may be missing or shown twice there, so count the discs "
         "across the step"
     )
     return [Note("step", sentence, point_world=place)]

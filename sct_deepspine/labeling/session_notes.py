@@ -38,7 +38,7 @@ def link_notes(links: Sequence[Link], names: Sequence[str]) -> list[SessionNote]
     return [
         SessionNote(
             f"{names[link.first]} and {names[link.second]} overlap but do not show the same anatomy there: "
-            "another person, another position, or moved too far; neither levels the other",
+            "another person, another position, or moved too far; levels were not transferred between them",
             frozenset((link.first, link.second)),
         )
         for link in links
@@ -49,8 +49,8 @@ def link_notes(links: Sequence[Link], names: Sequence[str]) -> list[SessionNote]
 def apart_note(n: int, names: Sequence[str]) -> SessionNote:
     """Say that an image was labelled apart since it contradicts the others."""
     return SessionNote(
-        f"{names[n]} shows other levels with certainty than the other images; it is labelled apart, so check "
-        "which is right",
+        f"{names[n]} has confident levels that contradict the other images; it is labelled separately, so "
+        "check which is right",
         frozenset((n,)),
     )
 
@@ -82,7 +82,7 @@ def group_notes(group: Group, spine: Spine | None, names: Sequence[str]) -> list
             )
             out.append(SessionNote(text, frozenset((n,))))
     for n in sorted(spine.dropped):
-        text = f"what looks like discs in {names[n]} lies between those of other images; theirs were taken"
+        text = f"disc candidates in {names[n]} lie between those of the other images; theirs were used"
         out.append(SessionNote(text, frozenset((n,))))
     levelled = frozenset(group.members) - spine.levelled_by
     if spine.levelled_by and levelled:

@@ -145,7 +145,10 @@ def _in_processes(
         for group in [group for group in left if attempts[group] >= ATTEMPTS]:
             left.remove(group)
             for scan in group:
-                reason = "the worker process died at this scan"
+                reason = (
+                    "the worker process crashed twice on this scan, possibly out of memory; use fewer -jobs, "
+                    "or crop the image"
+                )
                 yield failed_row(scan.name, options, reason, time.perf_counter())
         waiting = left + waiting
 

@@ -366,8 +366,8 @@ def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: Dis
     apart = np.linalg.norm(places[within] - tips[nearest], axis=1)
     if np.median(gap.min(axis=1)) > BESIDE_DISC_MM or np.median(apart) > FAR_FROM_TIP_MM:
         return [
-            f"the labels lie beside the discs that are seen (half of them {np.median(apart):.0f} mm off "
-            "or more): were they made on another image, was this one moved since, or do they mark vertebrae?"
+            f"half of the labels lie {np.median(apart):.0f} mm or more from the detected discs: were they "
+            "made on another image, was this one moved since, or do they mark vertebrae?"
         ]
     values = np.array([*points])[within]
     shifts = set((values - [seen[n].value for n in nearest]).tolist())

@@ -531,7 +531,7 @@ def test_the_terminal_says_what_was_removed(dataset, tmp_path, capsys):
     image = nib.load(scan.path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 2, image.affine), scan.path)
     assert main(words, model=MODEL) == 0
-    assert "removed, no longer true: sub-01_T1w_label-discs_dlabel.csv" in capsys.readouterr().out
+    assert "removed, out of date: sub-01_T1w_label-discs_dlabel.csv" in capsys.readouterr().out
 
 
 def test_an_unexpected_error_is_one_scans_own(dataset, tmp_path):
@@ -613,7 +613,7 @@ def test_a_scan_that_kills_its_worker_is_named_and_the_others_are_done(small, tm
     )
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [f"scan{n}" for n in range(5)]
-    assert lines[2] == "scan2 the worker process died at this scan"
+    assert lines[2].startswith("scan2 the worker process crashed twice on this scan")
     assert all("spine" in line for n, line in enumerate(lines) if n != 2)
 
 

@@ -81,7 +81,7 @@ def test_a_mask_given_as_a_scan_is_refused(phantom):
 def test_voxels_of_a_thousandth_of_a_millimetre_are_refused_at_once(painted):
     affine = np.array(painted.grid.affine)
     affine[:3, :3] /= 1000
-    with pytest.raises(ImageError, match="small; are the voxel sizes"):
+    with pytest.raises(ImageError, match="measures 0.048 .* mm; are the voxel sizes"):
         label_discs((painted.data, affine), weights=fake_model())
 
 
@@ -235,7 +235,7 @@ def test_what_an_earlier_run_wrote_stays_while_it_is_true(painted_file, tmp_path
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert not {"t2_discs.csv", "t2_discs.png"} & names  # no longer true
     assert "t2_discs.mrk.json" in names  # a person's
-    assert "Removed, no longer true:" in capsys.readouterr().out
+    assert "Removed, out of date:" in capsys.readouterr().out
 
 
 def test_every_error_of_the_package_is_of_its_family(painted):

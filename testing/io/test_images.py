@@ -381,7 +381,7 @@ def small_image(**header):
 
 def test_an_image_of_many_metres_is_refused():
     image = nib.Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.diag([1, 1, 1000, 1.0]))
-    refused(image, r"3 × 4 × 5000 mm large; are the voxel sizes")
+    refused(image, r"3 × 4 × 5000 mm; are the voxel sizes")
 
 
 @pytest.mark.parametrize(("code", "match"), [(1, "in meter"), (3, "in micron"), (7, "has no meaning")])

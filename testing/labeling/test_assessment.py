@@ -149,7 +149,7 @@ def test_readings_that_find_discs_elsewhere_are_doubted(painted):
     labels = label_discs(painted, weights=doubtful_model(locate=Fickle()))
     assert labels.evidence["places"] < 0.6
     assert labels.level_confidence <= DISAGREEING_LIMIT
-    assert any("half a level may be off" in sentence for sentence in labels.warnings)
+    assert any("points may be half a level off" in sentence for sentence in labels.warnings)
     anchored = label_discs(
         painted, anchor=(5, labels.points_world[2]), weights=doubtful_model(locate=Fickle())
     )

@@ -123,7 +123,7 @@ def test_an_image_that_is_sure_of_other_levels_is_labelled_apart():
     images = [body(1, *TOP), body(1, *MIDDLE)]
     session = label_session(images, weights=MODEL, label=Reader(wrong={60.0: 1}, sure={60.0: 0.95}))
     assert sorted(len(group) for group in session.groups) == [1, 1]
-    assert any("other levels with certainty" in note.sentence for note in session.notes)
+    assert any("confident levels that contradict" in note.sentence for note in session.notes)
 
 
 def test_an_image_without_a_visible_disc_gets_those_of_the_session_in_its_view():
@@ -148,7 +148,7 @@ def test_places_half_a_level_off_are_not_mixed_with_those_of_a_better_image():
     session = label_session(images, weights=MODEL, label=reader)
     for disc in session.images[1].discs:
         np.testing.assert_allclose(disc.point_world, SPINE[disc.value], atol=2.0)
-    assert any("lies between those of other images" in note.sentence for note in session.notes)
+    assert any("lie between those of the other images" in note.sentence for note in session.notes)
 
 
 def test_images_far_apart_are_one_chain_with_levels_unseen_between():

@@ -373,7 +373,7 @@ def test_labels_are_doubted_from_five_mm_along_the_spine_or_fifteen_from_the_tip
     found = doubts(by(offset), spine())
     assert len(found) == is_doubted
     if is_doubted:
-        assert f"half of them {np.abs(offset).max()} mm off or more" in found[0]
+        assert f"half of the labels lie {np.abs(offset).max()} mm or more" in found[0]
 
 
 def test_half_of_the_labels_may_lie_beside_the_discs():

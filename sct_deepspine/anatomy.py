@@ -50,13 +50,13 @@ PRESACRAL = 24
 """Vertebrae above the sacrum: 7 cervical, 12 thoracic and 5 lumbar ones. Some people have one more or one
 less."""
 
-ABOVE_LUMBAR = 19
+_ABOVE_LUMBAR = 19
 """Cervical and thoracic vertebrae. An extra or a missing one is named as a lumbar one."""
 
 
 def _vertebrae(presacral: int) -> list[str]:
     above = [*(f"C{n}" for n in range(1, 8)), *(f"T{n}" for n in range(1, 13))]
-    return [*above, *(f"L{n}" for n in range(1, presacral - ABOVE_LUMBAR + 1)), "S1", "S2"]
+    return [*above, *(f"L{n}" for n in range(1, presacral - _ABOVE_LUMBAR + 1)), "S1", "S2"]
 
 
 def disc_name(value: int, presacral: int = PRESACRAL) -> str:

@@ -35,7 +35,19 @@ if TYPE_CHECKING:
 
     from sct_deepspine.labeling.heatmaps import PlanePrediction
 
-__all__ = ["NOTE_KINDS", "Disc", "DiscLabels", "Note", "NoteKind", "VertebraCount", "import_pandas"]
+__all__ = [
+    "NOTE_KINDS",
+    "UNCERTAIN",
+    "Disc",
+    "DiscLabels",
+    "Note",
+    "NoteKind",
+    "VertebraCount",
+    "import_pandas",
+]
+
+UNCERTAIN = 0.5
+"""Below this confidence levels are more likely wrong than right."""
 
 NoteKind = Literal[
     "implant",

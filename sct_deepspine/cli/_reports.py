@@ -51,7 +51,7 @@ def _page_folders(asked: argparse.Namespace) -> list[Path]:
 
 
 def page_is_wanted(asked: argparse.Namespace) -> bool:
-    """Tell whether the review page is asked for, which shows what the networks drew."""
+    """Return whether the review page is asked for, which shows what the networks drew."""
     return bool(_page_folders(asked))
 
 

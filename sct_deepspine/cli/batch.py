@@ -149,8 +149,8 @@ def main(
 ) -> int:
     """Run the command; return 0, 1 if a scan failed, 130 if interrupted.
 
-    Loaded models are used instead of ``-weights`` and of the shipped ones where scans are labelled in this
-    process.
+    Loaded models are used instead of ``-weights-discs`` and ``-weights-masks`` where scans are labelled in
+    this process.
     """
     parser = get_parser()
     arguments = parser.parse(argv)
@@ -276,9 +276,10 @@ def _line(row: Row, number: int, total: int) -> str:
 
 
 def _report(rows: Sequence[Row], total: int, written: Sequence[Path]) -> None:
-    doubtful = [row for row in rows if not row.error and row.level_confidence < 0.5]
+    doubtful = [row for row in rows if row.is_doubtful]
     for row in sorted(doubtful, key=lambda row: row.level_confidence):
-        print(plain_line(f"DOUBTFUL {row.scan}: level confidence {row.level_confidence:.2f}"))
+        least = f"level confidence {row.level_confidence:.2f}, of a disc {row.least_confidence:.2f} at least"
+        print(plain_line(f"DOUBTFUL {row.scan}: {least}"))
     for row in rows:
         if row.removed:
             print(plain_line(f"{row.scan}: removed, out of date: {row.removed}"))

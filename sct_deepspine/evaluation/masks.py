@@ -202,7 +202,7 @@ def _score_bodies(found: NDArray[np.uint8], numbers: NDArray[np.uint8], scan: La
 
 
 def _between_ends(true: Mask) -> Mask:
-    """Tell which slices, along the axis that a mask is longest on, lie between its ends."""
+    """Return which slices, along the axis that a mask is longest on, lie between its ends."""
     spans = [np.nonzero(true.any(axis=tuple({0, 1, 2} - {axis})))[0] for axis in range(3)]
     axis = int(np.argmax([len(span) for span in spans]))
     out = np.zeros(true.shape, dtype=bool)

@@ -139,7 +139,7 @@ class Grid:
         return transform_points(np.linalg.inv(self.affine), as_points(points))
 
     def contains_voxel(self, points: ArrayLike) -> NDArray[np.bool_]:
-        """Tell which ``(K, 3)`` voxel points round to a voxel of the grid (NaN does not)."""
+        """Return which ``(K, 3)`` voxel points round to a voxel of the grid (NaN does not)."""
         rows = as_points(points)
         with np.errstate(invalid="ignore"):
             return np.all((rows >= -0.5) & (rows < np.array(self.shape) - 0.5), axis=1)

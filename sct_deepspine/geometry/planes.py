@@ -103,6 +103,13 @@ class SamplingPlane:
         _, anterior, superior = (offset @ self.axes).T
         return np.stack([-superior, anterior], axis=1) / self.pixel_mm
 
+    def columns_about(self, points: FloatArray, margin_mm: float) -> slice:
+        """Return the columns of a native plane that lie about ``(K, 3)`` world points, at least one."""
+        columns, margin = self.pixel_from_world(points)[:, 1], margin_mm / self.pixel_mm
+        first = int(np.clip(columns.min() - margin, 0, self.shape[1] - 1))
+        last = int(np.clip(columns.max() + margin + 1, first + 1, self.shape[1]))
+        return slice(first, last)
+
     def transformed(self, affine: ArrayLike) -> SamplingPlane:
         """Return the plane carried along by a ``(4, 4)`` rigid map of the world."""
         rigid = np.asarray(affine, dtype=np.float64)
@@ -221,7 +228,7 @@ def _read(data: NDArray[Any], places: FloatArray) -> tuple[NDArray[np.float32], 
 
 
 def _is_along_axes(places: FloatArray, step: FloatArray) -> bool:
-    """Tell whether a plane's columns lie along the second voxel axis, and nothing else of it does."""
+    """Return whether a plane's columns lie along the second voxel axis, and nothing else of it does."""
     across, along, up = places
     apart = [np.ptp(across, axis=1).max(), np.ptp(up, axis=1).max(), np.ptp(along, axis=0).max()]
     return bool(np.isfinite(apart).all() and max(apart) < SAME_VOXEL and abs(step[1:]).max() < SAME_VOXEL)

@@ -115,7 +115,7 @@ def image_stem(path: str | Path) -> str:
 
 
 def is_bids(folder: str | Path) -> bool:
-    """Tell whether a folder is laid out as a BIDS dataset."""
+    """Return whether a folder is laid out as a BIDS dataset."""
     return any(Path(folder).glob("sub-*/**/anat/"))
 
 
@@ -217,7 +217,7 @@ def _check_readable(place: Path) -> None:
 
 
 def _is_scan(path: Path, root: Path) -> bool:
-    """Tell by its name whether a file is a scan; a link whose content is elsewhere is one, too."""
+    """Return whether, by its name, a file is a scan; a link whose content is elsewhere is one, too."""
     last_word = re.split(r"[_-]", image_stem(path))[-1].lower()
     return (
         path.name.endswith(IMAGE_SUFFIXES)
@@ -232,7 +232,7 @@ def _is_scan(path: Path, root: Path) -> bool:
 
 
 def _is_whole_mask(path: Path) -> bool:
-    """Tell whether a file is named as the whole mask of a scan beside it: a scan may be called spine, too."""
+    """Return whether a file is named as the whole mask of a scan beside it; a scan may be called spine."""
     stem = image_stem(path)
     scan = stem.removesuffix("_spine")
     beside = (path.with_name(f"{scan}{suffix}") for suffix in IMAGE_SUFFIXES)
@@ -282,7 +282,7 @@ def unused_labels(scan: ScanFile) -> list[Path]:
 
 
 def _is_called_labels(path: Path, scan: ScanFile) -> bool:
-    """Tell whether the name of a file of a scan says that it holds disc labels."""
+    """Return whether the name of a file of a scan says that it holds disc labels."""
     end = path.name.removeprefix(scan.stem).lower()
     ends = image_stem(path).endswith(tuple(f"_{name}" for name in HAND_LABELS))
     return ends or ("label" in end and "disc" in end)

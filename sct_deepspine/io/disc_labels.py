@@ -302,7 +302,7 @@ RATINGS = "pass", "fail", "doubt"
 
 
 def _is_of_page(path: Path) -> bool:
-    """Tell corrections of the review page from a point list of 3D Slicer."""
+    """Distinguish corrections of the review page from a point list of 3D Slicer."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
@@ -428,7 +428,7 @@ def scan_of_image(scans: Iterable[ReviewedScan], *, sha256: str, path: str) -> R
 
 
 def _is_named(scan: ReviewedScan, path: str) -> bool:
-    """Tell whether a scan of the page bears the name of an image, or lay at its path."""
+    """Return whether a scan of the page bears the name of an image, or lay at its path."""
     words = scan.name.replace(" / ", "/").split("/")
     parts = [*Path(path).parent.parts, image_stem(path)]
     if scan.path and Path(scan.path).is_absolute():

@@ -94,7 +94,7 @@ def grid_difference(one: Grid, other: Grid) -> str:
 
 
 def same_box(one: Grid, other: Grid) -> bool:
-    """Tell whether two grids fill the same place with as many voxels, in whatever orientation."""
+    """Return whether two grids fill the same place with as many voxels, in whatever orientation."""
     apart = np.linalg.norm(one.corners_world()[:, None] - other.corners_world(), axis=2)
     return sorted(one.shape) == sorted(other.shape) and bool(apart.min(axis=1).max() <= SAME_PLACE_MM)
 

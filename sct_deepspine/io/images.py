@@ -82,7 +82,7 @@ UNITS = "mm", "unknown"
 
 
 def is_sct_image(image: object) -> TypeGuard[SctImage]:
-    """Tell whether an object is (or behaves as) SCT's ``Image``, without importing SCT."""
+    """Return whether an object is (or behaves as) SCT's ``Image``, without importing SCT."""
     return all(hasattr(image, name) for name in ("data", "hdr", "absolutepath", "getNonZeroCoordinates"))
 
 
@@ -136,7 +136,7 @@ def _nifti_header(image: ImageLike) -> nib.Nifti1Header | None:
 
 
 def lacks_orientation(image: ImageLike) -> bool:
-    """Tell whether the header of a NIfTI image says nothing of its orientation."""
+    """Return whether the header of a NIfTI image says nothing of its orientation."""
     header = _nifti_header(image)
     return header is not None and not (int(header["sform_code"]) or int(header["qform_code"]))
 

@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
+from sct_deepspine.labeling.canal import ABOUT_CANAL_MM
 from sct_deepspine.labeling.candidates import columns_about, find_candidates
 from sct_deepspine.labeling.heatmaps import DiscPredictor, MapArray, PlanePrediction
 from sct_deepspine.labeling.levels import Candidates, LevelPath
 from sct_deepspine.labeling.refinement import REACH_MM
 
 __all__ = ["CHANGES", "Agreement", "Reading", "agreement", "landmark_support", "read_again"]
-
-ABOUT_CANAL_MM = 60.0
-"""How much of the plane is read again in front of the canal and behind it, as where the canal is followed."""
 
 CUT_MM, CUT_SHARE = 25.0, 0.2
 """Cut off one end of the view, or this share of its height if that is less: more than a cervical level, less

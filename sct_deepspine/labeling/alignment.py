@@ -150,7 +150,7 @@ def _shifts(first_mm: float, second_mm: float, limit_mm: float) -> tuple[NDArray
 def _overlaps(
     first: EdgePlane, second: EdgePlane, rows: NDArray[np.int_], columns: NDArray[np.int_]
 ) -> NDArray[np.bool_]:
-    """Tell at which shifts two planes share any pixel."""
+    """Return at which shifts two planes share any pixel."""
     shared = [
         (steps > -b) & (steps < a)
         for steps, a, b in zip((rows, columns), first.edges.shape, second.edges.shape, strict=True)

@@ -164,7 +164,7 @@ def check_anchor_places(anchors: Mapping[int, FloatArray], volume: Volume, canal
     Raises
     ------
     AnchorError
-        Where it lies.
+        If one lies outside the image, or farther than :data:`MAX_TIP_MM` from the canal.
     """
     for value, point in anchors.items():
         if not np.isfinite(point).all():

@@ -164,7 +164,7 @@ def assign_checked_levels(
     if counted is not None:
         free, variant, landmarks = counted.assignment, counted.variant, counted.variant.landmarks
     evidence, kind = _weigh(free, candidates, model, scene, variant, landmarks)
-    is_small = _is_accepted(free, evidence, model, is_anchored=bool(clamped))
+    is_small = _is_accepted_by_readings_only(free, evidence, model, is_anchored=bool(clamped))
     factor = 1.0
     if scene is not None and model.readings:
         factor = wrong_size(scene.prediction, scene.canal, scene.view.volume, model)
@@ -248,7 +248,7 @@ def _weigh(
     return evidence, kind
 
 
-def _is_accepted(
+def _is_accepted_by_readings_only(
     free: LevelAssignment, evidence: Evidence, model: LabelingModel, *, is_anchored: bool
 ) -> bool:
     """Refuse what is no spine; tell whether it is taken for one only because it is found again."""

@@ -54,7 +54,7 @@ EXTREME = 1e-4
 Curve = tuple[float, float]
 """Offset and slope of a corrected log-odds as a function of the decoding's."""
 
-Weights = Mapping[str, float]
+SignalWeights = Mapping[str, float]
 """Signal → weight."""
 
 IDENTITY: Curve = (0.0, 1.0)
@@ -106,8 +106,8 @@ class Calibration:
 
     scan: Mapping[str, Curve] = field(default_factory=dict)
     disc: Mapping[str, Curve] = field(default_factory=dict)
-    scan_weights: Mapping[str, Weights] = field(default_factory=dict)
-    disc_weights: Mapping[str, Weights] = field(default_factory=dict)
+    scan_weights: Mapping[str, SignalWeights] = field(default_factory=dict)
+    disc_weights: Mapping[str, SignalWeights] = field(default_factory=dict)
 
     def of_scan(self, probability: float, kind: str, evidence: Mapping[str, float] | None = None) -> float:
         """Correct the probability that every level is right, by the evidence for and against it."""
@@ -164,7 +164,7 @@ class Calibration:
         return cls(**curves, **weights)  # type: ignore[arg-type]
 
 
-def _doubt(evidence: Mapping[str, float] | None, weights: Weights) -> float:
+def _doubt(evidence: Mapping[str, float] | None, weights: SignalWeights) -> float:
     return sum(weight * _against(evidence, signal) for signal, weight in weights.items()) if evidence else 0.0
 
 
@@ -231,7 +231,7 @@ def fit_calibration(outcomes: Sequence[Outcome], *, signals: Sequence[str] = SIG
         Evidence to weigh, of :data:`SIGNALS`; what no outcome tells of has no weight.
     """
     curves: dict[str, dict[str, Curve]] = {part: {} for part in PARTS}
-    weights: dict[str, dict[str, Weights]] = {part: {} for part in PARTS}
+    weights: dict[str, dict[str, SignalWeights]] = {part: {} for part in PARTS}
     for part in PARTS:
         for kind in KINDS:
             own = [j for j in outcomes if (j.part, j.kind) == (part, kind)]
@@ -246,7 +246,7 @@ def fit_calibration(outcomes: Sequence[Outcome], *, signals: Sequence[str] = SIG
 
 def _fit(
     outcomes: Sequence[Outcome], signals: Sequence[str], fixed_slope: float | None
-) -> tuple[Curve, Weights]:
+) -> tuple[Curve, SignalWeights]:
     from scipy.optimize import minimize
 
     predicted = np.array([j.confidence if j.marginal is None else j.marginal for j in outcomes])

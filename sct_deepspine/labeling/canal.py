@@ -25,9 +25,9 @@ from sct_deepspine.labeling.checks import WHAT_TO_CHECK
 from sct_deepspine.labeling.heatmaps import DiscPredictor
 
 __all__ = [
+    "ABOUT_CANAL_MM",
     "OffCanal",
     "coarse_view",
-    "extend_centerline",
     "find_centerline",
     "find_centerline_once",
     "follow_given",
@@ -124,11 +124,8 @@ def _follow_again(
 ) -> Centerline:
     """Follow the canal map in three planes along a line, which show what is about it."""
     plane = midsagittal_plane(view, line, predictor.pixel_mm)
-    columns = plane.pixel_from_world(line.samples_world)[:, 1]
-    margin = about_mm / plane.pixel_mm
-    first = int(np.clip(columns.min() - margin, 0, plane.shape[1] - 1))
-    last = int(np.clip(columns.max() + margin + 1, first + 1, plane.shape[1]))
-    points, right = plane.points_world[:, first:last], plane.axes[:, 0]
+    columns = plane.columns_about(line.samples_world, about_mm)
+    points, right = plane.points_world[:, columns], plane.axes[:, 0]
     planes = [replace(plane, points_world=points + x * right) for x in SIDE_STEPS_MM]
     return _follow_canal(view, planes, predictor, SLAB_MM, SIDE_SHARPNESS)
 
@@ -181,19 +178,16 @@ class OffCanal:
     farthest_mm: float
 
 
-def extend_centerline(
-    line: Centerline,
-    view: DeobliquedVolume,
-    predictor: DiscPredictor,
-    *,
-    finder: DiscPredictor | None = None,
-) -> Centerline:
-    """Return the line that :func:`follow_given` follows."""
-    return follow_given(line, view, predictor, finder=finder)[0]
-
-
 def given_centerline(seg: ImageLike | None, centerline: Centerline | ArrayLike | None) -> Centerline | None:
-    """Return the centreline that a person gives, as a line or as a cord mask; None if there is none."""
+    """Return the centreline that a person gives, as a line or as a cord mask; None if there is none.
+
+    Raises
+    ------
+    RequestError
+        If both are given.
+    ImageError, GeometryError
+        If the mask can't be read, or there is no line in it.
+    """
     if seg is not None and centerline is not None:
         raise RequestError("give seg or centerline, not both: each of them says where the cord is")
     if isinstance(centerline, Centerline):

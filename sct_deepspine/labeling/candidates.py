@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from sct_deepspine.geometry.centerline import Centerline, distance_from_line_mm
 from sct_deepspine.geometry.planes import SLAB_MM, midsagittal_plane, normalise, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
@@ -44,13 +42,9 @@ def find_candidates(prediction: PlanePrediction, canal: Centerline, volume: Volu
 
 def columns_about(prediction: PlanePrediction, canal: Centerline, margin_mm: float) -> PlanePrediction:
     """Keep the columns of a prediction's plane and image near the canal; its maps stay as they are."""
-    plane = prediction.plane
-    columns = plane.pixel_from_world(canal.samples_world)[:, 1]
-    margin = margin_mm / plane.pixel_mm
-    first = int(np.clip(columns.min() - margin, 0, plane.shape[1] - 1))
-    last = int(np.clip(columns.max() + margin + 1, first + 1, plane.shape[1]))
-    narrow = replace(plane, points_world=plane.points_world[:, first:last])
-    return replace(prediction, plane=narrow, image=prediction.image[:, first:last])
+    columns = prediction.plane.columns_about(canal.samples_world, margin_mm)
+    narrow = replace(prediction.plane, points_world=prediction.plane.points_world[:, columns])
+    return replace(prediction, plane=narrow, image=prediction.image[:, columns])
 
 
 def spine_score(candidates: Candidates, parameters: DecodingParameters) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sct_deepspine.anatomy import LAST_VALUE
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.labeling.levels import Candidates
 
@@ -51,7 +52,7 @@ class Member:
     extent_mm: tuple[float, float]
 
     def shows(self, z_mm: FloatArray, margin_mm: float = 0.0) -> NDArray[np.bool_]:
-        """Tell which world heights are in view."""
+        """Return which world heights are in view."""
         low, high = self.extent_mm
         return np.asarray((z_mm > low + margin_mm) & (z_mm < high - margin_mm))
 
@@ -98,7 +99,7 @@ def link_candidates(members: Sequence[Member | None], order: Sequence[int]) -> C
         if member is None or not len(member.candidates.score):
             continue
         pairs = _same_places(points, member.candidates.points)
-        if used and _contradicts(member, [members[k] for k in used], points, scores, pairs):
+        if used and _contradicts(member, [m for k in used if (m := members[k])], points, scores, pairs):
             dropped.add(n)
             continue
         used.append(n)
@@ -132,15 +133,15 @@ def _same_places(points: Sequence[FloatArray], own: FloatArray) -> dict[int, int
 
 def _contradicts(
     member: Member,
-    others: Sequence[Member | None],
+    others: Sequence[Member],
     points: Sequence[FloatArray],
     scores: Sequence[float],
     pairs: dict[int, int],
 ) -> bool:
-    """Tell whether most discs that a series and the chain both should show are at different places."""
+    """Return whether most discs that a series and the chain both should show are at different places."""
     own = member.candidates
     certain = own.score > CERTAIN_SCORE
-    shown = np.any([other.shows(own.points[:, 2]) for other in others if other is not None], axis=0)
+    shown = np.any([other.shows(own.points[:, 2]) for other in others], axis=0)
     mine = np.nonzero(certain & shown)[0]
     z = np.array([point[2] for point in points])
     theirs = np.nonzero(member.shows(z) & (np.array(scores) > CERTAIN_SCORE))[0]
@@ -159,7 +160,7 @@ def _chain(
     dropped: frozenset[int],
 ) -> Chain:
     if not points:
-        empty = Candidates(np.empty((0, 3)), np.empty(0), np.empty((0, 26)), first_value)
+        empty = Candidates(np.empty((0, 3)), np.empty(0), np.empty((0, LAST_VALUE)), first_value)
         return Chain(empty, (), dropped)
     places = np.array(points)
     worth = np.array(scores)

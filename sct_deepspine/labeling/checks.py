@@ -20,7 +20,7 @@ MIN_SIDE_MM = 20.0
 """An image whose second longest side is shorter shows no spine: its voxel sizes are wrong."""
 
 SAMPLED_VOXELS, MIN_GREYS = 200_000, 12
-"""Of so many voxels, a scan has more different grey values than this."""
+"""A scan has more than the second number of different grey values among the first number of voxels."""
 
 
 def read_scan(image: ImageLike) -> Volume:

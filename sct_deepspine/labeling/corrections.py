@@ -21,8 +21,8 @@ from sct_deepspine.labels import DiscLabels
 __all__ = ["Corrections", "compare_labels"]
 
 MIN_COPIED, COPIED_SHARE = 3, 0.5
-"""A file is an edited copy if so many of its labels, and this share of them and of the automatic ones, are
-automatic ones."""
+"""A file is an edited copy if at least the first number of its labels, and the second share of them and of
+the automatic ones, are automatic ones."""
 
 MOVED_MM = 2.0
 """A label no farther than this, or than a voxel's diagonal, from where a disc was put is that disc."""
@@ -71,7 +71,7 @@ class Corrections:
 def compare_labels(
     points: Sequence[LabelledPoint], automatic: DiscLabels, voxel_mm: float
 ) -> Corrections | None:
-    """Tell how labels were edited, or None if they are no edited copy of the automatic ones.
+    """Return how labels were edited, or None if they are no edited copy of the automatic ones.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def compare_labels(
 
 
 def _is_where_written(point: FloatArray, tip: FloatArray, grid: Grid) -> bool:
-    """Tell whether a label lies where a disc was written: at its tip, or at the voxel that holds it."""
+    """Return whether a label lies where a disc was written: at its tip, or at the voxel that holds it."""
     voxel = np.clip(np.round(grid.voxel_from_world(tip)), 0, np.array(grid.shape) - 1)
     written = np.vstack([tip, grid.world_from_voxel(voxel)])
     return bool((np.linalg.norm(written - point, axis=1) <= NUDGED_MM).any())

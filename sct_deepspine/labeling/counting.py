@@ -180,7 +180,7 @@ def _holds_every_value(candidates: Candidates) -> bool:
 
 
 def _ends_apparent(candidates: Candidates, anchors: Mapping[int, int]) -> bool:
-    """Tell whether some candidates may be the dens, and some S1/S2, or are known to be near them."""
+    """Return whether some candidates may be the dens, and some S1/S2, or are known to be near them."""
     share = candidates.level / np.maximum(candidates.level.sum(axis=1, keepdims=True), 1e-9)
     possible = np.flatnonzero(share.max(axis=0) > POSSIBLE) + candidates.first_value
     return _at_both_ends(set(possible.tolist()), LANDMARK_VALUES, anchors)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM, PRESACRAL
+from sct_deepspine.anatomy import PRESACRAL
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.agreement import SEEN, Reading, agreement, landmark_support
@@ -35,7 +35,7 @@ MIN_AGAIN = 0.6
 right ones and 8 in 10 wrong ones."""
 
 WIDE_GAP = 1.35
-"""Neighbouring discs so many times farther apart than this person's others miss one, if a peak lies between
+"""Neighbouring discs this many times farther apart than this person's others miss one, if a peak lies between
 them. Of 798 right views 1 has such a gap."""
 
 ODD_SPACING = 0.32
@@ -129,7 +129,7 @@ def gather_evidence(
     above = candidates.score[place < first] if values[0] > top else np.empty(0)
     below = candidates.score[place > last] if values[-1] < bottom else np.empty(0)
     between = candidates.score[~taken & (place > first) & (place < last)]
-    odd, left_out = _gaps(assignment, candidates, landmarks)
+    odd, left_out = _gaps(assignment, candidates, landmarks, variant)
     wide = odd > np.log(WIDE_GAP)
     evidence = Evidence(
         marginal=assignment.level_confidence,
@@ -157,14 +157,15 @@ def gather_evidence(
 
 
 def _gaps(
-    assignment: LevelAssignment, candidates: Candidates, landmarks: Collection[int]
+    assignment: LevelAssignment, candidates: Candidates, landmarks: Collection[int], variant: Variant
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return how odd each distance between discs is, and where a peak between two was left out."""
     kept = ~np.isin(assignment.values, list(landmarks))
     values, indices = assignment.values[kept], assignment.indices[kept]
     if len(values) < MIN_TO_COMPARE:
         return np.empty(0), np.empty(0, dtype=bool)
-    expected = [sum(EXPECTED_SPACING_MM[v] for v in range(a, b)) for a, b in pairwise(values.tolist())]
+    steps = variant.spacing().spacing_mm
+    expected = [sum(steps[v] for v in range(a, b)) for a, b in pairwise(values.tolist())]
     distance = np.linalg.norm(np.diff(candidates.points[indices], axis=0), axis=1)
     odd = np.log(np.maximum(distance, 1e-3) / np.array(expected))
     left_out = [
@@ -182,7 +183,7 @@ def _values_at(assignment: LevelAssignment, indices: Sequence[int]) -> list[int]
 def landmark_is_seen(
     evidence: Evidence, point_world: FloatArray, canal_world: FloatArray, view: DeobliquedVolume
 ) -> bool:
-    """Tell whether a landmark is seen in the readings and reached by the canal, not inferred beyond it.
+    """Return whether a landmark is seen in the readings and reached by the canal, not inferred beyond it.
 
     In a single slice the canal can't be followed sideways, and is not asked for.
     """

@@ -114,7 +114,7 @@ def group_series(
 
 
 def _is_doubtful(link: Link, parts: dict[int, set[int]], links: Sequence[Link]) -> bool:
-    """Tell whether series would be joined by their places alone, while others of the two sides do not fit."""
+    """Return whether series would be joined by their places alone, while others of both sides do not fit."""
     if link.alignment is not None:
         return False
     sides = parts[link.first], parts[link.second]
@@ -149,7 +149,7 @@ def _link(volumes: Sequence[Volume], canals: Sequence[Centerline | None], a: int
 
 
 def _canals_meet(one: Centerline | None, other: Centerline | None) -> bool:
-    """Tell whether the canals of two series that do not overlap lie on one line."""
+    """Return whether the canals of two series that do not overlap lie on one line."""
     if one is None or other is None:
         return False
     lower, upper = sorted((one, other), key=lambda line: line.samples_world[:, 2].mean())

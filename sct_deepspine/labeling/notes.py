@@ -124,7 +124,7 @@ def _mosaic(view: DeobliquedVolume) -> list[Note]:
 
 
 def _wrong_size(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
-    """Tell if the voxels seem to have another size, by the network's eye or by the discs' distances."""
+    """Note if the voxels seem to have another size, by the network's eye or by the discs' distances."""
     advice = "check the voxel sizes in the header"
     if checked.size_factor != 1:
         times = "twice" if checked.size_factor > 1 else "half"
@@ -148,7 +148,7 @@ def _wrong_size(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
 
 
 def _leaving(canal: Centerline, view: DeobliquedVolume) -> list[Note]:
-    """Tell where the canal comes so near to the outermost slices that discs may lie outside."""
+    """Note where the canal comes so near to the outermost slices that discs may lie outside."""
     low, high = view.extent_mm()
     across = apply_affine(view.deobliqued_from_world, canal.samples_world)[:, 0]
     margin = np.minimum(across - low[0], high[0] - across)
@@ -209,7 +209,7 @@ def _step(prediction: PlanePrediction, canal: Centerline, discs: tuple[Disc, ...
 
 
 def _odd_count(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
-    """Tell if the spine has a vertebra more or less than 24 above the sacrum."""
+    """Note if the spine has a vertebra more or less than 24 above the sacrum."""
     counted = checked.counted
     if counted is None or counted.count.is_usual:
         return []
@@ -220,7 +220,7 @@ def _odd_count(discs: tuple[Disc, ...], checked: CheckedLevels) -> list[Note]:
 def _ambiguous_sacrum(
     discs: tuple[Disc, ...], landmarks: tuple[Disc, ...], prediction: PlanePrediction, checked: CheckedLevels
 ) -> list[Note]:
-    """Tell if S1/S2 looks like a disc, or the lowest disc like S1/S2: the levels may be one off."""
+    """Note if S1/S2 looks like a disc, or the lowest disc like S1/S2: the levels may be one off."""
     lowest, first = DISC_VALUES[-1], prediction.codec.first_value
     if checked.counted is not None or first + prediction.codec.levels <= LAST_VALUE:
         return []  # the levels are counted from C2, not from the sacrum

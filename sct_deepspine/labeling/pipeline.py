@@ -27,12 +27,16 @@ from sct_deepspine.geometry.straightening import (
 )
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
 from sct_deepspine.io.images import ImageLike
-from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
 from sct_deepspine.labeling.anchors import Anchors, as_anchors, check_anchor_places, match_anchors
 from sct_deepspine.labeling.assessment import Scene, assign_checked_levels
-from sct_deepspine.labeling.canal import coarse_view, find_centerline, follow_given, given_centerline
+from sct_deepspine.labeling.canal import (
+    ABOUT_CANAL_MM,
+    coarse_view,
+    find_centerline,
+    follow_given,
+    given_centerline,
+)
 from sct_deepspine.labeling.candidates import (
-    assignment_score,
     columns_about,
     find_candidates,
     predict_midsagittal,
@@ -53,7 +57,6 @@ from sct_deepspine.spacing import fill_skipped
 
 __all__ = [
     "assign_checked_levels",
-    "assignment_score",
     "coarse_view",
     "find_candidates",
     "label_discs",
@@ -83,9 +86,9 @@ SHOWN_TWICE, REPEAT_CONFIDENCE = "discs that are shown twice are counted twice",
 """The warning where a part of the spine is repeated, and the highest confidence of the levels."""
 
 TURNED_ALONE = 1.3
-"""The image turned upside down must score more and show a landmark, or so many times as much without one, and
-as much as a spine must. The scans of ``val`` score 1.2 to 2 times as much upright, and show one; short views
-and axial stacks come to 1.2 either way, and show none."""
+"""The image turned upside down must score more and show a landmark, or score this many times as much without
+one, and as much as a spine must. The scans of ``val`` score 1.2 to 2 times as much upright, and show one;
+short views and axial stacks come to 1.2 either way, and show none."""
 
 
 def label_discs(
@@ -257,7 +260,7 @@ def seems_upside_down(
     volume: Volume,
     model: LabelingModel,
 ) -> bool:
-    """Tell whether the coarse stage sees more of a spine when its plane is turned upside down.
+    """Return whether the coarse stage sees more of a spine when its plane is turned upside down.
 
     The rows of an image are stored the wrong way round now and then, and what comes out looks like labels.
     """

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sct_deepspine.anatomy import EXPECTED_SPACING_MM, PRESACRAL, disc_name
+from sct_deepspine.anatomy import PRESACRAL, disc_name
 from sct_deepspine.errors import AnchorError
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.levels import LevelAssignment
-from sct_deepspine.labels import Disc, Note
+from sct_deepspine.labels import UNCERTAIN, Disc, Note
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.assessment import CheckedLevels
 
-__all__ = ["CONTRADICTED", "LEVEL_REQUEST", "UNCERTAIN", "check_anchors", "find_warnings"]
-
-UNCERTAIN = 0.5
-"""Below this confidence the labels come with a request for an anchor."""
+__all__ = ["CONTRADICTED", "LEVEL_REQUEST", "check_anchors", "find_warnings"]
 
 LEVEL_REQUEST = "give the level of one disc"
 """What labels of one image alone ask for where nothing tells the level; other images may answer it."""
@@ -58,7 +55,7 @@ def find_warnings(
     out = _oblique_warning(view)
     if not anchored and (checked.view != "landmark" or checked.assignment.level_confidence < UNCERTAIN):
         out.append(_level_doubt(discs, checked))
-    out += _odd_spacings(discs)
+    out += _odd_spacings(discs, checked.variant.spacing().spacing_mm)
     noted = {value for note in notes for value in note.values if note.kind in UNSEEN_KINDS}
     filled = [disc.name for disc in discs if disc.interpolated and disc.value not in noted]
     if filled:
@@ -67,7 +64,7 @@ def find_warnings(
 
 
 def _oblique_warning(view: DeobliquedVolume) -> list[str]:
-    """Tell if slices are so oblique that the body's directions may be confused."""
+    """Warn if slices are so oblique that the body's directions may be confused."""
     turn = view.deobliqued_from_world[:3, :3]
     degrees = float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
     if degrees <= MAX_OBLIQUE_DEGREES:
@@ -99,11 +96,11 @@ def _level_doubt(discs: tuple[Disc, ...], checked: CheckedLevels) -> str:
     return text + f"; {LEVEL_REQUEST}, such as the one labelled {middle}, or labels of another scan"
 
 
-def _odd_spacings(discs: tuple[Disc, ...]) -> list[str]:
-    """Tell which neighbours are oddly far apart or near, for this person's size."""
+def _odd_spacings(discs: tuple[Disc, ...], spacing_mm: Mapping[int, float]) -> list[str]:
+    """Warn which neighbours are oddly far apart or near, for this person's size."""
     pairs = list(pairwise(discs))
     distances = [float(np.linalg.norm(upper.point_world - lower.point_world)) for upper, lower in pairs]
-    expected = [EXPECTED_SPACING_MM[upper.value] for upper, _ in pairs]
+    expected = [spacing_mm[upper.value] for upper, _ in pairs]
     ratios = [distance / usual for distance, usual in zip(distances, expected, strict=True)]
     return [
         f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio / np.median(ratios):.1f} times "

@@ -123,7 +123,7 @@ def label_session(
     names
         What notes call the images; by default by their number.
     weights, device
-        As in :func:`sct_deepspine.label_discs`.
+        As in :func:`sct_deepspine.label_discs`; the device counts only where weights are read from a file.
     label
         Labels one image; is called as :func:`sct_deepspine.label_discs` is.
 

@@ -10,7 +10,7 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.planes import SamplingPlane
 from sct_deepspine.geometry.reading import read_linear_axis
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
+from sct_deepspine.labeling.canal import ABOUT_CANAL_MM
 from sct_deepspine.labeling.candidates import columns_about, find_candidates, spine_score
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labeling.model import LabelingModel

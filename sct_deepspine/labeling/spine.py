@@ -63,7 +63,7 @@ class SessionDisc:
         return disc_name(self.value, self.variant.presacral)
 
     def agrees_with(self, value: int, *, counted: bool) -> bool:
-        """Tell whether an image that gives this disc a value agrees.
+        """Return whether an image that gives this disc a value agrees.
 
         An image that does not show both ends of a spine with an odd number of vertebrae can't count them, and
         counts from the end that it shows.
@@ -257,7 +257,7 @@ def _confidence(
 
 
 def compare_discs(labels: DiscLabels, n: int, discs: Sequence[SessionDisc]) -> list[bool]:
-    """Tell for each disc that an image and the merged spine both have whether they agree on its value."""
+    """Return for each disc that an image and the merged spine both have whether they agree on its value."""
     return [
         disc.agrees_with(own.value, counted=labels.count is not None)
         for disc in discs

@@ -15,7 +15,7 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.reading import read_linear
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.agreement import ABOUT_CANAL_MM
+from sct_deepspine.labeling.canal import ABOUT_CANAL_MM
 from sct_deepspine.labeling.candidates import columns_about
 from sct_deepspine.labeling.heatmaps import PlanePrediction
 from sct_deepspine.labels import Disc
@@ -26,8 +26,8 @@ MAX_TILES, MIN_TILE_PIXELS, MAX_TILE_ASPECT = 6, 14, 4.0
 """Most tiles of a mosaic along a side, and the least side, in pixels, and the largest aspect of a tile."""
 
 MOSAIC_PIXELS, MIN_PICTURE_PIXELS, DETAIL_PIXELS = 192, 64, 7
-"""A slice is read at so many pixels along its longer side, if the shorter one then has so many, less its mean
-over so many pixels a side."""
+"""A slice is read at the first number of pixels along its longer side, if the shorter one then has the
+second; its mean over a square of the third is taken off."""
 
 MOSAIC_LIKENESS, MIN_SHIFTED = 0.5, 0.2
 """Three in four neighbouring tiles of a mosaic correlate at least this well; the whole picture and itself,
@@ -287,7 +287,7 @@ def _box_mean(values: FloatArray) -> FloatArray:
 
 
 def _is_like_itself_moved(detail: NDArray[np.float32]) -> bool:
-    """Tell whether a picture, moved by a tile of some size, is like itself at all: quickly."""
+    """Return whether a picture, moved by a tile of some size, is like itself at all: quickly."""
     for picture in (detail, detail.T):
         for tiles in range(2, MAX_TILES + 1):
             step = len(picture) // tiles

@@ -30,7 +30,7 @@ LOSSY_CUT = 128
 
 
 def is_image(path: Path) -> bool:
-    """Tell by its name whether a file can be read here."""
+    """Return whether, by its name, a file can be read here."""
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 

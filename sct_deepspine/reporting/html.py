@@ -28,7 +28,7 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.disc_labels import GivenLabels
 from sct_deepspine.io.files import make_folder, write_text
 from sct_deepspine.labeling.anchors import MAX_TIP_MM
-from sct_deepspine.labels import DiscLabels
+from sct_deepspine.labels import UNCERTAIN, DiscLabels
 from sct_deepspine.reporting.outlines import outlined_structures
 from sct_deepspine.reporting.views import coronal_view, sagittal_view
 from sct_deepspine.segmentation.masks import SpineMasks
@@ -127,9 +127,9 @@ class Entry:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the levels or a disc are less sure than not."""
+        """Whether the levels or a disc are more likely wrong than right."""
         least = min((disc["confidence"] for disc in self.discs), default=1.0)
-        return not self.error and min(self.level_confidence, least) < 0.5
+        return not self.error and min(self.level_confidence, least) < UNCERTAIN
 
     def to_json(self) -> str:
         """Return the entry as JSON text."""

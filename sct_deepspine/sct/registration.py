@@ -46,7 +46,7 @@ class LeftOut:
 
 
 def usable_labels(labels: DiscLabels, seg: ImageLike | None = None) -> tuple[DiscLabels, tuple[LeftOut, ...]]:
-    """Tell which discs the registration can be given safely, if any.
+    """Return which discs the registration can be given safely, if any.
 
     It takes values that the template has, each once, without a gap, and discs beside the cord mask only:
     others would collapse on the mask's end slice and overwrite each other there.

@@ -77,7 +77,7 @@ def require_sct() -> str:
 
 
 def sct_is_installed() -> bool:
-    """Tell whether SCT can be imported, without importing it."""
+    """Return whether SCT can be imported, without importing it."""
     return find_spec("spinalcordtoolbox") is not None
 
 

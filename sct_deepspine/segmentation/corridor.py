@@ -123,7 +123,7 @@ class Corridor:
     def cells_of_voxels(
         self, grid: Grid
     ) -> Iterator[tuple[tuple[slice, slice, slice], tuple[NDArray[np.float32], ...]]]:
-        """Tell where the native voxels about the corridor lie in it, slab by slab along the longest axis.
+        """Return where the native voxels about the corridor lie in it, slab by slab along the longest axis.
 
         Yields
         ------

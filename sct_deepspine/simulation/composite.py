@@ -239,7 +239,7 @@ def compose_scans(
 
 
 def can_compose(scans: Sequence[LabelledScan]) -> bool:
-    """Tell whether a set has a cervical (C2/C3 to T1/T2) and a lumbar spine (T12/L1 to L5/S1) to compose."""
+    """Return whether a set has a cervical (C2/C3 to T1/T2) and a lumbar spine (T12/L1 to L5/S1)."""
     return any(map(_is_cervical, scans)) and any(map(_is_lumbar, scans))
 
 

@@ -16,7 +16,7 @@ UNKNOWN_MM = 6.0, 40.0
 
 
 def is_known(scan: LabelledScan, z_mm: FloatArray) -> NDArray[np.bool_]:
-    """Tell at which world z an empty "any disc" map is the truth.
+    """Return at which world z an empty "any disc" map is the truth.
 
     Nothing above the dens and nothing below S1/S2 is predicted, so that the span is open there, except
     where a landmark must be that is not labelled. A scan without any disc is one without a spine.

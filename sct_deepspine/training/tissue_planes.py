@@ -262,7 +262,7 @@ def _heights(volume: Volume) -> FloatArray:
 
 
 def _below_disc(scan: LabelledScan, value: int) -> NDArray[np.bool_]:
-    """Tell which voxels lie below a disc, across the canal."""
+    """Return which voxels lie below a disc, across the canal."""
     space = StraightSpace(Centerline.from_points(canal_points(scan)))
     tip = scan.discs[value]
     arc = space.straight_from_native(tip)[:, 2]

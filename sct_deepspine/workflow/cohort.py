@@ -209,7 +209,7 @@ def failed_row(
 
 
 def _makes_false(error: DeepSpineError, scan: ScanFile, names: ResultNames) -> bool:
-    """Tell whether an error says that an image, which is there, has no such labels as were found before."""
+    """Return whether an error says that an image, which is there, has no such labels as were found before."""
     if not scan.path.is_file():
         return False
     if isinstance(error, UncertainError):  # more is asked for: what was found is as true as before

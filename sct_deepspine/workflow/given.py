@@ -175,7 +175,7 @@ def anchors_in_view(
 
 
 def as_looked(points: Mapping[int, FloatArray], presacral: int) -> dict[int, FloatArray]:
-    """Return discs by what they look like, as anchors are named, in a spine with so many vertebrae.
+    """Return discs by what they look like, as anchors are named, in a spine with this number of vertebrae.
 
     Where their number is odd, a disc looks like its value down to T11/T12. If there is none of these, the
     discs are named from the sacrum upwards.
@@ -187,7 +187,7 @@ def as_looked(points: Mapping[int, FloatArray], presacral: int) -> dict[int, Flo
 
 
 def compared_edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | None:
-    """Tell how the automatic labels were edited, or None if these are no edited copy of them.
+    """Return how the automatic labels were edited, or None if these are no edited copy of them.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ def _refuse_other_grid(given: GivenLabels, grid: Grid) -> None:
 
 
 def _has_same_voxels(one: Grid, other: Grid) -> bool:
-    """Tell whether two grids have voxels of one size in the same numbers, wherever they lie."""
+    """Return whether two grids have voxels of one size in the same numbers, wherever they lie."""
     return one.shape == other.shape and bool(np.allclose(one.spacing_mm, other.spacing_mm, rtol=1e-3))
 
 

@@ -174,7 +174,7 @@ class Job(Inputs):
 
 
 def plan_job(inputs: Inputs, options: BatchOptions, models: Models, beside: Sequence[str] = ()) -> Job:
-    """Tell what is to be done with a scan.
+    """Return what is to be done with a scan.
 
     Parameters
     ----------

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sct_deepspine.io.files import UNFINISHED, make_folder, plain_cell, write_text
+from sct_deepspine.labels import UNCERTAIN
 from sct_deepspine.workflow.review import read_ratings
 from sct_deepspine.workflow.tables import write_tables
 
@@ -59,6 +60,11 @@ class Row:
     removed: str = ""
     """Files of an earlier run that this one removed, since they were no longer true."""
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the levels or a disc are more likely wrong than right."""
+        return not self.error and min(self.level_confidence, self.least_confidence) < UNCERTAIN
+
 
 def name_files(paths: Sequence[Path]) -> str:
     """Return the names of files for a row."""
@@ -96,7 +102,7 @@ def _keep(path: Path, text: str) -> None:
 
 
 def shows_failure(derivatives: Path, name: str) -> bool:
-    """Tell whether the page says that a scan failed, in a run after the one that finished it."""
+    """Return whether the page says that a scan failed, in a run after the one that finished it."""
     with suppress(OSError, ValueError, AttributeError):
         text = (derivatives / ENTRIES / f"{name}.json").read_text(encoding="utf-8")
         return bool(json.loads(text).get("error"))

@@ -223,7 +223,7 @@ def _sorted_out(
 
 
 def _is_outdated(own: Sequence[Path], true: Sequence[Path], names: ResultNames) -> bool:
-    """Tell whether a mask of another command is no longer true."""
+    """Return whether a mask of another command is no longer true."""
     return any(path in own and path not in true for path in names.masks.values())
 
 
@@ -244,7 +244,7 @@ def _hand_over(record: Path, written: Iterable[Path], names: ResultNames) -> Non
 def _still_true(
     path: Path, names: ResultNames, earlier: Mapping[str, Any], content: Mapping[str, Any]
 ) -> bool:
-    """Tell whether a file of an earlier run says what a run of now would say."""
+    """Return whether a file of an earlier run says what a run of now would say."""
     images = [record.get("source") for record in (earlier, content)]
     if None not in images and images[0] != images[1]:
         return False
@@ -259,7 +259,7 @@ def _still_true(
 
 
 def _have_same_levels(earlier: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
-    """Tell whether discs of one value are at one place, and none is at the place of another one."""
+    """Return whether discs of one value are at one place, and none is at the place of another one."""
     before, now = _places(earlier), _places(content)
     if not before or not now:
         return False

@@ -16,9 +16,9 @@ from sct_deepspine.io.disc_labels import GivenLabels, ReviewedScan
 from sct_deepspine.io.files import plain_cell, plain_line, write_text
 from sct_deepspine.io.identity import file_sha256
 
-__all__ = ["RATINGS", "Rating", "keep_ratings", "matched_corrections", "read_ratings"]
+__all__ = ["RATINGS_FILE", "Rating", "keep_ratings", "matched_corrections", "read_ratings"]
 
-RATINGS = "ratings.tsv"
+RATINGS_FILE = "ratings.tsv"
 """The table of ratings, beside the page."""
 
 COLUMNS = "scan", "rating", "accepted", "key"
@@ -101,7 +101,7 @@ def _scan_of(
 def read_ratings(folder: Path) -> dict[str, Rating]:
     """Return the ratings that are kept in a folder, by the key that the page knows a scan by."""
     with suppress(OSError, ValueError, csv.Error):
-        text = (folder / RATINGS).read_text(encoding="utf-8-sig")
+        text = (folder / RATINGS_FILE).read_text(encoding="utf-8-sig")
         return {
             row["key"]: Rating(row["scan"], row["rating"] or "", row["accepted"] == "yes")
             for row in csv.DictReader(io.StringIO(text, newline=""), delimiter="\t")
@@ -129,7 +129,7 @@ def keep_ratings(folder: Path, reviewed: Iterable[ReviewedScan]) -> None:
         )
     known = {key: rating for key, rating in known.items() if rating.rating or rating.accepted}
     if known != before:
-        write_text(folder / RATINGS, _table(known))
+        write_text(folder / RATINGS_FILE, _table(known))
 
 
 def _table(ratings: Mapping[str, Rating]) -> str:

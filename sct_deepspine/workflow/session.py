@@ -189,7 +189,7 @@ def _results(
 
 
 def _edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | None:
-    """Tell how the labels of an image in its session were edited, if labels are an edited copy of these."""
+    """Return how the labels of an image in its session were edited, if labels are an edited copy of these."""
     return compared_edits(given, automatic.with_upper_discs()) if automatic.discs else None
 
 

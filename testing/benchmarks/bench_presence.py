@@ -20,9 +20,9 @@ from sct_deepspine.errors import NoDiscsError
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.annotations import LabelledScan, read_scans
+from sct_deepspine.labeling.candidates import assignment_score
 from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
-from sct_deepspine.labeling.pipeline import assignment_score
 from sct_deepspine.simulation.phantom import T2W, VIEWS, make_phantom, random_contrast
 
 BODIES, TEXTURES = 60, 40

@@ -81,7 +81,7 @@ def test_a_mask_given_as_a_scan_is_refused(phantom):
 def test_voxels_of_a_thousandth_of_a_millimetre_are_refused_at_once(painted):
     affine = np.array(painted.grid.affine)
     affine[:3, :3] /= 1000
-    with pytest.raises(ImageError, match="measures 0.048 .* mm; are the voxel sizes"):
+    with pytest.raises(ImageError, match=r"measures 0\.048 .* mm; are the voxel sizes"):
         label_discs((painted.data, affine), weights=fake_model())
 
 

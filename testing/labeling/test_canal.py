@@ -10,7 +10,7 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.planes import WIDEST_MM, midsagittal_plane, sample
 from sct_deepspine.geometry.volume import DeobliquedVolume, Volume
-from sct_deepspine.labeling.canal import extend_centerline, find_centerline, follow_given
+from sct_deepspine.labeling.canal import find_centerline, follow_given
 
 
 def view_of(volume):
@@ -152,7 +152,7 @@ def test_an_image_of_a_few_voxels_is_no_spine():
 def test_a_centreline_that_ends_inside_the_image_is_continued(low_mm, high_mm, show):
     line = canal_line()
     part = line[(line[:, 2] >= low_mm) & (line[:, 2] <= high_mm)]
-    whole = extend_centerline(Centerline.from_points(part), view_of(show(upright(), line)), PaintReader())
+    whole, _ = follow_given(Centerline.from_points(part), view_of(show(upright(), line)), PaintReader())
     assert np.ptp(whole.samples_world[:, 2]) > 160
     assert distance_mm(whole, line).max() < 1.5
 
@@ -189,13 +189,13 @@ def test_a_centreline_off_the_canal_everywhere_is_refused(show):
 def test_a_centreline_is_kept_where_the_network_sees_no_canal(show):
     known = Centerline.from_points(canal_line(length_mm=60))
     volume = show(upright(), canal_line(), canal=False)
-    assert extend_centerline(known, view_of(volume), PaintReader()) is known
+    assert follow_given(known, view_of(volume), PaintReader())[0] is known
 
 
 def test_a_centreline_outside_the_image_is_refused(show):
     known = Centerline.from_points(canal_line() + np.array([0, 300, 0]))
     with pytest.raises(GeometryError, match="outside the image") as error:
-        extend_centerline(known, view_of(show(upright(), canal_line())), PaintReader())
+        follow_given(known, view_of(show(upright(), canal_line())), PaintReader())
     assert "\n" not in str(error.value)
 
 

@@ -65,7 +65,7 @@ class OnnxRuntime:
 
 
 def onnx_is_installed() -> bool:
-    """Tell whether onnxruntime can be imported, without importing it."""
+    """Return whether onnxruntime can be imported, without importing it."""
     return find_spec("onnxruntime") is not None
 
 

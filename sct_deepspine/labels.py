@@ -322,6 +322,15 @@ class DiscLabels:
         """Return the same labels as those of another image on the same grid, such as a file's path."""
         return replace(self, source=source)
 
+    def limited(self, most: float) -> DiscLabels:
+        """Return the same labels with no higher confidence than this, nor of any disc or landmark."""
+        discs, landmarks = (
+            tuple(replace(disc, confidence=min(disc.confidence, most)) for disc in some)
+            for some in (self.discs, self.landmarks)
+        )
+        confidence = min(self.level_confidence, most)
+        return replace(self, discs=discs, landmarks=landmarks, level_confidence=confidence)
+
     def with_upper_discs(self) -> DiscLabels:
         """Return the labels with C1/C2 (2) and the top of C1 (1) added where they lie in the image.
 

@@ -192,7 +192,7 @@ def _labelled(
     """Label each group as one spine; what contradicts its group is labelled apart."""
     notes = link_notes(links, names)
     spines: list[tuple[Group, Spine | None]] = []
-    waiting = list(groups)
+    waiting, doubted = list(groups), set[int]()
     while waiting:
         group = waiting.pop(0)
         spine = _spine(readings, group, anchored, model)
@@ -204,6 +204,7 @@ def _labelled(
             spines.append((group, spine))
             continue
         notes += [apart_note(n, names) for n in apart]
+        doubted |= set(apart)
         waiting += [single(n) for n in apart]
         waiting.append(replace(group, members=tuple(n for n in group.members if n not in apart)))
     spines.sort(key=lambda pair: (-len(pair[0].members), pair[0].members))
@@ -218,6 +219,8 @@ def _labelled(
                     labels = DiscLabels((), readings[n].volume.grid, 0.0, weights=model.identity)
             else:
                 labels = discs_in_view(spine, n, readings[n].volume, alone, model)
+            if n in doubted:
+                labels = labels.limited(CONTRADICTED)
             own = tuple(note.sentence for note in notes if n in note.images)
             out[n] = replace(labels.with_source(images[n]), warnings=(*labels.warnings, *own))
     whole = next((spine for _, spine in spines if spine is not None), None)

@@ -77,6 +77,10 @@ def test_a_canal_that_leaves_the_image_sideways_is_told(painted):
     assert "leaves the image sideways" in note.sentence
 
 
+def checked_levels(*, counted=None, odd=0.0):
+    return SimpleNamespace(counted=counted, evidence=SimpleNamespace(odd_spacing=odd))
+
+
 def sacrum_seen(*, lowest_as_landmark=0.0, landmark_score=0.5, landmark_as_disc=0.0):
     """Return what a network says of L5/S1 at (0, 0, 0) and of S1/S2 28 mm below."""
     codec = DiscCodec(stride=2, first_value=1, levels=26)
@@ -109,16 +113,23 @@ def sacrum_seen(*, lowest_as_landmark=0.0, landmark_score=0.5, landmark_as_disc=
 )
 def test_a_sacrum_that_may_be_counted_wrongly_is_told(seen, kind, sentence):
     discs, marks, prediction = sacrum_seen(**seen)
-    notes = _ambiguous_sacrum(discs, marks, prediction, SimpleNamespace(counted=None))
+    notes = _ambiguous_sacrum(discs, marks, prediction, checked_levels())
     assert [note.kind for note in notes] == ([kind] if kind else [])
     assert all(sentence in note.sentence and "one too high" in note.sentence for note in notes)
 
 
+@pytest.mark.parametrize(("odd", "kind"), [(0.2, "transitional sacrum"), (0.25, "lowest disc")])
+def test_a_large_s1_s2_is_doubted_where_the_distances_are_odd(odd, kind):
+    discs, marks, prediction = sacrum_seen(landmark_score=0.8)
+    (note,) = _ambiguous_sacrum(discs, marks, prediction, checked_levels(odd=odd))
+    assert note.kind == kind
+
+
 def test_a_spine_counted_from_c2_does_not_rest_on_the_sacrum():
     discs, marks, prediction = sacrum_seen(lowest_as_landmark=0.9, landmark_score=0.9)
-    assert _ambiguous_sacrum(discs, marks, prediction, SimpleNamespace(counted=object())) == []
+    assert _ambiguous_sacrum(discs, marks, prediction, checked_levels(counted=object())) == []
     unseen = (replace(discs[0], interpolated=True),)
-    assert _ambiguous_sacrum(unseen, (), prediction, SimpleNamespace(counted=None)) == []
+    assert _ambiguous_sacrum(unseen, (), prediction, checked_levels()) == []
 
 
 @pytest.mark.parametrize(("kind", "anchored", "limit"), [

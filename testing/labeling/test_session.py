@@ -14,6 +14,7 @@ from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.alignment import align_series, edge_plane
 from sct_deepspine.labeling.levels import Candidates
 from sct_deepspine.labeling.session import read_series
+from sct_deepspine.labeling.spine import SessionDisc, Spine, discs_in_view
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.spacing import SpacingPrior
 
@@ -124,6 +125,20 @@ def test_an_image_that_is_sure_of_other_levels_is_labelled_apart():
     session = label_session(images, weights=MODEL, label=Reader(wrong={60.0: 1}, sure={60.0: 0.95}))
     assert sorted(len(group) for group in session.groups) == [1, 1]
     assert any("confident levels that contradict" in note.sentence for note in session.notes)
+    (apart,) = next(group for group in session.groups if len(group) == 1 and group != (0,))
+    assert session.images[apart].level_confidence <= 0.5
+    assert session.images[apart].confidence.max() <= 0.5
+    assert session.images[1 - apart].level_confidence > 0.9
+
+
+@pytest.mark.parametrize(("least", "confidence"), [(0.75, 1.0), (0.65, 0.7)])
+def test_an_image_with_an_uncertain_disc_of_its_own_is_doubted_whatever_the_others_say(least, confidence):
+    image = body(1, *TOP)
+    places = in_view(image)
+    certain = dict.fromkeys(places, 1.0) | {5: least}
+    discs = tuple(SessionDisc(value, {0: point}, certain[value]) for value, point in places.items())
+    spine = Spine(discs, places, 1.0, "landmark", shift_mm={0: np.zeros(3)}, support={})
+    assert discs_in_view(spine, 0, image, None, MODEL).level_confidence == confidence
 
 
 def test_an_image_without_a_visible_disc_gets_those_of_the_session_in_its_view():

@@ -75,7 +75,7 @@ def test_a_step_moves_what_lies_below_and_its_truth():
     painted = paint_truth(scan)
     case = stepped(type(scan)(**{**vars(scan), "volume": painted}), 8.0, 20)
     for value, point in case.truth.items():
-        assert point[1] - scan.discs[value][1] == (8.0 if value > 20 else 0.0)
+        assert point[1] - scan.discs[value][1] == pytest.approx(8.0 if value > 20 else 0.0)
         assert grey_at(case.image, point) > 0.45
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fakes import PaintReader
+from scipy.ndimage import gaussian_filter
 
 from sct_deepspine.geometry.volume import DeobliquedVolume
 from sct_deepspine.labeling.agreement import CHANGES, agreement, landmark_support, read_again
@@ -66,6 +67,52 @@ def test_half_a_level_off_is_a_disagreement_about_places(seen):
     _, agreed = read(seen, {"moved": half_a_level_down})
     assert agreed.places < 0.3
     assert agreed.levels == 0.0
+
+
+def plane_of(rows, columns=9, *, empty=2):
+    """Return a plane of distinct grey values with a few empty rows and columns about it."""
+    grey = np.random.default_rng(3).normal(1.0, 0.4, (rows, columns)).astype(np.float32)
+    return np.pad(grey, empty), np.pad(np.ones((rows, columns), bool), empty)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 2.0])
+def test_grey_values_are_raised_to_a_power_within_the_image(exponent):
+    image, inside = plane_of(30)
+    changed = CHANGES[f"gamma {exponent:g}"](image, 2.0)
+    grey = image[inside]
+    expected = ((grey - grey.min()) / np.ptp(grey)) ** exponent
+    expected = (expected - expected.mean()) / expected.std()
+    np.testing.assert_allclose(changed[inside], expected, atol=1e-4)
+    assert (changed[~inside] == 0).all()
+    assert changed.dtype == np.float32
+
+
+def test_an_empty_plane_stays_as_it_is():
+    empty = np.zeros((12, 7), np.float32)
+    assert (CHANGES["gamma 2"](empty, 2.0) == empty).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "pixel_mm", "cut"), [(100, 2.5, 10), (100, 5.0, 5), (30, 2.5, 6), (3, 2.5, 1)]
+)
+def test_25_mm_or_a_fifth_of_the_image_is_cut_off_at_either_end(rows, pixel_mm, cut):
+    image, _ = plane_of(rows)
+    above, below = (CHANGES[name](image, pixel_mm) for name in ("cut above", "cut below"))
+    assert (above[: 2 + cut] == 0).all()
+    assert (above[2 + cut :] == image[2 + cut :]).all()
+    assert (below[2 + rows - cut :] == 0).all()
+    assert (below[: 2 + rows - cut] == image[: 2 + rows - cut]).all()
+
+
+def test_blur_does_not_mix_in_what_lies_outside():
+    image, inside = plane_of(40, 30)
+    blurred = CHANGES["blurred"](image, 1.0)
+    assert (blurred[~inside] == 0).all()
+    middle = np.zeros_like(inside)
+    middle[12:-12, 12:-12] = True
+    np.testing.assert_allclose(blurred[middle], gaussian_filter(image, 1.0)[middle], atol=1e-4)
+    flat = CHANGES["blurred"](np.where(inside, 3, 0).astype(np.float32), 1.0)
+    np.testing.assert_allclose(flat[inside], 3, atol=1e-4)
 
 
 def test_discs_that_were_cut_off_are_not_missed(seen):

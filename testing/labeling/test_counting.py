@@ -156,6 +156,30 @@ def test_an_image_that_can_not_count_agrees_with_a_spine_that_was_counted():
     assert not SessionDisc(22, {}, 0.9).agrees_with(21, counted=False)
 
 
+@pytest.mark.parametrize("variant", [Variant(23, 14), Variant(25, 14), USUAL])
+def test_two_anchors_count_also_where_nothing_tells_a_level(variant):
+    seen = candidates_of(variant, first=4, last=variant.presacral)
+    seen = replace(seen, level=np.full_like(seen.level, 1 / 26))
+    last = int(variant.apparent(np.array([variant.presacral]))[0])
+    counted = count_vertebrae(seen, anchors={0: 4, len(seen.score) - 1: last}, parameters=PARAMETERS)
+    assert counted.count.presacral == variant.presacral
+    assert counted.assignment.values.tolist() == list(range(4, variant.presacral + 1))
+
+
+def test_an_s2_s3_that_is_seen_is_no_vertebra_more():
+    usual = candidates_of(USUAL)
+    below = usual.points[-1] - [0, 0, 24]
+    seen = Candidates(
+        np.vstack([usual.points, below]),
+        np.append(usual.score, 0.8),
+        np.vstack([usual.level, usual.level[-1:]]),
+        1,
+    )
+    counted = count_vertebrae(seen, parameters=PARAMETERS)
+    assert counted.count.presacral == PRESACRAL
+    assert counted.count.probability > 0.95
+
+
 @pytest.mark.parametrize(("k", "value"), [(4, 3), (12, 15), (20, 18), (24, 26)])
 def test_an_anchor_that_contradicts_a_counted_spine_is_told_by_its_names(k, value):
     candidates = candidates_of(Variant(25, 12))

@@ -166,18 +166,19 @@ def test_two_anchors_count_also_where_nothing_tells_a_level(variant):
     assert counted.assignment.values.tolist() == list(range(4, variant.presacral + 1))
 
 
-def test_an_s2_s3_that_is_seen_is_no_vertebra_more():
-    usual = candidates_of(USUAL)
-    below = usual.points[-1] - [0, 0, 24]
-    seen = Candidates(
-        np.vstack([usual.points, below]),
-        np.append(usual.score, 0.8),
-        np.vstack([usual.level, usual.level[-1:]]),
-        1,
-    )
+@pytest.mark.parametrize("place", [18, 20])
+@pytest.mark.parametrize("like_a_disc", [0.5, 0.9])
+def test_a_missing_vertebra_is_counted_also_if_s1_s2_and_s2_s3_look_like_discs(place, like_a_disc):
+    spine = candidates_of(Variant(23, place))
+    level = np.vstack([spine.level, np.zeros(26)])
+    level[-2] = 0
+    level[-2, 24:] = like_a_disc, 1 - like_a_disc
+    level[-1, 24:] = 0.3, 0.7
+    points = np.vstack([spine.points, spine.points[-1] - [0, 0, 24]])
+    seen = Candidates(points, np.append(spine.score, 0.7), level, 1)
     counted = count_vertebrae(seen, parameters=PARAMETERS)
-    assert counted.count.presacral == PRESACRAL
-    assert counted.count.probability > 0.95
+    assert counted.count.presacral == 23
+    assert counted.count.probability > 0.9
 
 
 @pytest.mark.parametrize(("k", "value"), [(4, 3), (12, 15), (20, 18), (24, 26)])

@@ -49,3 +49,11 @@ def test_equations_about_the_diagonal_are_solved_as_scipy_does(count, reach):
     np.testing.assert_allclose(
         solve_band(matrix, right, reach), solveh_banded(bands, right, lower=True), atol=1e-9
     )
+
+
+def test_values_slopes_and_bends_come_together():
+    places = np.cumsum(RNG.uniform(0.5, 2, 9))
+    curve = through_points(places, RNG.normal(size=(9, 3)))
+    at = RNG.uniform(places[0], places[-1], 17)
+    for derivative, found in enumerate(curve.with_derivatives(at)):
+        np.testing.assert_allclose(found, curve(at, derivative), atol=1e-9)

@@ -60,6 +60,22 @@ def test_the_size_of_a_body_is_not_odd():
     assert told(large, assignment_of(range(3, 11))) == ()
 
 
+@pytest.mark.parametrize(("values", "why"), [
+    (range(20, 27), "S1/S2 is not clearly visible, so the levels are uncertain: the probability"),
+    (range(1, 9), "the tip of the dens and the base of the dens are not clearly visible, so the levels"),
+])  # fmt: skip
+def test_a_landmark_that_is_hardly_seen_is_named(values, why):
+    first = max(values[0], 3)
+    (warning,) = told(spine(first, min(values[-1], 25)), assignment_of(values), kind="no_landmark")
+    assert warning.startswith(why)
+
+
+def test_odd_distances_are_told_beside_those_of_the_same_person():
+    large = tuple(Disc(d.value, 1.3 * d.point_world, 0.9) for d in spine(3, 10, stretched=6, factor=2.0))
+    (warning,) = told(large, assignment_of(range(3, 11)))
+    assert "mm apart, 2.0 times the expected spacing" in warning
+
+
 def test_a_view_without_a_landmark_says_so_and_names_the_disc_in_the_middle():
     (warning,) = told(spine(10, 16), assignment_of(range(10, 17)), kind="thoracic")
     assert "neither the dens nor S1/S2 is in view" in warning

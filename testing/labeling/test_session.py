@@ -131,14 +131,19 @@ def test_an_image_that_is_sure_of_other_levels_is_labelled_apart():
     assert session.images[1 - apart].level_confidence > 0.9
 
 
-@pytest.mark.parametrize(("least", "confidence"), [(0.75, 1.0), (0.65, 0.7)])
-def test_an_image_with_an_uncertain_disc_of_its_own_is_doubted_whatever_the_others_say(least, confidence):
+@pytest.mark.parametrize(
+    ("least", "places", "confidence"), [(0.75, 0.7, 1.0), (0.65, 0.9, 1.0), (0.65, 0.7, 0.7), (1.0, 0.5, 0.7)]
+)
+def test_an_image_with_uncertain_discs_of_its_own_is_doubted_whatever_the_others_say(
+    least, places, confidence
+):
     image = body(1, *TOP)
-    places = in_view(image)
-    certain = dict.fromkeys(places, 1.0) | {5: least}
-    discs = tuple(SessionDisc(value, {0: point}, certain[value]) for value, point in places.items())
-    spine = Spine(discs, places, 1.0, "landmark", shift_mm={0: np.zeros(3)}, support={})
-    assert discs_in_view(spine, 0, image, None, MODEL).level_confidence == confidence
+    points = in_view(image)
+    certain = {**dict.fromkeys(points, 1.0), 5: least}
+    discs = tuple(SessionDisc(value, {0: point}, certain[value]) for value, point in points.items())
+    spine = Spine(discs, points, 1.0, "landmark", shift_mm={0: np.zeros(3)}, support={})
+    alone = DiscLabels((), image.grid, 0.5, evidence={"places": places})
+    assert discs_in_view(spine, 0, image, alone, MODEL).level_confidence == confidence
 
 
 def test_an_image_without_a_visible_disc_gets_those_of_the_session_in_its_view():

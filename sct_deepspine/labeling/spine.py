@@ -302,7 +302,7 @@ def discs_in_view(
     sure = spine.level_confidence / (1 + float(np.exp(-spine.support.get(n, np.inf))))
     if alone is not None and _agrees(alone, n, spine.discs):
         sure = max(sure, alone.level_confidence)
-    seen = [disc.confidence for disc in found if disc.value in own]
+    seen = [disc.confidence for disc in found if disc.value in own and disc.value in spine.variant.discs]
     places = alone.evidence.get("places", 1.0) if alone is not None and n not in spine.dropped else 1.0
     if places < MIN_AGAIN or (places < MIN_AGAIN_OF_SEEN and min(seen, default=1.0) < MIN_SEEN):
         sure = min(sure, DISAGREEING_LIMIT)  # its levels are known, but its points may lie beside the discs

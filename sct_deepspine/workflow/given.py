@@ -177,8 +177,8 @@ def anchors_in_view(
 def as_looked(points: Mapping[int, FloatArray], presacral: int) -> dict[int, FloatArray]:
     """Return discs by what they look like, as anchors are named, in a spine with this number of vertebrae.
 
-    Where their number is odd, a disc looks like its value down to T11/T12. If there is none of these, the
-    discs are named from the sacrum upwards.
+    With 23 or 25 vertebrae, a disc looks like its value down to T11/T12. If there is none of these, the discs
+    are named from the sacrum upwards.
     """
     if presacral == PRESACRAL:
         return dict(points)

@@ -140,6 +140,8 @@ def test_an_image_with_uncertain_discs_of_its_own_is_doubted_whatever_the_others
     image = body(1, *TOP)
     points = in_view(image)
     certain = {**dict.fromkeys(points, 1.0), 5: least}
+    points[2] = points[3] + [0, 0, 19]  # a landmark that is hardly seen makes no disc doubtful
+    certain[2] = 0.4
     discs = tuple(SessionDisc(value, {0: point}, certain[value]) for value, point in points.items())
     spine = Spine(discs, points, 1.0, "landmark", shift_mm={0: np.zeros(3)}, support={})
     alone = DiscLabels((), image.grid, 0.5, evidence={"places": places})

@@ -199,7 +199,9 @@ def _labelled(
         apart = [] if spine is None else _contradicted(readings, group, spine)
         if spine is not None and apart and anchored & set(group.members):  # a person overrules them
             notes += [overruled_note(n, names, readings[n].labels) for n in apart]
-            spine, apart = replace(spine, level_confidence=min(spine.level_confidence, CONTRADICTED)), []
+            spine = replace(spine, level_confidence=min(spine.level_confidence, CONTRADICTED))
+            doubted |= set(group.members)
+            apart = []
         if not apart:
             spines.append((group, spine))
             continue

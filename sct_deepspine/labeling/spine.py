@@ -178,13 +178,15 @@ def assign_spine(
     if counted is not None:
         confidence = min(confidence, counted.count.probability)
     levelled = anchored & set(group.members)
-    if not levelled:
+    if levelled:
+        most = np.full(len(discs), CONTRADICTED if confidence <= CONTRADICTED else 1.0)
+    else:
         # A disc is at least as certain as all levels are, and no more than discs of such views are.
         most = np.maximum(model.calibration.of_discs(assignment.probabilities, kind), confidence)
-        discs = tuple(
-            replace(disc, confidence=min(disc.confidence, float(limit)))
-            for disc, limit in zip(discs, most, strict=True)
-        )
+    discs = tuple(
+        replace(disc, confidence=min(disc.confidence, float(limit)))
+        for disc, limit in zip(discs, most, strict=True)
+    )
     return Spine(
         discs=discs,
         filled=dict(zip(values.tolist(), places, strict=True)),

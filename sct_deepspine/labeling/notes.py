@@ -39,8 +39,8 @@ LARGE_SACRAL_DISC, TAKEN_FOR_L5_S1 = 0.78, 0.04
 disc. Of 44 lumbar scans 4 have either, 3 of the 4 whose S1/S2 was seen to be large by eye among them."""
 
 ODD_WITH_SACRUM = 0.22
-"""With such an S1/S2 the levels are doubted where a distance between discs is odd by more than this
-(log-ratio). Of 48 right views with such an S1/S2 2 are, of 4 wrong ones of composites 3."""
+"""Where either looks like the other, the levels are doubted if a distance between discs is odd by more than
+this (log-ratio). Of 48 right views with a large S1/S2 2 are, of 4 wrong ones of composites 3."""
 
 LIKE_S1_S2, AS_WELL_S1_S2 = 0.05, 0.2
 """Probability that the disc taken for L5/S1 is S1/S2 from which this is said, and from which the levels are
@@ -229,6 +229,9 @@ def _ambiguous_sacrum(
     if checked.counted is not None or first + prediction.codec.levels <= LAST_VALUE:
         return []  # the levels are counted from C2, not from the sacrum
     advice = "count from C2 or T12 in another scan, or see which vertebra has ribs"
+    kind: NoteKind = "transitional sacrum"
+    if checked.evidence.odd_spacing > ODD_WITH_SACRUM:
+        kind = "lowest disc"
     for disc in discs[-1:]:
         _, level = prediction.at(disc.point_world[None])
         as_landmark = level[0, LAST_VALUE - first]
@@ -237,7 +240,8 @@ def _ambiguous_sacrum(
         sentence = (
             f"{disc.name} looks much like {disc_name(LAST_VALUE)}: the levels may be one too high; {advice}"
         )
-        kind: NoteKind = "lowest disc" if as_landmark >= AS_WELL_S1_S2 else "transitional sacrum"
+        if as_landmark >= AS_WELL_S1_S2:
+            kind = "lowest disc"
         return [Note(kind, sentence, (lowest,), disc.point_world)]
     for mark in landmarks:
         score, level = prediction.at(mark.point_world[None])
@@ -248,8 +252,5 @@ def _ambiguous_sacrum(
             f"{mark.name} looks as large as a disc: the lowest disc may be {mark.name}, and the levels "
             f"one too high; {advice}"
         )
-        is_odd = checked.evidence.odd_spacing > ODD_WITH_SACRUM
-        return [
-            Note("lowest disc" if is_odd else "transitional sacrum", sentence, (lowest,), mark.point_world)
-        ]
+        return [Note(kind, sentence, (lowest,), mark.point_world)]
     return []

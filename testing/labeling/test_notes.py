@@ -118,9 +118,10 @@ def test_a_sacrum_that_may_be_counted_wrongly_is_told(seen, kind, sentence):
     assert all(sentence in note.sentence and "one too high" in note.sentence for note in notes)
 
 
+@pytest.mark.parametrize("seen", [{"landmark_score": 0.8}, {"lowest_as_landmark": 0.06}])
 @pytest.mark.parametrize(("odd", "kind"), [(0.2, "transitional sacrum"), (0.25, "lowest disc")])
-def test_a_large_s1_s2_is_doubted_where_the_distances_are_odd(odd, kind):
-    discs, marks, prediction = sacrum_seen(landmark_score=0.8)
+def test_a_sacrum_like_a_disc_is_doubted_where_the_distances_are_odd(seen, odd, kind):
+    discs, marks, prediction = sacrum_seen(**seen)
     (note,) = _ambiguous_sacrum(discs, marks, prediction, checked_levels(odd=odd))
     assert note.kind == kind
 

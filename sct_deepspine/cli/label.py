@@ -370,7 +370,7 @@ def _request(arguments: argparse.Namespace, products: Products) -> ScanRequest:
         if path is not None:
             with about(f"-{option}", path):
                 labels = read_given_by_image(path, arguments.images)
-            # Labels of several images are told apart where the images are.
+            # Which of several images they belong to is determined with the images.
             given[meaning] = path if len(arguments.images) > 1 else labels[0]
     return ScanRequest(
         anchor_slice=arguments.initdisc,

@@ -27,6 +27,7 @@ from sct_deepspine.io.identity import check_content, grid_difference
 
 __all__ = [
     "ImageLike",
+    "image_file",
     "image_like",
     "is_sct_image",
     "lacks_orientation",

@@ -1,4 +1,4 @@
-"""The JSON files that this package writes beside its results: read in one place."""
+"""Reading the JSON files that this package writes beside its results."""
 
 from __future__ import annotations
 

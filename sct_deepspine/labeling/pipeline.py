@@ -193,10 +193,6 @@ def label_discs(
     discs, notes = find_notes(discs, landmarks, checked, prediction, canal, view, off_canal=off_canal)
     doubts = _doubts(notes, upside_down=upside_down, anchored=bool(known))
     limit = min([1.0, *doubts.values()])
-    discs, landmarks = (
-        tuple(replace(disc, confidence=min(disc.confidence, limit)) for disc in some)
-        for some in (discs, landmarks)
-    )
     assignment = checked.assignment.limited(limit)
     checked = replace(checked, assignment=assignment, warnings=(*checked.warnings, *doubts))
     found = find_warnings(discs, notes, checked, view, anchored=bool(known))
@@ -221,7 +217,7 @@ def label_discs(
         notes=notes,
         evidence=checked.evidence.as_dict(),
         count=checked.counted.count if checked.counted is not None else None,
-    )
+    ).limited(limit)
 
 
 def _doubts(notes: Sequence[Note], *, upside_down: bool, anchored: bool) -> dict[str, float]:

@@ -249,7 +249,9 @@ def check_outputs(
     OutputError
         If one would replace an input, or a file that is not this package's.
     """
-    wanted = _writers(result, names, outputs)
+    wanted = [*_writers(result, names, replace(outputs, preview=False, picture=None))]
+    wanted += [names.preview] if outputs.preview else []  # drawn when it is written
+    wanted += [outputs.picture] if outputs.picture else []
     _refuse_inputs(wanted, inputs)
     refuse_foreign(names, wanted, overwrite=overwrite)
 

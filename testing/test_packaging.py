@@ -1,5 +1,6 @@
 """What is built from the source holds all that the commands need."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,11 @@ def test_the_container_recipe_follows_good_practice():
         pytest.skip("hadolint is not installed")
     done = subprocess.run([program, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_container_starts_from_one_exact_image():
+    (base,) = re.findall(r"^FROM (.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
 
 
 def test_the_wheel_labels_without_the_source(built, tmp_path):

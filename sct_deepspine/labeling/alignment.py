@@ -81,17 +81,11 @@ class Alignment:
     shift_mm
         Anterior and superior shift, mm, to be added to points of the second series so that they coincide with
         those of the first.
-    correlation
-        Of the edges, -1 to 1.
-    lead
-        By how much it exceeds that of the best rival.
     support
         Log-odds that both show one spine.
     """
 
     shift_mm: tuple[float, float]
-    correlation: float
-    lead: float
     support: float
 
 
@@ -137,7 +131,7 @@ def align_series(first: EdgePlane, second: EdgePlane) -> Alignment | None:
     lead, area = best - rival, float(count[k, j]) * PIXEL_MM**2
     constant, of_correlation, of_lead, of_area = SUPPORT
     support = constant + of_correlation * best + of_lead * lead + of_area * np.log(area)
-    return Alignment((float(forward_mm[j]), float(up_mm[k])), best, lead, float(support))
+    return Alignment((float(forward_mm[j]), float(up_mm[k])), float(support))
 
 
 def _shifts(first_mm: float, second_mm: float, limit_mm: float) -> tuple[NDArray[np.int_], FloatArray]:

@@ -47,7 +47,7 @@ second was chosen on ``val``: with 8 to 14 the canal's middle is found best, wit
 ABOUT_CANAL_MM = 60.0
 """How much is seen in front of the canal and behind it once it is found."""
 
-SEEN = 0.3
+CANAL_SEEN = 0.3
 """The canal map counts from here on."""
 
 MIN_CANAL_MM, MIN_CANAL_SHARE = 40.0, 0.5
@@ -278,7 +278,7 @@ def _trace(
     best = canal.max(axis=0)
     columns = _best_path(np.log(best + 0.02))
     rows = np.arange(len(columns))
-    seen = _longest_run(best[rows, columns] > SEEN, largest_gap=4)
+    seen = _longest_run(best[rows, columns] > CANAL_SEEN, largest_gap=4)
     if seen is None:
         return np.empty((0, 3))
     rows, columns = rows[seen], columns[seen]

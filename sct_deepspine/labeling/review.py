@@ -22,7 +22,7 @@ __all__ = ["CONTRADICTED", "LEVEL_REQUEST", "check_anchors", "find_warnings"]
 LEVEL_REQUEST = "give the level of one disc"
 """What labels of one image alone ask for where nothing tells the level; other images may answer it."""
 
-ODD_SPACING = 1.5
+ODD_DISTANCE = 1.5
 """A distance this many times larger or smaller than expected is pointed out."""
 
 MAX_OBLIQUE_DEGREES = 40.0
@@ -33,7 +33,7 @@ LANDMARK_NAMES = {1: "the tip of the dens", 2: "the base of the dens"}
 UNSEEN_KINDS = "implant", "fused"
 """Notes about discs of which nothing is seen, though a point was found."""
 
-SURE = 0.8
+CONTRADICTING = 0.8
 """From this confidence on, an anchor that says something else is contradicted."""
 
 MIN_KEPT = 0.6
@@ -106,7 +106,7 @@ def _odd_spacings(discs: tuple[Disc, ...], spacing_mm: Mapping[int, float]) -> l
         f"{upper.name} and {lower.name} are {distance:.0f} mm apart, {ratio / np.median(ratios):.1f} times "
         "the expected spacing; look for a missed disc or an extra, missing or fused vertebra"
         for (upper, lower), distance, ratio in zip(pairs, distances, ratios, strict=True)
-        if not 1 / ODD_SPACING < ratio / np.median(ratios) < ODD_SPACING
+        if not 1 / ODD_DISTANCE < ratio / np.median(ratios) < ODD_DISTANCE
     ]
 
 
@@ -159,7 +159,7 @@ def check_anchors(
                 "values between the two are uncertain",
             )
     wrong = {value: shift for value, shift in shifts.items() if shift}
-    if wrong and free.level_confidence >= SURE:
+    if wrong and free.level_confidence >= CONTRADICTING:
         value, shift = next(iter(wrong.items()))
         named = f"{value} ({disc_name(value, presacral)})"
         seen_as = f"{value - shift} ({disc_name(value - shift, free_presacral)})"

@@ -55,8 +55,7 @@ if TYPE_CHECKING:
     from sct_deepspine.segmentation.model import SegmentationModel
     from sct_deepspine.workflow.request import ScanRequest
     from sct_deepspine.workflow.result import ScanResult
-
-    Models = tuple[LabelingModel, SegmentationModel | None]
+    from sct_deepspine.workflow.scan import Models
 
 __all__ = ["failed_row", "label_scan", "label_together"]
 

@@ -17,10 +17,7 @@ from sct_deepspine.workflow.overview import Row, shows_failure
 from sct_deepspine.workflow.person import PersonLabels, find_person_labels, json_digest
 
 if TYPE_CHECKING:
-    from sct_deepspine.labeling.model import LabelingModel
-    from sct_deepspine.segmentation.model import SegmentationModel
-
-    Models = tuple[LabelingModel, SegmentationModel | None]
+    from sct_deepspine.workflow.scan import Models
 
 __all__ = ["CORRECTED", "DONE", "FAILED", "SKIPPED", "BatchOptions", "Inputs", "Job", "plan_job"]
 

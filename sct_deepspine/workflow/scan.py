@@ -34,9 +34,12 @@ from sct_deepspine.workflow.given import (
 from sct_deepspine.workflow.request import ScanRequest
 from sct_deepspine.workflow.result import ScanResult
 
-__all__ = ["NO_MASKS", "process_scan"]
+__all__ = ["NO_MASKS", "Models", "process_scan"]
 
 logger = logging.getLogger(__name__)
+
+Models = tuple[LabelingModel, SegmentationModel | None]
+"""The networks of a run; those for masks only where masks are asked for."""
 
 NO_MASKS = "no masks"
 """What the note begins with that says why no spine could be segmented about checked labels."""

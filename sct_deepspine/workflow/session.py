@@ -26,11 +26,9 @@ from sct_deepspine.segmentation.pipeline import segment_spine
 from sct_deepspine.workflow.given import as_looked, compared_edits, edited_labels, read_given_by_image
 from sct_deepspine.workflow.request import LabelSource, ScanRequest
 from sct_deepspine.workflow.result import ScanResult
-from sct_deepspine.workflow.scan import NO_MASKS, process_scan
+from sct_deepspine.workflow.scan import NO_MASKS, Models, process_scan
 
 __all__ = ["SessionResult", "labels_alone", "process_jobs", "process_session", "refuse_uncertain"]
-
-Models = tuple[LabelingModel, SegmentationModel | None]
 
 OF_ONE_IMAGE = "cord", "centerline"
 """What can be asked for one image only."""

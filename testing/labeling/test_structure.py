@@ -80,6 +80,24 @@ def test_a_disc_that_is_bone_is_told(missing):
     assert [disc.value for disc in find_flat_discs(drawn(discs_seen=seen), discs())] == [18 + missing]
 
 
+def test_discs_that_stand_out_less_and_less_are_not_fused():
+    """Each stands out 0.6 times as much as the one above: the lowest a fifth as much as the median of all."""
+    plain = drawn()
+    z = plain.plane.points_world[..., 2]
+    fading = 0.6 ** ((TIPS_Z[0] - z) / 30)
+    image = (0.3 + (plain.image - 0.3) * fading).astype(np.float32)
+    assert find_flat_discs(replace(plain, image=image), discs()) == []
+
+
+def test_a_disc_of_the_bone_s_mean_that_has_edges_is_not_fused():
+    plain = drawn(discs_seen=np.delete(TIPS_Z, 3))
+    y, z = plain.plane.points_world[..., 1], plain.plane.points_world[..., 2]
+    image = plain.image.copy()
+    stripes = (np.abs(z - TIPS_Z[3]) < 7) & (y > COLUMN) & (y < COLUMN + 30)
+    image[stripes] += np.where(np.round(z[stripes] / PIXEL_MM) % 2, 0.15, -0.15).astype(np.float32)
+    assert find_flat_discs(replace(plain, image=image), discs()) == []
+
+
 @pytest.mark.parametrize("pixels", [-5, -4, 4, 5])
 @pytest.mark.parametrize("row", [40, 66])
 def test_a_step_is_told_with_its_place_and_size(pixels, row):

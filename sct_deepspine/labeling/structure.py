@@ -62,9 +62,9 @@ FLAT_MM, BONE_MM = 4.0, 7.0
 differ from those of the bone beyond the second distance."""
 
 NEIGHBOURS, FLAT_PRODUCT = 2, 0.27
-"""It does not, and may be fused, if this times how much the grey values change from row to row, each as a share
-of what so many discs above and below come to, is less than the second. Of 204 discs of 51 scans that were
-filled with bone 170 are found; of the 333 discs as they are, 2 are taken for fused."""
+"""It does not, and may be fused, if this times how much the grey values change from row to row, each as a
+share of what so many discs above and below come to, is less than the second. Of 204 discs of 51 scans that
+were filled with bone 170 are found; of the 333 discs as they are, 2 are taken for fused."""
 
 STEP_ROWS = 2
 """Rows above and below a border that are averaged to compare them."""

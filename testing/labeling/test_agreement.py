@@ -12,7 +12,7 @@ from sct_deepspine.labeling.agreement import CHANGES, agreement, landmark_suppor
 from sct_deepspine.labeling.canal import coarse_view, find_centerline
 from sct_deepspine.labeling.candidates import find_candidates, predict_midsagittal
 from sct_deepspine.labeling.evidence import gather_evidence
-from sct_deepspine.labeling.levels import assign_levels, best_path
+from sct_deepspine.labeling.levels import Candidates, assign_levels, best_path
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +200,49 @@ def test_changes_leave_what_is_outside_and_the_plane_alone(name):
     assert (changed[:8] == 0).all()
     assert not np.array_equal(changed, image)
     assert (changed[25:40] != 0).all()
+
+
+def test_a_reading_that_does_not_show_a_landmark_says_nothing_of_it(seen):
+    prediction, _, _, candidates, assignment = seen
+    index, value = int(assignment.indices[0]), int(assignment.values[0])
+    row = int(prediction.plane.pixel_from_world(candidates.points[index][None])[0, 0])
+
+    def without_it(image, pixel_mm):
+        out = image.copy()
+        out[: row + 1] = 0
+        return out
+
+    shown, _ = read(seen, {"same": same})
+    hidden, _ = read(seen, {"without": without_it}, PaintReader(edit=shifted_levels))
+    support = [
+        landmark_support(readings, prediction, candidates, [index], values=[value])
+        for readings in ([*shown, *hidden], hidden)
+    ]
+    assert support == pytest.approx([1.0, 0.0], abs=0.05)
+
+
+def test_other_levels_of_discs_are_a_disagreement_also_where_the_landmarks_are_the_same(seen):
+    prediction, canal, volume, candidates, assignment = seen
+    landmarks = assignment.values[[0, -1]].tolist()
+
+    def discs_shifted(again):
+        path = best_path(again)
+        return replace(path, values=np.where(np.isin(path.values, landmarks), path.values, path.values + 1))
+
+    readings = read_again(
+        prediction, canal, volume, PaintReader(), candidates=candidates, decode=discs_shifted,
+        changes={"same": same},
+    )  # fmt: skip
+    points = candidates.points[assignment.indices]
+    agreed = agreement(readings, prediction, points, assignment.values, landmarks=landmarks)
+    assert (agreed.levels, agreed.places) == (0.0, 1.0)
+
+
+def test_what_a_reading_finds_besides_is_put_in_its_place_along_the_spine(seen):
+    *scene, candidates, _ = seen
+    kept = np.delete(np.arange(len(candidates.score)), 4)
+    fewer = Candidates(candidates.points[kept], candidates.score[kept], candidates.level[kept], 3)
+    (reading,), _ = read((*scene, fewer, assign_levels(fewer)), {"same": same})
+    np.testing.assert_allclose(reading.refined.points, candidates.points, atol=0.1)
+    np.testing.assert_allclose(reading.refined.score, candidates.score, atol=0.01)
+    assert reading.refined.level[4].argmax() == candidates.level[4].argmax()

@@ -49,7 +49,7 @@ def test_a_vertebra_more_or_less_is_counted_and_the_values_go_on_from_c2(variant
     candidates = candidates_of(variant, seed=seed)
     counted = count_vertebrae(candidates, parameters=PARAMETERS)
     assert counted.count.presacral == variant.presacral
-    assert counted.count.probability > 0.8
+    assert 0.8 < counted.count.probability <= 1
     assert counted.assignment.values.tolist() == list(range(1, variant.presacral + 3))
 
 
@@ -91,6 +91,24 @@ def test_two_known_discs_tell_the_ends_as_landmarks_do(variant):
     counted = count_vertebrae(candidates, anchors=anchors, parameters=PARAMETERS)
     assert counted.count.presacral == variant.presacral
     assert counted.assignment.values.tolist() == list(range(3, lowest + 1))
+
+
+def test_an_anchor_holds_in_the_levels_of_a_spine_that_is_counted():
+    """Of two candidates for one disc the weaker one is taken if a person says so."""
+    candidates = candidates_of(Variant(25, 18), seed=5)
+    twice = 9
+    points = np.insert(candidates.points, twice, candidates.points[twice] + [0, 0, 2.0], axis=0)
+    score = np.insert(candidates.score, twice, 0.05)
+    level = np.insert(candidates.level, twice, candidates.level[twice], axis=0)
+    seen = Candidates(points, score, level, 1)
+    value = twice + 1
+    chosen = []
+    for anchors in ({}, {twice: value}):
+        counted = count_vertebrae(seen, anchors=anchors, parameters=PARAMETERS)
+        assert counted.count.presacral == 25
+        at = counted.assignment.values.tolist().index(value)
+        chosen.append(int(counted.assignment.indices[at]))
+    assert chosen == [twice + 1, twice]
 
 
 @pytest.mark.parametrize("anchors", [{}, {4: 5}, {2: 3, 20: 21}])

@@ -13,7 +13,7 @@ from sct_deepspine.labeling.assessment import CheckedLevels
 from sct_deepspine.labeling.evidence import Evidence
 from sct_deepspine.labeling.levels import LevelAssignment
 from sct_deepspine.labeling.review import check_anchors, find_warnings
-from sct_deepspine.labels import Disc
+from sct_deepspine.labels import Disc, Note
 
 
 def assignment_of(values, *, confidence=0.9, shift=0, indices=None):
@@ -105,6 +105,15 @@ def test_discs_that_were_filled_in_are_named():
     assert warning == "not seen, placed between its neighbours: C4/C5, C6/C7"
 
 
+def test_a_disc_that_a_note_calls_unseen_is_not_named_again():
+    discs = tuple(Disc(d.value, d.point_world, 0.4, d.value in (5, 7)) for d in spine(3, 10))
+    assignment = assignment_of([3, 4, 6, 8, 9, 10])
+    checked = CheckedLevels(assignment, "landmark", Evidence(0.9))
+    notes = [Note("implant", "a void", (5,)), Note("transitional sacrum", "large", (7,))]
+    (warning,) = find_warnings(discs, notes, checked, view_of(), anchored=False)
+    assert warning == "not seen, placed between its neighbours: C6/C7"
+
+
 # Anchors against the image
 
 
@@ -123,6 +132,16 @@ def test_anchors_that_count_otherwise_than_the_image_say_how_many_discs_are_seen
     assert "between the anchors 5 (C4/C5) and 12 (T4/T5) 5 discs are seen, 6 are expected" in warning
     shifted, unsure = assignment_of(range(6, 13)), assignment_of(range(5, 12), confidence=0.5)
     assert check_anchors(shifted, unsure, {0: 6, 6: 12}) == ()
+
+
+def test_anchors_in_a_spine_with_a_vertebra_more_bear_its_names():
+    free, held = assignment_of(range(20, 27)), assignment_of(range(19, 26))
+    (warning,) = check_anchors(held, free, {6: 25}, presacral=25, free_presacral=25)
+    assert "the anchor 25 (L5/L6) contradicts the image: without it this disc is 26 (L6/S1)" in warning
+    assert "the discs are T12/L1 to L6/S1" in warning
+    fewer = assignment_of([19, 21, 22, 23, 24, 25, 26])
+    (counted,) = check_anchors(fewer, free, {0: 19, 6: 26}, presacral=25, free_presacral=25)
+    assert "between the anchors 19 (T11/T12) and 26 (L6/S1)" in counted
 
 
 @pytest.mark.parametrize(("kept", "fits"), [(5, False), (6, True), (10, True)])

@@ -144,6 +144,15 @@ def test_a_file_that_no_run_wrote_is_not_replaced_unless_that_is_asked_for(which
     assert path.read_text(encoding="utf-8") != "mine"
 
 
+def test_nobody_is_told_to_replace_a_cord_mask_that_another_program_may_have_made(names):
+    names.masks["seg"].write_text("of sct_deepseg", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"-o or -ofolder$"):
+        save(NECK, names, names.masks["seg"])
+    names.csv.write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"-o or -ofolder, or replace it with -overwrite 1$"):
+        save(NECK, names, names.csv)
+
+
 def test_a_file_that_was_edited_since_is_not_replaced(names):
     save(NECK, names, names.csv)
     names.labels.write_text("edited", encoding="utf-8")

@@ -107,12 +107,12 @@ def main(
 def _segment(arguments: argparse.Namespace) -> int:
     from sct_deepspine.errors import AnchorError, NoDiscsError
     from sct_deepspine.io.bids import image_stem
-    from sct_deepspine.io.disc_labels import read_disc_labels
     from sct_deepspine.labeling.checks import read_scan
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.reporting.tables import mask_table
     from sct_deepspine.sct.toolbox import show_viewer
     from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.workflow.given import read_given
     from sct_deepspine.workflow.names import mask_names
     from sct_deepspine.workflow.request import ScanRequest
     from sct_deepspine.workflow.result import Outputs, save_result
@@ -124,7 +124,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     with about("-i", image):
         volume = read_scan(image)
     with about("-ldisc", arguments.ldisc, AnchorError):
-        labels = read_disc_labels(arguments.ldisc, image=arguments.i) if arguments.ldisc else None
+        labels = read_given(arguments.ldisc, arguments.i) if arguments.ldisc else None
         request = ScanRequest(labels=labels, masks=True, maps=page_is_wanted(arguments))
         result = process_scan(volume, request, model=labeling, mask_model=model).with_source(arguments.i)
     if result.masks is None:

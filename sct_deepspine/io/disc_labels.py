@@ -75,6 +75,8 @@ class GivenLabels:
         Vertebrae above the sacrum, where the labels were counted in such a spine.
     unplaced
         Names of labels that the file lists without a position.
+    other_image
+        Whether they were made on an image file with another content than the one that they are used for.
     """
 
     points: tuple[LabelledPoint, ...]
@@ -85,6 +87,7 @@ class GivenLabels:
     accepted: bool = False
     presacral: int = PRESACRAL
     unplaced: tuple[str, ...] = ()
+    other_image: bool = False
 
 
 class NotInFileError(LabelsError):

@@ -72,6 +72,10 @@ class EdgePlane:
     corner_mm: tuple[float, float]
 
 
+MIN_NOISE = 1e-6
+"""Where most of the plane is flat, edges count from here on (grey values a pixel)."""
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How one series lies to another.
@@ -111,7 +115,7 @@ def edge_plane(volume: Volume, canal: Centerline) -> EdgePlane | None:
     if not whole.any():
         return None
     length = np.hypot(up, forward)
-    noise = NOISE_SHARE * float(np.median(length[whole])) + np.finfo(float).tiny
+    noise = max(NOISE_SHARE * float(np.median(length[whole])), MIN_NOISE)
     edges = (up + 1j * forward) ** 2 / (length**2 + noise**2) * whole
     return EdgePlane(edges, whole.astype(np.float64), (float(y[0]), float(z[0])))
 

@@ -47,6 +47,10 @@ WRONG_SIZE_LIMIT = 0.5
 """Highest confidence where the spine looks more like one with voxels of another size: all levels may be
 off."""
 
+ODD_COUNT_LIMIT = 0.8
+"""Highest confidence in a spine with a vertebra more or less: one end of a usual spine that is taken for
+another level looks the same."""
+
 EASED, EASED_FROM, SMALL_VIEW_LIMIT = 1.2, 0.6, 0.5
 """A spine must score less where changed readings find more than the second share of its discs again: by the
 first times what they find beyond it. A view with two or three discs scores little however plain they are.
@@ -174,6 +178,7 @@ def assign_checked_levels(
     of_scan = model.calibration.of_scan(free.level_confidence, kind, signals)
     if counted is not None:
         of_scan *= counted.count.probability
+        limit = min(limit, 1.0 if counted.count.is_usual else ODD_COUNT_LIMIT)
     free = replace(free, probabilities=of_discs.clip(max=limit), level_confidence=min(of_scan, limit))
     claimed = frozenset(free.values.tolist()) & frozenset(landmarks)
     if not clamped:

@@ -42,6 +42,9 @@ ODD_WITH_SACRUM = 0.22
 """Where either looks like the other, the levels are doubted if a distance between discs is odd by more than
 this (log-ratio). Of 48 right views with a large S1/S2 2 are, of 4 wrong ones of composites 3."""
 
+MIN_BELOW_MM = 12.0
+"""Where the image ends so near below an S1/S2 that is as large as a disc, nothing tells it from L5/S1."""
+
 LIKE_S1_S2, AS_WELL_S1_S2 = 0.05, 0.2
 """Probability that the disc taken for L5/S1 is S1/S2 from which this is said, and from which the levels are
 doubted. Of 457 right views that show S1/S2, 20 have the first and one has the second; of five wrong ones, all
@@ -248,9 +251,18 @@ def _ambiguous_sacrum(
         is_large = score[0] >= LARGE_SACRAL_DISC or level[0, lowest - first] >= TAKEN_FOR_L5_S1
         if mark.value != LAST_VALUE or not is_large:
             continue
+        if _below_mm(mark, prediction) < MIN_BELOW_MM:
+            kind = "lowest disc"
         sentence = (
             f"{mark.name} looks as large as a disc: the lowest disc may be {mark.name}, and the levels "
             f"one too high; {advice}"
         )
         return [Note(kind, sentence, (lowest,), mark.point_world)]
     return []
+
+
+def _below_mm(mark: Disc, prediction: PlanePrediction) -> float:
+    """Return how much of the image lies below a point."""
+    shown = np.flatnonzero((prediction.image != 0).any(axis=1))
+    row = prediction.plane.pixel_from_world(mark.point_world[None])[0, 0]
+    return float((max(shown, default=len(prediction.image)) - row) * prediction.plane.pixel_mm)

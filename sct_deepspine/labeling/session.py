@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sct_deepspine.errors import ImageError, NoDiscsError
+from sct_deepspine.errors import GeometryError, ImageError, NoDiscsError
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.io.images import ImageLike, read_one_volume
@@ -146,12 +146,17 @@ def label_session(
         raise ImageError("a session needs at least one image")
     model = weights if isinstance(weights, LabelingModel) else LabelingModel.load(weights, device=device)
     known = dict(anchors or {})
-    readings = [read_series(image, model, anchor=known.get(n), label=label) for n, image in enumerate(images)]
+    called = list(names) if names is not None else [f"image {n + 1}" for n in range(len(images))]
+    readings = []
+    for n, image in enumerate(images):
+        try:
+            readings.append(read_series(image, model, anchor=known.get(n), label=label))
+        except (ImageError, GeometryError) as error:
+            raise type(error)(f"{called[n]}: {error}") from error
     if all(reading.labels is None for reading in readings):
         raise NoDiscsError(f"no spine was found in any of the {len(images)} images ({readings[0].error})")
     canals = [reading.labels.canal if reading.labels is not None else None for reading in readings]
     groups, links = group_series([reading.volume for reading in readings], canals)
-    called = list(names) if names is not None else [f"image {n + 1}" for n in range(len(images))]
     return _labelled(list(images), readings, groups, links, set(known), model, called)
 
 

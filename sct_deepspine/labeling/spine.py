@@ -11,7 +11,7 @@ import numpy as np
 from sct_deepspine.anatomy import LAST_COMMON_VALUE, PRESACRAL, disc_name
 from sct_deepspine.geometry.grid import FloatArray
 from sct_deepspine.geometry.volume import Volume
-from sct_deepspine.labeling.assessment import DISAGREEING_LIMIT
+from sct_deepspine.labeling.assessment import DISAGREEING_LIMIT, ODD_COUNT_LIMIT
 from sct_deepspine.labeling.calibration import view_kind
 from sct_deepspine.labeling.chain import Chain
 from sct_deepspine.labeling.counting import USUAL, Counted, Variant, count_vertebrae
@@ -19,6 +19,7 @@ from sct_deepspine.labeling.evidence import MIN_AGAIN, SEEN
 from sct_deepspine.labeling.grouping import Group
 from sct_deepspine.labeling.levels import LevelAssignment, assign_levels
 from sct_deepspine.labeling.model import LabelingModel
+from sct_deepspine.labeling.pipeline import PERHAPS_S1_S2, PERHAPS_S1_S2_CONFIDENCE
 from sct_deepspine.labeling.review import CONTRADICTED, LEVEL_REQUEST
 from sct_deepspine.labels import Disc, DiscLabels
 from sct_deepspine.spacing import fill_skipped
@@ -177,6 +178,9 @@ def assign_spine(
     confidence = _confidence(assignment, kind, discs, readings, group, anchored, model)
     if counted is not None:
         confidence = min(confidence, counted.count.probability)
+        confidence = min(confidence, 1.0 if counted.count.is_usual or anchored else ODD_COUNT_LIMIT)
+    if by and not anchored and all(_rests_on_doubt(readings[n]) for n in by):
+        confidence = min(confidence, PERHAPS_S1_S2_CONFIDENCE)
     levelled = anchored & set(group.members)
     if levelled:
         most = np.full(len(discs), CONTRADICTED if confidence <= CONTRADICTED else 1.0)
@@ -198,6 +202,11 @@ def assign_spine(
         dropped=chain.dropped,
         counted=counted,
     )
+
+
+def _rests_on_doubt(reading: SeriesReading) -> bool:
+    """Return whether a series shows no landmark but an S1/S2 that may be another disc."""
+    return reading.labels is not None and PERHAPS_S1_S2 in reading.labels.warnings
 
 
 def _trimmed(assignment: LevelAssignment, clamped: Mapping[int, int]) -> LevelAssignment:

@@ -26,7 +26,8 @@ from sct_deepspine.errors import (
     UncertainError,
 )
 from sct_deepspine.io.bids import ScanFile, unused_labels
-from sct_deepspine.io.identity import file_sha256
+from sct_deepspine.io.disc_labels import read_disc_labels
+from sct_deepspine.io.identity import file_sha256, grid_difference
 from sct_deepspine.io.sidecar import read_sidecar
 from sct_deepspine.workflow.dataset import describe_labels
 from sct_deepspine.workflow.job import (
@@ -214,6 +215,11 @@ def _makes_false(error: DeepSpineError, scan: ScanFile, names: ResultNames) -> b
     if isinstance(error, UncertainError):  # more is asked for: what was found is as true as before
         source = (read_sidecar(names.sidecar) or {}).get("source") or {}
         return bool(source.get("sha256") != file_sha256(scan.path))
+    if isinstance(error, ImageError):  # an image whose content can't be reached may be as it was
+        try:
+            file_sha256(scan.path)
+        except ImageError:
+            return False
     return isinstance(error, (NoDiscsError, GeometryError, ImageError))
 
 
@@ -269,7 +275,9 @@ def _save(
         if given.is_own:
             if given.labels.made_on is not None and given.labels.made_on.sha256 != job.sha256:
                 record["MadeOn"] = given.labels.made_on.as_dict()
-            writers[names.labels] = partial(copyfile, names.labels)  # stays as the person left it
+            grid = read_disc_labels(names.labels).grid
+            if grid is not None and not grid_difference(grid, result.volume.grid):
+                writers[names.labels] = partial(copyfile, names.labels)  # stays as the person left it
         elif given.place is not None:
             record["Labels"] = str(given.place)
         else:
@@ -280,7 +288,7 @@ def _save(
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
     ]
-    result = result.with_notes(unused)
+    result = result.with_notes([*unused, *(given.notes if given is not None else ())])
     saved = save_result(
         result,
         names,

@@ -39,6 +39,7 @@ from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
 from sct_deepspine.workflow.request import LabelSource, ScanRequest
 
 __all__ = [
+    "OTHER_IMAGE",
     "WRITTEN_VALUES",
     "anchors_in_view",
     "as_looked",
@@ -46,10 +47,10 @@ __all__ = [
     "compared_edits",
     "edited_labels",
     "labels_of_page",
-    "other_image_note",
     "read_given",
     "read_given_by_image",
     "split_landmarks",
+    "used_on",
     "with_landmarks",
 ]
 
@@ -68,6 +69,10 @@ the second from its tip. Some people label in the cord, 6 to 12 mm behind the ti
 
 MIN_COMPARED = 3
 """With fewer labels or discs than this, their places are not judged."""
+
+OTHER_IMAGE = "the labels were made on another image, or on another version of this one: check that they fit"
+NOT_OF_THIS_IMAGE = 0.5
+"""Confidence of labels that were made on another image file, and don't lie on the discs seen here."""
 
 CERTAIN = 0.9
 """An image as sure of its levels as this is believed against a person's: the difference is pointed out."""
@@ -94,7 +99,15 @@ def read_given(source: LabelSource, image: ImageLike) -> GivenLabels:
         marks = [*source.discs, *below]
         points = tuple((mark.value, mark.point_world) for mark in marks)
         return GivenLabels(points, source.grid, presacral=source.presacral)
-    return read_disc_labels(source, image=image)
+    return used_on(read_disc_labels(source, image=image), image)
+
+
+def used_on(labels: GivenLabels, image: ImageLike) -> GivenLabels:
+    """Return labels that know whether the image file that they were made on had another content than this."""
+    made_on = labels.made_on
+    if made_on is None or not made_on.sha256 or not isinstance(image, (str, os.PathLike)):
+        return labels
+    return replace(labels, other_image=made_on.sha256 != file_sha256(image))
 
 
 def read_given_by_image(source: LabelSource, images: Sequence[ImageLike]) -> dict[int, GivenLabels]:
@@ -135,16 +148,6 @@ def _named_after(source: LabelSource, files: Mapping[int, Path]) -> list[int]:
     fitting = {n: stem for n, file in files.items() if name.startswith(stem := image_stem(file))}
     longest = max(map(len, fitting.values()), default=0)
     return [n for n, stem in fitting.items() if len(stem) == longest]
-
-
-def other_image_note(given: GivenLabels, image: ImageLike) -> tuple[str, ...]:
-    """Say that labels were made on a file with another content than this image, if they record it."""
-    made_on = given.made_on
-    if made_on is None or not made_on.sha256 or not isinstance(image, (str, os.PathLike)):
-        return ()
-    if made_on.sha256 == file_sha256(image):
-        return ()
-    return ("the labels were made on another image, or on another version of this one: check that they fit",)
 
 
 def split_landmarks(
@@ -272,8 +275,9 @@ def checked_labels(given: GivenLabels, volume: Volume, *, base: DiscLabels | Non
     if given.complete:
         _refuse_gaps(missing, name)
     _check_places(points, base.canal if base is not None else None, name)
+    differences = _differences(points, given, base)
     if not given.complete:
-        notes += _doubts(points, missing, given, base)
+        notes += (*_doubts(missing, given), *differences)
     discs, landmarks = split_landmarks(list(points.items()), given.presacral)
     if not discs:
         raise LabelsError("the labels hold no disc from the top of C1 (1) to L5/S1 (25)")
@@ -288,6 +292,8 @@ def checked_labels(given: GivenLabels, volume: Volume, *, base: DiscLabels | Non
         count=VertebraCount(given.presacral, 1.0) if given.presacral != PRESACRAL else None,
     )
     checked = checked.with_tips(dict(discs))
+    if given.other_image and differences:
+        checked = checked.limited(NOT_OF_THIS_IMAGE)
     marks = tuple(Disc(value, point, 1.0, presacral=given.presacral) for value, point in landmarks.items())
     return replace(checked, landmarks=marks)
 
@@ -336,21 +342,24 @@ def _placed(given: GivenLabels, grid: Grid) -> tuple[dict[int, FloatArray], tupl
     return points, ()
 
 
-def _doubts(
-    points: Mapping[int, FloatArray], missing: Sequence[int], given: GivenLabels, base: DiscLabels | None
-) -> tuple[str, ...]:
-    """Say what is odd about labels that are taken as they are."""
+def _doubts(missing: Sequence[int], given: GivenLabels) -> tuple[str, ...]:
+    """Say what is missing among labels that are taken as they are."""
     out = [f"{name} has no position in the file of labels" for name in given.unplaced]
     absent = "is not among the labels; the registration needs them without a gap"
     out += [f"{disc_name(value, given.presacral)} {absent}" for value in missing]
-    return *out, *_differences(points, given, base)
+    return tuple(out)
 
 
 def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: DiscLabels | None) -> list[str]:
     """Compare labels with the discs that are seen: where they lie, and which levels they have.
 
-    Whoever edited our labels has seen our levels: other ones are meant.
+    Whoever edited our labels of this image has seen our levels: other ones are meant.
     """
+    outside = len({value for value, _ in given.points} - points.keys())
+    if outside > len(points):
+        return [
+            f"{outside} of {outside + len(points)} labels lie outside the image: were they made on another?"
+        ]
     seen = [disc for disc in base.discs if not disc.interpolated] if base is not None else []
     if base is None or base.canal is None or min(len(points), len(seen)) < MIN_COMPARED:
         return []
@@ -359,6 +368,8 @@ def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: Dis
     along, _ = places_along_line(places, base.canal, step_mm=CANAL_STEP_MM)
     tips_along, _ = places_along_line(tips, base.canal, step_mm=CANAL_STEP_MM)
     within = (along > tips_along.min() - BESIDE_DISC_MM) & (along < tips_along.max() + BESIDE_DISC_MM)
+    if given.other_image and 2 * within.sum() < len(places):
+        return ["half of the labels or more lie where no disc was detected: do they belong to this image?"]
     if within.sum() < MIN_COMPARED:
         return []
     gap = np.abs(along[within, None] - tips_along)
@@ -371,7 +382,8 @@ def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: Dis
         ]
     values = np.array([*points])[within]
     shifts = set((values - [seen[n].value for n in nearest]).tolist())
-    if len(shifts) == 1 and shifts != {0} and given.made_on is None and base.level_confidence >= CERTAIN:
+    has_seen_ours = given.made_on is not None and not given.other_image
+    if len(shifts) == 1 and shifts != {0} and not has_seen_ours and base.level_confidence >= CERTAIN:
         (shift,) = shifts
         return [
             f"the labels are {abs(shift)} level{'s' if abs(shift) > 1 else ''} "

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sct_deepspine.anatomy import PRESACRAL
-from sct_deepspine.errors import GeometryError, LabelsError
+from sct_deepspine.errors import DeepSpineError, GeometryError, LabelsError, OutputError
 from sct_deepspine.io.bids import ScanFile, given_labels
 from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
 from sct_deepspine.io.identity import ImageIdentity, file_sha256
 from sct_deepspine.io.sidecar import read_sidecar
+from sct_deepspine.workflow.given import used_on
 from sct_deepspine.workflow.names import ResultNames, bids_names
 from sct_deepspine.workflow.record import edited_files
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from sct_deepspine.workflow.result import ScanResult
 
 __all__ = ["PersonLabels", "find_person_labels", "json_digest", "write_checked_copy"]
+
+SAME_POINT_MM = 0.01
+"""Points of two tables that are no farther apart are the same."""
 
 
 def json_digest(content: Any) -> str:
@@ -44,20 +48,24 @@ class PersonLabels:
         The file; None for corrections of the page.
     is_own
         Whether the file is the one in the folder of results, which stays as it is.
+    notes
+        What a person should know of labels that were not used instead of these.
     """
 
     labels: GivenLabels
     place: Path | None = None
     is_own: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of values and places, as exactly as the sidecar holds them."""
+        """SHA-256 of values and places, as exactly as the sidecar holds them, and of the notes."""
         points: list[Any] = sorted(
             (value, np.round(point, 4).tolist()) for value, point in self.labels.points
         )
         if self.labels.absent or self.labels.accepted:
             points.append([sorted(self.labels.absent), self.labels.accepted])
+        points += self.notes
         return json_digest(points)
 
 
@@ -78,21 +86,82 @@ def find_person_labels(
     Raises
     ------
     LabelsError
-        If they can't be read, or were made on another version of the image.
+        If they can't be read, were made on another version of the image, or nobody can tell which of two
+        labels are the later ones.
     """
+    own = _own_labels(scan, names)
     if scan.name in corrections:
         labels = read_disc_labels(corrections[scan.name])
         _refuse_other_version(labels, scan)
-        return PersonLabels(labels)
-    earlier = read_sidecar(names.sidecar) or {}
-    if names.labels.is_file():
-        if edited_files(names, [names.labels]):
-            labels = read_disc_labels(names.labels)
-            return PersonLabels(_with_record(labels, earlier, "source"), names.labels, is_own=True)
-        if earlier.get("Corrected") and "Labels" not in earlier:
-            return PersonLabels(_recorded_labels(earlier, names), names.labels, is_own=True)
+        return _later_labels(PersonLabels(labels), own, names)
     place = given_labels(scan)
-    return PersonLabels(read_disc_labels(place), place) if place else None
+    if place is None:
+        return own
+    manual = PersonLabels(_read_file(place), place)
+    if own is None:
+        return manual
+    if _are_the_same(own.labels, manual.labels):
+        return own
+    text = f"{place} was not used: the labels in the folder of results were set by a person, too, and differ"
+    return replace(own, notes=(text,))
+
+
+def _are_the_same(one: GivenLabels, other: GivenLabels) -> bool:
+    """Return whether two labels of an image are the same, as exactly as a label image holds them."""
+    voxels = [float(np.linalg.norm(labels.grid.spacing_mm)) for labels in (one, other) if labels.grid]
+    here, there = dict(one.points), dict(other.points)
+    return here.keys() == there.keys() and all(
+        np.linalg.norm(here[value] - there[value]) <= max(voxels, default=SAME_POINT_MM) for value in here
+    )
+
+
+def _read_file(path: Path) -> GivenLabels:
+    """Read a file of labels; what is wrong with it is said with its name."""
+    try:
+        return read_disc_labels(path)
+    except DeepSpineError as error:
+        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise LabelsError(f"{text}; repair it, or delete it") from error
+
+
+def _own_labels(scan: ScanFile, names: ResultNames) -> PersonLabels | None:
+    """Return what a person set in the folder of results: edits of our file, or corrections taken over."""
+    if not names.labels.is_file():
+        return None
+    earlier = read_sidecar(names.sidecar)
+    if earlier is None:
+        sidecar = names.sidecar
+        record = f"{sidecar} is not this command's" if sidecar.exists() else f"there is no {sidecar}"
+        raise LabelsError(
+            f"{record}, so nobody can tell whether a person made {names.labels.name}; delete this file to "
+            "label the scan again, or, if it was checked, move it to derivatives/labels of the dataset"
+        )
+    if edited_files(names, [names.labels]):
+        labels = _with_record(_read_file(names.labels), earlier, "source")
+    elif earlier.get("Corrected") and "Labels" not in earlier:
+        labels = _recorded_labels(earlier, names)
+    else:
+        return None
+    return PersonLabels(used_on(labels, scan.path), names.labels, is_own=True)
+
+
+def _later_labels(page: PersonLabels, own: PersonLabels | None, names: ResultNames) -> PersonLabels:
+    """Return corrections of the page, unless the file that they led to was edited since.
+
+    Raises
+    ------
+    LabelsError
+        If the file was edited, and not after these corrections: one of the two would be lost.
+    """
+    if own is None or not edited_files(names, [names.labels]):
+        return page
+    earlier = read_sidecar(names.sidecar) or {}
+    if earlier.get("Corrected") and PersonLabels(_recorded_labels(earlier, names)).digest == page.digest:
+        return own
+    raise LabelsError(
+        f"{names.labels} was edited since the last run, and the corrections hold other labels of this scan; "
+        "delete the file to use the corrections, or take the scan out of them"
+    )
 
 
 def _refuse_other_version(labels: GivenLabels, scan: ScanFile) -> None:
@@ -136,8 +205,21 @@ def _with_record(labels: GivenLabels, earlier: Mapping[str, Any], image: str) ->
 
 
 def write_checked_copy(result: ScanResult, folder: Path, stem: str, **record: Any) -> None:
-    """Write corrected labels to where datasets of the Spinal Cord Toolbox keep them."""
+    """Write corrected labels to where datasets of the Spinal Cord Toolbox keep them.
+
+    Raises
+    ------
+    OutputError
+        If other labels that a person made are there.
+    """
     from sct_deepspine.workflow.result import save_result
 
     names = bids_names(folder, stem)
+    if edited_files(names, [names.labels]):
+        points = tuple((disc.value, disc.point_world) for disc in result.labels.discs)
+        if not _are_the_same(_read_file(names.labels), GivenLabels(points)):
+            raise OutputError(
+                f"{names.labels} holds labels that a person made, other than the corrections; move it away, "
+                "or take the scan out of the corrections"
+            )
     save_result(replace(result, masks=None), names, overwrite=True, Corrected=True, **record)

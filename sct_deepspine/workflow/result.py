@@ -23,7 +23,7 @@ from sct_deepspine.reporting import exports
 from sct_deepspine.sct.registration import LeftOut, usable_labels
 from sct_deepspine.segmentation.masks import SpineMasks
 from sct_deepspine.workflow.geometry import geometry_notes
-from sct_deepspine.workflow.given import labels_of_page, other_image_note
+from sct_deepspine.workflow.given import OTHER_IMAGE, labels_of_page
 from sct_deepspine.workflow.names import ResultNames, bids_names, sct_names
 from sct_deepspine.workflow.record import Saved, Writer, edited_files, refuse_foreign, write_results
 from sct_deepspine.workflow.request import ScanRequest
@@ -114,7 +114,7 @@ class ScanResult:
         labels = self.labels.with_source(source)
         given = self.request.labels if self.request.labels is not None else labels_of_page(self.request)
         notes = geometry_notes(source, self.volume.grid)
-        notes += other_image_note(given, source) if isinstance(given, GivenLabels) else ()
+        notes += (OTHER_IMAGE,) if isinstance(given, GivenLabels) and given.other_image else ()
         new = [note for note in notes if note not in labels.warnings]
         labels = replace(labels, warnings=(*labels.warnings, *new))
         masks = None if self.masks is None else self.masks.with_labels(labels)

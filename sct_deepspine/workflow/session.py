@@ -217,7 +217,7 @@ def _labels_by_image(
     found = read_given_by_image(source, images)
     if all(labels.complete for labels in found.values()):
         return found
-    labels = next(iter(found.values()))
+    labels = next(iter(found.values()))  # the same for all that they may be about
     made_on = labels.made_on.grid if labels.made_on is not None else labels.grid
     points = np.array([point for _, point in labels.points])
     shown = {
@@ -226,7 +226,8 @@ def _labels_by_image(
     if not any(shown.values()):
         raise RequestError("the labels lie in none of the images; do they belong together?")
     fits = {n: made_on is not None and same_box(volumes[n].grid, made_on) for n in found}
-    return {max(found, key=lambda n: (fits[n], shown[n], -n)): labels}
+    chosen = max(found, key=lambda n: (fits[n], shown[n], -n))
+    return {chosen: found[chosen]}
 
 
 def _anchors(labels: DiscLabels) -> dict[int, FloatArray]:

@@ -238,6 +238,104 @@ def test_corrected_labels_of_an_image_that_has_changed_are_pointed_out(dataset, 
     assert "made on another image" not in row.warnings  # edited beside the new one
 
 
+def test_corrected_labels_that_do_not_fit_the_new_image_are_doubted(dataset, tmp_path):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    options = BatchOptions(tmp_path / "out")
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edit(label, lambda data: np.where(data == 3, 0, data))
+    assert [row.level_confidence for row in run_batch(scan, options, model=MODEL)] == [1.0]
+    image = nib.load(scan[0].path)
+    moved = np.roll(np.asarray(image.dataobj), 6, axis=2)  # 9 mm upwards
+    nib.save(nib.Nifti1Image(moved, image.affine), scan[0].path)
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert (row.status, row.level_confidence, row.least_confidence) == ("corrected", 0.5, 0.5)
+    assert "made on another image" in row.warnings
+
+
+def test_corrected_labels_follow_the_grid_of_their_image(dataset, tmp_path):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    options = BatchOptions(tmp_path / "out")
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edit(label, lambda data: np.where(data == 3, 0, data))
+    list(run_batch(scan, options, model=MODEL))
+    image = nib.load(scan[0].path)
+    whole = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    flipped = whole.as_reoriented(np.array([[0, 1], [1, 1], [2, -1]]))
+    nib.save(flipped, scan[0].path)
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert (row.status, row.first, row.error) == ("corrected", "C3/C4", "")
+    np.testing.assert_array_equal(nib.load(label).affine, flipped.affine)
+
+
+def test_labels_without_a_record_are_nobodys(dataset, tmp_path):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    options = BatchOptions(tmp_path / "out")
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    label.with_name("sub-01_T2w_label-discs_dlabel.json").unlink()
+    before = label.read_bytes()
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert row.status == "failed"
+    assert "nobody can tell whether a person made sub-01_T2w_label-discs_dlabel.nii.gz; delete" in row.error
+    assert label.read_bytes() == before
+    label.unlink()
+    assert [row.status for row in run_batch(scan, options, model=MODEL)] == ["done"]
+
+
+def test_an_unreadable_label_file_is_named_with_a_remedy(dataset, tmp_path):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    options = BatchOptions(tmp_path / "out")
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edit(label, lambda data: 0 * data)
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert row.error.startswith(f"{label}: ")
+    assert row.error.endswith("repair it, or delete it")
+
+
+def test_edits_outlive_the_corrections_that_they_were_made_after(dataset, tmp_path, phantom):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    discs = {value: tip for value, tip in phantom.discs.items() if value > 3}
+    corrected = BatchOptions(tmp_path / "out", corrections={scan[0].name: discs})
+    assert [row.first for row in run_batch(scan, corrected, model=MODEL)] == ["C3/C4"]
+    label = corrected.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edited = edit(label, lambda data: np.where(data == 4, 0, data))
+    assert [row.first for row in run_batch(scan, corrected, model=MODEL)] == ["C4/C5"]
+    assert label.read_bytes() == edited
+    edited = edit(label, lambda data: np.where(data == 5, 0, data))
+    other = {value + 1: tip for value, tip in discs.items()}
+    (row,) = run_batch(scan, replace(corrected, corrections={scan[0].name: other}), model=MODEL)
+    assert "was edited since the last run, and the corrections hold other labels" in row.error
+    assert label.read_bytes() == edited
+
+
+def test_a_checked_copy_that_was_edited_is_not_replaced(dataset, tmp_path, phantom):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    corrected = BatchOptions(tmp_path / "out", corrections={scan[0].name: phantom.discs})
+    list(run_batch(scan, corrected, model=MODEL))
+    copy = tmp_path / "out" / "derivatives" / "labels" / f"{scan[0].name}_label-discs_dlabel.nii.gz"
+    edited = edit(copy, one_level_down)
+    later = {value: np.add(tip, [0, 0, 4]) for value, tip in phantom.discs.items()}
+    (row,) = run_batch(scan, replace(corrected, corrections={scan[0].name: later}), model=MODEL)
+    assert f"{copy} holds labels that a person made" in row.error
+    assert copy.read_bytes() == edited
+
+
+def test_labels_of_the_dataset_that_differ_from_those_in_the_results_are_named(dataset, tmp_path, phantom):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    options = BatchOptions(dataset, corrections={scan[0].name: phantom.discs})
+    list(run_batch(scan, options, model=MODEL))
+    options = replace(options, corrections={})
+    (row,) = run_batch(scan, replace(options, csv=True), model=MODEL)
+    assert (row.status, "was not used" in row.warnings) == ("corrected", False)
+    copy = dataset / "derivatives" / "labels" / f"{scan[0].name}_label-discs_dlabel.nii.gz"
+    edit(copy, one_level_down)
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert f"{copy} was not used: the labels in the folder of results were set by a person" in row.warnings
+
+
 def edit(path, change):
     image = nib.load(path)
     data = change(np.asarray(image.dataobj).copy())
@@ -331,11 +429,14 @@ def test_a_failure_that_has_passed_is_no_longer_shown(dataset, tmp_path):
     assert not Entry.from_json(entry.read_text(encoding="utf-8")).error
 
 
-def test_labels_outlive_an_image_that_is_out_of_reach(dataset, tmp_path):
+@pytest.mark.parametrize("what", ["gone", "a pointer"])
+def test_labels_outlive_an_image_that_is_out_of_reach(what, dataset, tmp_path):
     options = BatchOptions(tmp_path / "out")
     (scan,) = find_scans(dataset, include=["sub-01_T2w*"])
     list(run_batch([scan], options, model=MODEL))
     scan.path.unlink()
+    if what == "a pointer":
+        scan.path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\n", encoding="utf-8")
     assert [row.status for row in run_batch([scan], options, model=MODEL)] == ["failed"]
     assert list(options.derivatives.rglob("*dlabel.nii.gz"))
 

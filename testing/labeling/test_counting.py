@@ -221,7 +221,7 @@ def test_the_shipped_networks_find_it(odd_scan):
     assert labels.count.presacral == number
     assert labels.discs[-1].name == lowest
     assert labels.values.tolist() == list(range(3, number + 2))
-    assert labels.level_confidence > 0.9
+    assert 0.7 < labels.level_confidence <= 0.8
     (note,) = (n for n in labels.notes if n.kind == "vertebra count")
     assert f"{number} presacral vertebrae" in note.sentence
     content = json.loads(labels.to_json())

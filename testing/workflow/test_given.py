@@ -25,8 +25,8 @@ from sct_deepspine.workflow.given import (
     checked_labels,
     compared_edits,
     labels_of_page,
-    other_image_note,
     read_given,
+    used_on,
 )
 
 MODEL = fake_model()
@@ -80,6 +80,35 @@ def test_levels_that_the_image_contradicts_are_pointed_out(painted, seen):
     (warning,) = checked(other, painted, seen).warnings
     assert "the labels are 1 level below what the image shows with a confidence of" in warning
     assert checked(other, painted, replace(seen, level_confidence=0.6)).warnings == ()
+
+
+@pytest.mark.parametrize(("by", "shift", "limit"), [(9.0, 0, 0.5), (0.0, 1, 0.5), (0.0, 0, 1.0)])
+def test_labels_of_another_image_that_do_not_fit_this_one_are_doubted(by, shift, limit, painted, seen):
+    points = tuple((value + shift, point) for value, point in moved(seen, np.array([0, 0, by])).items())
+    made_on = ImageIdentity("0" * 64, seen.grid)
+    for other_image, confidence in ((True, limit), (False, 1.0)):
+        given_ = GivenLabels(points, made_on=made_on, other_image=other_image)
+        labels = checked_labels(given_, painted, base=seen)
+        assert labels.level_confidence == confidence
+        assert {disc.confidence for disc in labels.discs} == {confidence}
+
+
+def test_labels_of_another_image_that_lie_where_no_disc_was_detected_are_doubted(painted, seen):
+    upper = replace(seen, discs=seen.discs[:3])
+    labels = checked_labels(GivenLabels((*moved(seen, 0).items(),), other_image=True), painted, base=upper)
+    (warning,) = labels.warnings
+    assert warning.startswith("half of the labels or more lie where no disc was detected")
+    assert labels.level_confidence == 0.5
+
+
+def test_labels_most_of_which_lie_outside_the_image_are_pointed_out(painted, seen):
+    points = moved(seen, 0)
+    low = {value + 12: point - [0, 0, 400] for value, point in points.items()}
+    few = dict([*points.items()][:4])
+    given_ = GivenLabels((*few.items(), *low.items()), Grid((9, 9, 9), np.eye(4)), other_image=True)
+    labels = checked_labels(given_, painted, base=seen)
+    assert any("labels lie outside the image: were they made on another?" in w for w in labels.warnings)
+    assert labels.level_confidence == 0.5
 
 
 def test_a_gap_is_named(painted, seen):
@@ -256,11 +285,11 @@ def test_labels_of_another_image_are_noted_if_the_file_records_it(tmp_path):
     image = tmp_path / "t2.nii"
     fitting, other = hashlib.sha256(b"an image").hexdigest(), "0" * 64
     points = tuple(TIPS.items())
-    for sha256, count in ((fitting, 0), (other, 1), ("", 0)):
+    for sha256, is_other in ((fitting, False), (other, True), ("", False)):
         given_ = GivenLabels(points, made_on=ImageIdentity(sha256, GRID))
-        assert len(other_image_note(given_, image)) == count
-        assert other_image_note(given_, SCAN) == ()
-    assert other_image_note(GivenLabels(points), image) == ()
+        assert used_on(given_, image).other_image is is_other
+        assert not used_on(given_, SCAN).other_image
+    assert not used_on(GivenLabels(points), image).other_image
 
 
 def test_labels_that_all_lie_in_view_have_no_note():

@@ -153,7 +153,7 @@ def _add_weights(parser: Arguments) -> None:
     parser.optional.add_argument(
         "-device",
         metavar="D",
-        help="Let torch run the network there. Default: onnxruntime if it can, on the CPU",
+        help="Run the network with torch on this device. Default: onnxruntime if it can, on the CPU",
     )
 
 

@@ -62,7 +62,7 @@ def get_parser() -> Arguments:
         metavar="PATTERN",
         nargs="+",
         default=[],
-        help="Files to include, as shell patterns of their names (no regular expressions). "
+        help="Files to include, as shell patterns of their names (not regular expressions). "
         'Example: "*_T2w.nii.gz"',
     )
     add(

@@ -100,7 +100,7 @@ def _add_correction(parser: Arguments) -> None:
         "-initdisc",
         metavar="VALUE,Z",
         help="A disc whose level is known, and its slice counted from the inferior end. The others follow. "
-        "Example: -initdisc 3,142 puts C2/C3 at slice 142",
+        "Example: with -initdisc 3,142 the disc nearest to slice 142 is C2/C3",
     )
     anchor.add_argument("-initz", metavar="Z,VALUE", help="The same in the notation of sct_label_vertebrae")
     anchor.add_argument(

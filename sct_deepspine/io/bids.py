@@ -218,12 +218,15 @@ def _check_readable(place: Path) -> None:
 
 def _is_scan(path: Path, root: Path) -> bool:
     """Return whether, by its name, a file is a scan; a link whose content is elsewhere is one, too."""
-    last_word = re.split(r"[_-]", image_stem(path))[-1].lower()
+    *before, last = image_stem(path).lower().split("_")
+    last_word = last.split("-")[-1]
+    is_variant = bool(before) and last.split("-")[0] in NO_SCANS  # t2_discs-edited
     return (
         path.name.endswith(IMAGE_SUFFIXES)
         and not path.name.startswith((".", *WARPS))
         and "derivatives" not in path.relative_to(root).parts
         and last_word not in NO_SCANS
+        and not is_variant
         and not last_word.endswith(NO_SCAN_ENDS)
         and not image_stem(path).endswith(tuple(f"_{end}" for end in HAND_LABELS))
         and not _is_whole_mask(path)

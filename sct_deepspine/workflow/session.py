@@ -112,7 +112,8 @@ def process_session(
             session = session or _label(volumes, {}, request, names, model)
             corrections = _edits(about.edits, session.images[n])
             if corrections is not None:
-                given[n] = edited_labels(corrections, about.edits, session.images[n])
+                edited = edited_labels(corrections, about.edits, session.images[n])
+                given[n] = _without_notes(edited, session)  # the notes of the final session follow
                 levelled |= {n} if corrections.shift else set()
                 continue
         given[n] = labels_alone(volumes[n], about, model)
@@ -184,6 +185,12 @@ def _results(
             labels = replace(given[n], warnings=(*given[n].warnings, *new))
         scans.append(_result(volumes[n], image, labels, request, models))
     return SessionResult(tuple(scans), session)
+
+
+def _without_notes(labels: DiscLabels, session: SessionLabels) -> DiscLabels:
+    """Return the labels of an image without what its session says of it."""
+    of_session = {note.sentence for note in session.notes}
+    return replace(labels, warnings=tuple(text for text in labels.warnings if text not in of_session))
 
 
 def _edits(given: GivenLabels, automatic: DiscLabels) -> Corrections | None:

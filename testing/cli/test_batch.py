@@ -940,7 +940,17 @@ def test_scans_whose_content_is_elsewhere_are_failures_with_a_remedy(dataset, tm
 
 
 @pytest.mark.parametrize(
-    "name", ["t2_seg", "t2_canal", "t2_labels", "t2_lesion", "t2_defacemask", "warp_t2", "t2_labels-disc"]
+    "name",
+    [
+        "t2_seg",
+        "t2_canal",
+        "t2_labels",
+        "t2_lesion",
+        "t2_defacemask",
+        "warp_t2",
+        "t2_labels-disc",
+        "t2_discs-edited",
+    ],
 )
 def test_masks_labels_and_warps_are_no_scans(name, small, tmp_path):
     for stem in ("t2", name):

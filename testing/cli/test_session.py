@@ -1,6 +1,7 @@
 """Several images of one person in one call."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,8 @@ from sct_deepspine import ScanRequest
 from sct_deepspine.cli.label import main
 from sct_deepspine.cli.segment import main as segment_main
 from sct_deepspine.errors import RequestError
-from sct_deepspine.workflow.session import process_session
+from sct_deepspine.labeling.session_notes import SessionNote
+from sct_deepspine.workflow.session import _without_notes, process_session
 
 MODEL = fake_model()
 
@@ -69,6 +71,15 @@ def test_labels_of_any_of_the_images_hold_for_all(pair, phantom):
         for disc in content(f"out/{name}_discs.json")["discs"]:
             if disc["value"] - 1 in phantom.discs:
                 assert np.linalg.norm(disc["world_mm"] - phantom.discs[disc["value"] - 1]) < 6
+    told = " ".join(content("out/upper_discs.json")["warnings"])
+    assert "the levels of upper.nii.gz rest on lower.nii.gz" in told
+
+
+def test_edited_labels_lose_what_the_session_before_the_edit_said(pair):
+    session = process_session(pair, model=MODEL).session
+    stale = SessionNote("the levels of lower.nii.gz rest on upper.nii.gz", frozenset((1,)))
+    labels = replace(session.images[1], warnings=(stale.sentence, "of the image itself"))
+    assert _without_notes(labels, replace(session, notes=(stale,))).warnings == ("of the image itself",)
 
 
 def test_labels_of_one_image_are_not_said_to_be_of_another_one_than_the_rest(pair, capsys):

@@ -126,6 +126,16 @@ def test_a_sacrum_like_a_disc_is_doubted_where_the_distances_are_odd(seen, odd, 
     assert note.kind == kind
 
 
+@pytest.mark.parametrize(("below_mm", "kind"), [(8, "lowest disc"), (16, "transitional sacrum")])
+def test_a_large_s1_s2_at_the_border_of_the_image_is_doubted(below_mm, kind):
+    discs, marks, prediction = sacrum_seen(landmark_score=0.8)
+    image = np.ones((60, 40), np.float32)
+    row = prediction.plane.pixel_from_world(marks[0].point_world)[0, 0]
+    image[round(row + below_mm / 2) + 1 :] = 0
+    (note,) = _ambiguous_sacrum(discs, marks, replace(prediction, image=image), checked_levels())
+    assert note.kind == kind
+
+
 def test_a_spine_counted_from_c2_does_not_rest_on_the_sacrum():
     discs, marks, prediction = sacrum_seen(lowest_as_landmark=0.9, landmark_score=0.9)
     assert _ambiguous_sacrum(discs, marks, prediction, checked_levels(counted=object())) == []

@@ -126,6 +126,18 @@ def test_an_anchor_against_a_sure_image_is_told_with_what_the_image_says():
     assert check_anchors(held, unsure, {2: 6}) == ()
 
 
+def test_an_anchor_on_no_detected_disc_is_told_by_what_becomes_of_the_others():
+    free = assignment_of(range(3, 11), indices=[0, 1, 2, 3, 5, 6, 7, 8])
+    held = assignment_of(range(4, 12), indices=[1, 2, 3, 4, 5, 6, 7, 8])
+    (warning,) = check_anchors(held, free, {4: 7})
+    assert "the anchor 7 (C6/C7) contradicts the image: with it 4 of 8 discs get other values" in warning
+    unsure = assignment_of(range(3, 11), confidence=0.7, indices=[0, 1, 2, 3, 5, 6, 7, 8])
+    assert check_anchors(held, unsure, {4: 7}) == ()
+    between = assignment_of([3, 4, 5, 6, 7, 8, 9, 10], indices=[0, 1, 2, 3, 4, 5, 6, 7])
+    seen = assignment_of([3, 4, 5, 6, 8, 9, 10], indices=[0, 1, 2, 3, 5, 6, 7])
+    assert check_anchors(between, seen, {4: 7}) == ()
+
+
 def test_anchors_that_count_otherwise_than_the_image_say_how_many_discs_are_seen():
     free, held = assignment_of(range(5, 12)), assignment_of([5, 7, 8, 9, 10, 11, 12])
     (warning,) = check_anchors(held, free, {0: 5, 6: 12})

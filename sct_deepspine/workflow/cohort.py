@@ -48,7 +48,7 @@ from sct_deepspine.workflow.overview import (
     name_files,
     read_entry,
 )
-from sct_deepspine.workflow.person import write_checked_copy
+from sct_deepspine.workflow.person import json_digest, write_checked_copy
 from sct_deepspine.workflow.record import Writer, remove_results
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from sct_deepspine.workflow.scan import Models
 
 __all__ = ["failed_row", "label_scan", "label_together"]
+
+FOLDER = "ImageFolder"
+"""What the sidecar calls the fingerprint of the folder that the image was in."""
 
 MANUAL = Path("derivatives") / "labels"
 """Where datasets of the Spinal Cord Toolbox keep labels that a person has checked."""
@@ -261,7 +264,7 @@ def _save(
     from sct_deepspine.workflow.result import Outputs, save_result
 
     scan, names, given = job.scan, job.names, job.given
-    record = {**job.prints, **record}
+    record = {**job.prints, FOLDER: _folder_digest(scan), **record}
     earlier = read_sidecar(names.sidecar)
     writers: dict[Path, Writer] = {}
     if given is not None:
@@ -288,7 +291,8 @@ def _save(
     unused = [
         f"{path.name} looks like disc labels of this scan and was not used" for path in unused_labels(scan)
     ]
-    result = result.with_notes([*unused, *(given.notes if given is not None else ())])
+    kept = given.notes if given is not None else ()
+    result = result.with_notes([*_namesake_note(earlier, job), *unused, *kept])
     saved = save_result(
         result,
         names,
@@ -308,6 +312,23 @@ def _save(
     else:
         forget_entry(options.derivatives, scan.name)
     return sidecar, removed
+
+
+def _folder_digest(scan: ScanFile) -> str:
+    """Return what tells the folder of an image from others, without naming it."""
+    return json_digest(scan.path.parent.absolute().as_posix())
+
+
+def _namesake_note(earlier: Mapping[str, Any] | None, job: Job) -> list[str]:
+    """Say that results of another image of this name, from another folder, were here before."""
+    before = earlier or {}
+    same_folder = before.get(FOLDER) in (None, _folder_digest(job.scan))
+    if same_folder or (before.get("source") or {}).get("sha256") == job.sha256:
+        return []
+    return [
+        f"another image called {job.scan.name}, from another folder, was labelled here before, and its "
+        "results were replaced; write the results of each folder elsewhere (-o)"
+    ]
 
 
 def _register(job: Job, options: BatchOptions, result: ScanResult) -> list[str]:

@@ -96,6 +96,17 @@ def test_a_glob_a_list_and_a_plain_folder_are_sources_too(dataset, tmp_path):
             find_scans(nothing)
 
 
+def test_results_of_another_image_of_the_same_name_are_not_replaced_in_silence(painted, tmp_path):
+    options, warnings = BatchOptions(tmp_path / "out"), []
+    for folder, scale in (("a", 1), ("a", 2), ("b", 2), ("b", 3)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = tmp_path / folder / "t2.nii.gz"
+        nib.save(nib.Nifti1Image(painted.data * scale, painted.grid.affine), path)
+        (row,) = run_batch(find_scans(str(path)), options, model=MODEL)
+        warnings.append("another image called t2, from another folder" in row.warnings)
+    assert warnings == [False, False, False, True]
+
+
 def test_two_scans_of_one_name_are_refused(dataset):
     (dataset / "list.txt").write_text("a/x.nii.gz\nb/x.nii.gz\n", encoding="utf-8")
     with pytest.raises(ImageError, match="under one name"):

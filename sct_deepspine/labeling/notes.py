@@ -43,7 +43,7 @@ ODD_WITH_SACRUM = 0.22
 this (log-ratio). Of 48 right views with a large S1/S2 2 are, of 4 wrong ones of composites 3."""
 
 MIN_BELOW_MM = 8.0
-"""Where the image ends nearer than this below an S1/S2 that is as large as a disc, little tells it from L5/S1."""
+"""Where the image ends nearer than this below an S1/S2 as large as a disc, little tells it from L5/S1."""
 
 LIKE_S1_S2, AS_WELL_S1_S2 = 0.05, 0.2
 """Probability that the disc taken for L5/S1 is S1/S2 from which this is said, and from which the levels are

@@ -313,6 +313,8 @@ def discs_in_view(
     sure = spine.level_confidence / (1 + float(np.exp(-spine.support.get(n, np.inf))))
     if alone is not None and _agrees(alone, n, spine.discs):
         sure = max(sure, alone.level_confidence)
+    if spine.variant != USUAL and any(disc.value > spine.variant.place for disc in found):
+        sure = min(sure, spine.level_confidence)  # alone, it says nothing of a vertebra above it
     seen = [disc.confidence for disc in found if disc.value in own and disc.value in spine.variant.discs]
     places = alone.evidence.get("places", 1.0) if alone is not None and n not in spine.dropped else 1.0
     if places < MIN_AGAIN or (places < MIN_AGAIN_OF_SEEN and min(seen, default=1.0) < MIN_SEEN):

@@ -12,10 +12,11 @@ from sct_deepspine.geometry.centerline import Centerline
 from sct_deepspine.geometry.grid import Grid
 from sct_deepspine.geometry.volume import Volume
 from sct_deepspine.labeling.alignment import align_series, edge_plane
+from sct_deepspine.labeling.counting import Counted, Variant
 from sct_deepspine.labeling.levels import Candidates
 from sct_deepspine.labeling.session import read_series
 from sct_deepspine.labeling.spine import SessionDisc, Spine, discs_in_view
-from sct_deepspine.labels import Disc, DiscLabels
+from sct_deepspine.labels import Disc, DiscLabels, VertebraCount
 from sct_deepspine.spacing import SpacingPrior
 
 DEPTH_MM = SpacingPrior().depth_mm(np.arange(1, 26))
@@ -146,6 +147,20 @@ def test_an_image_with_uncertain_discs_of_its_own_is_doubted_whatever_the_others
     spine = Spine(discs, points, 1.0, "landmark", shift_mm={0: np.zeros(3)}, support={})
     alone = DiscLabels((), image.grid, 0.5, evidence={"places": places})
     assert discs_in_view(spine, 0, image, alone, MODEL).level_confidence == confidence
+
+
+@pytest.mark.parametrize(("place", "confidence"), [(4, 0.8), (20, 1.0)])
+def test_an_image_below_an_extra_vertebra_is_no_surer_than_the_count(place, confidence):
+    image = body(1, *TOP)
+    points = in_view(image)
+    variant = Variant(25, place)
+    discs = tuple(SessionDisc(value, {0: point}, 1.0, variant) for value, point in points.items())
+    looked = variant.apparent(np.array([*points]))
+    own = tuple(Disc(int(value), point, 1.0) for value, point in zip(looked, points.values(), strict=True))
+    counted = Counted(VertebraCount(25, 0.9), variant, None)
+    spine = Spine(discs, points, 0.8, "landmark", shift_mm={0: np.zeros(3)}, support={}, counted=counted)
+    labels = discs_in_view(spine, 0, image, DiscLabels(own, image.grid, 1.0), MODEL)
+    assert labels.level_confidence == confidence
 
 
 def test_an_image_without_a_visible_disc_gets_those_of_the_session_in_its_view():

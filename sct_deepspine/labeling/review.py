@@ -168,11 +168,11 @@ def check_anchors(
             f"{free.level_confidence:.2f}, and the discs are {_span(free, free_presacral)}",
         )
     held = dict(zip(assignment.indices.tolist(), assignment.values.tolist(), strict=True))
-    other = [seen[k] for k in sorted(held.keys() & seen.keys()) if held[k] != seen[k]]
+    other = sum(held[k] != seen[k] for k in held.keys() & seen.keys())
     if other and presacral == free_presacral and free.level_confidence >= CONTRADICTING:
         named = ", ".join(f"{value} ({disc_name(value, presacral)})" for value in clamped.values())
         return (
-            f"the anchor {named} contradicts the image: with it {len(other)} of {len(free.values)} discs get "
+            f"the anchor {named} contradicts the image: with it {other} of {len(free.values)} discs get "
             f"other values than without, which are right with probability {free.level_confidence:.2f}; is "
             "the point on a disc?",
         )

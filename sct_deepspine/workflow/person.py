@@ -121,7 +121,7 @@ def _read_file(path: Path) -> GivenLabels:
         return read_disc_labels(path)
     except DeepSpineError as error:
         text = str(error) if str(path) in str(error) else f"{path}: {error}"
-        raise LabelsError(f"{text}; repair it, or delete it") from error
+        raise LabelsError(f"{text}; repair it, or move it away") from error
 
 
 def _own_labels(scan: ScanFile, names: ResultNames) -> PersonLabels | None:

@@ -303,7 +303,7 @@ def test_an_unreadable_label_file_is_named_with_a_remedy(dataset, tmp_path):
     edit(label, lambda data: 0 * data)
     (row,) = run_batch(scan, options, model=MODEL)
     assert row.error.startswith(f"{label}: ")
-    assert row.error.endswith("repair it, or delete it")
+    assert row.error.endswith("repair it, or move it away")
 
 
 def test_edits_outlive_the_corrections_that_they_were_made_after(dataset, tmp_path, phantom):

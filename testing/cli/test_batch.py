@@ -217,26 +217,29 @@ def test_a_scan_that_was_interrupted_leaves_nothing_and_is_done_again(dataset, t
     assert row.status == "done"
 
 
-def test_labels_corrected_by_hand_are_kept(dataset, tmp_path):
-    options = BatchOptions(tmp_path / "out")
+@pytest.fixture
+def once(dataset, tmp_path):
+    """A scan that was labelled, the options, and its label image."""
     scan = find_scans(dataset, include=["sub-01_T2w*"])
+    options = BatchOptions(tmp_path / "out")
     list(run_batch(scan, options, model=MODEL))
-    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    return scan, options, options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+
+
+def test_labels_corrected_by_hand_are_kept(once):
+    scan, options, label = once
     image = nib.load(label)
     data = np.asarray(image.dataobj).copy()
     data[data == 3] = 0
     nib.save(nib.Nifti1Image(data, image.affine, image.header), label)
     before = label.read_bytes()
-    (row,) = run_batch(scan, BatchOptions(tmp_path / "out", upper=True), model=MODEL)
+    (row,) = run_batch(scan, replace(options, upper=True), model=MODEL)
     assert (row.status, row.first) == ("corrected", "C3/C4")
     assert label.read_bytes() == before
 
 
-def test_corrected_labels_of_an_image_that_has_changed_are_pointed_out(dataset, tmp_path):
-    scan = find_scans(dataset, include=["sub-01_T2w*"])
-    options = BatchOptions(tmp_path / "out")
-    list(run_batch(scan, options, model=MODEL))
-    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+def test_corrected_labels_of_an_image_that_has_changed_are_pointed_out(once):
+    scan, options, label = once
     edit(label, lambda data: np.where(data == 3, 0, data))
     image = nib.load(scan[0].path)
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 0.5, image.affine), scan[0].path)
@@ -249,11 +252,8 @@ def test_corrected_labels_of_an_image_that_has_changed_are_pointed_out(dataset, 
     assert "made on another image" not in row.warnings  # edited beside the new one
 
 
-def test_corrected_labels_that_do_not_fit_the_new_image_are_doubted(dataset, tmp_path):
-    scan = find_scans(dataset, include=["sub-01_T2w*"])
-    options = BatchOptions(tmp_path / "out")
-    list(run_batch(scan, options, model=MODEL))
-    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+def test_corrected_labels_that_do_not_fit_the_new_image_are_doubted(once):
+    scan, options, label = once
     edit(label, lambda data: np.where(data == 3, 0, data))
     assert [row.level_confidence for row in run_batch(scan, options, model=MODEL)] == [1.0]
     image = nib.load(scan[0].path)
@@ -264,11 +264,8 @@ def test_corrected_labels_that_do_not_fit_the_new_image_are_doubted(dataset, tmp
     assert "made on another image" in row.warnings
 
 
-def test_corrected_labels_follow_the_grid_of_their_image(dataset, tmp_path):
-    scan = find_scans(dataset, include=["sub-01_T2w*"])
-    options = BatchOptions(tmp_path / "out")
-    list(run_batch(scan, options, model=MODEL))
-    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+def test_corrected_labels_follow_the_grid_of_their_image(once):
+    scan, options, label = once
     edit(label, lambda data: np.where(data == 3, 0, data))
     list(run_batch(scan, options, model=MODEL))
     image = nib.load(scan[0].path)
@@ -280,11 +277,8 @@ def test_corrected_labels_follow_the_grid_of_their_image(dataset, tmp_path):
     np.testing.assert_array_equal(nib.load(label).affine, flipped.affine)
 
 
-def test_labels_without_a_record_are_nobodys(dataset, tmp_path):
-    scan = find_scans(dataset, include=["sub-01_T2w*"])
-    options = BatchOptions(tmp_path / "out")
-    list(run_batch(scan, options, model=MODEL))
-    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+def test_labels_without_a_record_are_nobodys(once):
+    scan, options, label = once
     label.with_name("sub-01_T2w_label-discs_dlabel.json").unlink()
     before = label.read_bytes()
     (row,) = run_batch(scan, options, model=MODEL)
@@ -295,11 +289,8 @@ def test_labels_without_a_record_are_nobodys(dataset, tmp_path):
     assert [row.status for row in run_batch(scan, options, model=MODEL)] == ["done"]
 
 
-def test_an_unreadable_label_file_is_named_with_a_remedy(dataset, tmp_path):
-    scan = find_scans(dataset, include=["sub-01_T2w*"])
-    options = BatchOptions(tmp_path / "out")
-    list(run_batch(scan, options, model=MODEL))
-    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+def test_an_unreadable_label_file_is_named_with_a_remedy(once):
+    scan, options, label = once
     edit(label, lambda data: 0 * data)
     (row,) = run_batch(scan, options, model=MODEL)
     assert row.error.startswith(f"{label}: ")
@@ -469,11 +460,8 @@ def test_a_scan_without_a_visible_spine_can_be_labelled_by_a_person(small, tmp_p
     assert not list(options.derivatives.glob("sourcedata/pictures/*.json"))
 
 
-def test_a_json_of_somebody_elses_is_not_replaced(dataset, tmp_path):
-    options = BatchOptions(tmp_path / "out")
-    scan = find_scans(dataset, include=["sub-01_T2w*"])
-    list(run_batch(scan, options, model=MODEL))
-    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+def test_a_json_of_somebody_elses_is_not_replaced(once):
+    scan, options, label = once
     edit(label, one_level_down)
     sidecar = label.with_name("sub-01_T2w_label-discs_dlabel.json")
     sidecar.write_text('{"Author": "me"}', encoding="utf-8")

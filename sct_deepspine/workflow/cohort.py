@@ -48,20 +48,24 @@ from sct_deepspine.workflow.overview import (
     name_files,
     read_entry,
 )
-from sct_deepspine.workflow.person import json_digest, write_checked_copy
+from sct_deepspine.workflow.person import (
+    FOLDER,
+    folder_digest,
+    has_checked_copy,
+    record_of,
+    write_checked_copy,
+)
 from sct_deepspine.workflow.record import Writer, remove_results
 
 if TYPE_CHECKING:
     from sct_deepspine.labeling.model import LabelingModel
     from sct_deepspine.segmentation.model import SegmentationModel
+    from sct_deepspine.workflow.person import PersonLabels
     from sct_deepspine.workflow.request import ScanRequest
     from sct_deepspine.workflow.result import ScanResult
     from sct_deepspine.workflow.scan import Models
 
 __all__ = ["failed_row", "label_scan", "label_together"]
-
-FOLDER = "ImageFolder"
-"""What the sidecar calls the fingerprint of the folder that the image was in."""
 
 MANUAL = Path("derivatives") / "labels"
 """Where datasets of the Spinal Cord Toolbox keep labels that a person has checked."""
@@ -264,13 +268,14 @@ def _save(
     from sct_deepspine.workflow.result import Outputs, save_result
 
     scan, names, given = job.scan, job.names, job.given
-    record = {**job.prints, FOLDER: _folder_digest(scan), **record}
+    record = {**job.prints, FOLDER: folder_digest(scan), **record}
     earlier = read_sidecar(names.sidecar)
     writers: dict[Path, Writer] = {}
     if given is not None:
         if names.sidecar.exists() and earlier is None:
             raise OutputError(f"{names.sidecar} is not this command's; move it away")
-        record["Corrected"] = True
+        record |= {"Corrected": True, **record_of(given, earlier, names)}
+        _refuse_lost(given, result, names)
         if given.labels.absent:
             record["Absent"] = sorted(given.labels.absent)
         if given.labels.accepted:
@@ -281,11 +286,11 @@ def _save(
             grid = read_disc_labels(names.labels).grid
             if grid is not None and not grid_difference(grid, result.volume.grid):
                 writers[names.labels] = partial(copyfile, names.labels)  # stays as the person left it
-        elif given.place is not None:
+        if given.place is not None and not given.is_own:
             record["Labels"] = str(given.place)
-        else:
+        manual = Path(options.results) / MANUAL
+        if given.place is None or (given.is_own and has_checked_copy(manual / scan.folder, scan.stem)):
             marks = {name: record[name] for name in ("Absent", "Accepted") if name in record}
-            manual = Path(options.results) / MANUAL
             write_checked_copy(result, manual / scan.folder, scan.stem, **marks)
             describe_labels(manual)
     unused = [
@@ -314,15 +319,21 @@ def _save(
     return sidecar, removed
 
 
-def _folder_digest(scan: ScanFile) -> str:
-    """Return what tells the folder of an image from others, without naming it."""
-    return json_digest(scan.path.parent.absolute().as_posix())
+def _refuse_lost(given: PersonLabels, result: ScanResult, names: ResultNames) -> None:
+    """Refuse to write labels of a person without those that lie outside the image, as after a crop."""
+    written = {disc.value for disc in (*result.labels.discs, *result.labels.landmarks)}
+    lost = sorted({value for value, _ in given.labels.points} - written)
+    if given.is_own and lost:
+        raise LabelsError(
+            f"{names.labels} holds labels that lie outside the image as it is now (values "
+            f"{', '.join(map(str, lost))}); restore the image, or move the file away"
+        )
 
 
 def _namesake_note(earlier: Mapping[str, Any] | None, job: Job) -> list[str]:
     """Say that results of another image of this name, from another folder, were here before."""
     before = earlier or {}
-    same_folder = before.get(FOLDER) in (None, _folder_digest(job.scan))
+    same_folder = before.get(FOLDER) in (None, folder_digest(job.scan))
     if same_folder or (before.get("source") or {}).get("sha256") == job.sha256:
         return []
     return [

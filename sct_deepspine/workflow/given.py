@@ -362,7 +362,7 @@ def _differences(points: Mapping[int, FloatArray], given: GivenLabels, base: Dis
         ]
     seen = [disc for disc in base.discs if not disc.interpolated] if base is not None else []
     if base is None or base.canal is None or min(len(points), len(seen)) < MIN_COMPARED:
-        return []
+        return ["too few discs were detected to compare the labels with"] if given.other_image else []
     tips = np.array([disc.point_world for disc in seen])
     places = np.array([*points.values()])
     along, _ = places_along_line(places, base.canal, step_mm=CANAL_STEP_MM)

@@ -25,7 +25,20 @@ from sct_deepspine.workflow.record import edited_files
 if TYPE_CHECKING:
     from sct_deepspine.workflow.result import ScanResult
 
-__all__ = ["PersonLabels", "find_person_labels", "json_digest", "write_checked_copy"]
+__all__ = [
+    "FOLDER",
+    "PersonLabels",
+    "find_person_labels",
+    "folder_digest",
+    "has_checked_copy",
+    "json_digest",
+    "record_of",
+    "write_checked_copy",
+]
+
+FOLDER, PAGE, EDITED = "ImageFolder", "PageCorrections", "EditedByHand"
+"""What the sidecar calls the fingerprints of the image's folder and of the page's corrections, and whether
+the label image was edited since."""
 
 SAME_POINT_MM = 0.01
 """Points of two tables that are no farther apart are the same."""
@@ -89,30 +102,34 @@ def find_person_labels(
         If they can't be read, were made on another version of the image, or nobody can tell which of two
         labels are the later ones.
     """
-    own = _own_labels(scan, names)
+    chosen = _own_labels(scan, names)
     if scan.name in corrections:
         labels = read_disc_labels(corrections[scan.name])
         _refuse_other_version(labels, scan)
-        return _later_labels(PersonLabels(labels), own, names)
+        chosen = _later_labels(PersonLabels(labels), chosen, names)
     place = given_labels(scan)
     if place is None:
-        return own
-    manual = PersonLabels(_read_file(place), place)
-    if own is None:
-        return manual
-    if _are_the_same(own.labels, manual.labels):
-        return own
-    text = f"{place} was not used: the labels in the folder of results were set by a person, too, and differ"
-    return replace(own, notes=(text,))
+        return chosen
+    if chosen is None:
+        return PersonLabels(_read_file(place), place)
+    is_our_copy = not edited_files(bids_names(place.parent, scan.stem), [place])
+    if is_our_copy or _are_the_same(chosen.labels, _read_file(place)):
+        return chosen
+    text = f"{place} was not used: corrections and labels corrected in the results come first, and differ"
+    return replace(chosen, notes=(text,))
 
 
 def _are_the_same(one: GivenLabels, other: GivenLabels) -> bool:
     """Return whether two labels of an image are the same, as exactly as a label image holds them."""
-    voxels = [float(np.linalg.norm(labels.grid.spacing_mm)) for labels in (one, other) if labels.grid]
     here, there = dict(one.points), dict(other.points)
-    return here.keys() == there.keys() and all(
-        np.linalg.norm(here[value] - there[value]) <= max(voxels, default=SAME_POINT_MM) for value in here
-    )
+    if here.keys() != there.keys():
+        return False
+    grid = one.grid or other.grid
+    places = np.array([[*here.values()], [there[value] for value in here]])
+    if grid is None:
+        return bool(np.linalg.norm(places[0] - places[1], axis=1).max(initial=0) <= SAME_POINT_MM)
+    voxels = np.round(grid.voxel_from_world(places.reshape(-1, 3))).reshape(places.shape)
+    return bool((voxels[0] == voxels[1]).all())
 
 
 def _read_file(path: Path) -> GivenLabels:
@@ -133,16 +150,42 @@ def _own_labels(scan: ScanFile, names: ResultNames) -> PersonLabels | None:
         sidecar = names.sidecar
         record = f"{sidecar} is not this command's" if sidecar.exists() else f"there is no {sidecar}"
         raise LabelsError(
-            f"{record}, so nobody can tell whether a person made {names.labels.name}; delete this file to "
-            "label the scan again, or, if it was checked, move it to derivatives/labels of the dataset"
+            f"{record}, so nobody can tell whether a person made {names.labels.name}; if it was checked, "
+            "move it to derivatives/labels of the dataset; to label the scan again, delete its files there"
         )
     if edited_files(names, [names.labels]):
-        labels = _with_record(_read_file(names.labels), earlier, "source")
+        labels = _with_landmarks(_with_record(_read_file(names.labels), earlier, "source"), earlier)
     elif earlier.get("Corrected") and "Labels" not in earlier:
         labels = _recorded_labels(earlier, names)
     else:
         return None
-    return PersonLabels(used_on(labels, scan.path), names.labels, is_own=True)
+    labels = used_on(labels, scan.path)
+    if labels.other_image and earlier.get(FOLDER) not in (None, folder_digest(scan)):
+        raise LabelsError(
+            f"{names.labels} holds labels that a person made of another image of this name, in another "
+            "folder; write the results of this folder elsewhere (-o)"
+        )
+    return PersonLabels(labels, names.labels, is_own=True)
+
+
+def folder_digest(scan: ScanFile) -> str:
+    """Return what tells the folder of an image from others, without naming it."""
+    return json_digest(scan.path.parent.absolute().as_posix())
+
+
+def record_of(given: PersonLabels, earlier: Mapping[str, Any] | None, names: ResultNames) -> dict[str, Any]:
+    """Return what a sidecar holds of where a person's labels come from.
+
+    That is the fingerprint of the page's corrections that were applied last, and whether edits of the label
+    image followed.
+    """
+    if not given.is_own:
+        return {PAGE: given.digest} if given.place is None else {}
+    before = earlier or {}
+    record = {PAGE: before[PAGE]} if PAGE in before else {}
+    if before.get(EDITED) or edited_files(names, [names.labels]):
+        record[EDITED] = True
+    return record
 
 
 def _later_labels(page: PersonLabels, own: PersonLabels | None, names: ResultNames) -> PersonLabels:
@@ -153,14 +196,14 @@ def _later_labels(page: PersonLabels, own: PersonLabels | None, names: ResultNam
     LabelsError
         If the file was edited, and not after these corrections: one of the two would be lost.
     """
-    if own is None or not edited_files(names, [names.labels]):
-        return page
     earlier = read_sidecar(names.sidecar) or {}
-    if earlier.get("Corrected") and PersonLabels(_recorded_labels(earlier, names)).digest == page.digest:
+    if own is None or not (earlier.get(EDITED) or edited_files(names, [names.labels])):
+        return page
+    if earlier.get(PAGE) == page.digest:
         return own
     raise LabelsError(
-        f"{names.labels} was edited since the last run, and the corrections hold other labels of this scan; "
-        "delete the file to use the corrections, or take the scan out of them"
+        f"{names.labels} was edited by hand, and the corrections hold other labels of this scan; delete the "
+        "files of the scan there to use the corrections, or take it out of them"
     )
 
 
@@ -202,6 +245,25 @@ def _with_record(labels: GivenLabels, earlier: Mapping[str, Any], image: str) ->
     if labels.points and max(value for value, _ in labels.points) == number + 1:
         labels = replace(labels, presacral=number)  # still the disc above the sacrum
     return labels
+
+
+def _with_landmarks(labels: GivenLabels, earlier: Mapping[str, Any]) -> GivenLabels:
+    """Add the S1/S2 that a person set before, which a label image can't hold."""
+    known = {value for value, _ in labels.points}
+    marks = earlier.get("landmarks", ()) if earlier.get("Corrected") else ()
+    with suppress(KeyError, TypeError, ValueError):  # edited by hand
+        kept = [(int(m["value"]), np.asarray(m["world_mm"], float)) for m in marks]
+        kept = [
+            (value, point) for value, point in kept if value > labels.presacral + 1 and value not in known
+        ]
+        return replace(labels, points=(*labels.points, *kept))
+    return labels
+
+
+def has_checked_copy(folder: Path, stem: str) -> bool:
+    """Return whether :func:`write_checked_copy` wrote a copy that nobody has edited since."""
+    names = bids_names(folder, stem)
+    return names.labels.is_file() and not edited_files(names, [names.labels])
 
 
 def write_checked_copy(result: ScanResult, folder: Path, stem: str, **record: Any) -> None:

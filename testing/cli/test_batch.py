@@ -283,9 +283,10 @@ def test_labels_without_a_record_are_nobodys(once):
     before = label.read_bytes()
     (row,) = run_batch(scan, options, model=MODEL)
     assert row.status == "failed"
-    assert "nobody can tell whether a person made sub-01_T2w_label-discs_dlabel.nii.gz; delete" in row.error
+    assert "nobody can tell whether a person made sub-01_T2w_label-discs_dlabel.nii.gz; " in row.error
     assert label.read_bytes() == before
-    label.unlink()
+    for path in label.parent.glob("*_dlabel.*"):
+        path.unlink()
     assert [row.status for row in run_batch(scan, options, model=MODEL)] == ["done"]
 
 
@@ -297,20 +298,90 @@ def test_an_unreadable_label_file_is_named_with_a_remedy(once):
     assert row.error.endswith("repair it, or move it away")
 
 
-def test_edits_outlive_the_corrections_that_they_were_made_after(dataset, tmp_path, phantom):
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_edits_outlive_the_corrections_that_they_were_made_after(taken_over, dataset, tmp_path, phantom):
     scan = find_scans(dataset, include=["sub-01_T2w*"])
     discs = {value: tip for value, tip in phantom.discs.items() if value > 3}
-    corrected = BatchOptions(tmp_path / "out", corrections={scan[0].name: discs})
+    options = BatchOptions(tmp_path / "out")
+    corrected = replace(options, corrections={scan[0].name: discs})
     assert [row.first for row in run_batch(scan, corrected, model=MODEL)] == ["C3/C4"]
     label = corrected.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    copy = tmp_path / "out" / "derivatives" / "labels" / f"{scan[0].name}_label-discs_dlabel.nii.gz"
     edited = edit(label, lambda data: np.where(data == 4, 0, data))
-    assert [row.first for row in run_batch(scan, corrected, model=MODEL)] == ["C4/C5"]
-    assert label.read_bytes() == edited
-    edited = edit(label, lambda data: np.where(data == 5, 0, data))
+    if taken_over:
+        list(run_batch(scan, options, model=MODEL))
+    for later in (corrected, corrected, options, replace(corrected, csv=True)):
+        assert [row.first for row in run_batch(scan, later, model=MODEL)] == ["C4/C5"]
+        assert label.read_bytes() == edited
+        assert 4 not in np.asarray(nib.load(copy).dataobj)  # follows, as nobody edited it
     other = {value + 1: tip for value, tip in discs.items()}
     (row,) = run_batch(scan, replace(corrected, corrections={scan[0].name: other}), model=MODEL)
-    assert "was edited since the last run, and the corrections hold other labels" in row.error
+    assert "was edited by hand, and the corrections hold other labels" in row.error
     assert label.read_bytes() == edited
+
+
+def test_corrections_replace_those_that_were_applied_before(dataset, tmp_path, phantom):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    for first, name in ((3, "C2/C3"), (4, "C3/C4"), (4, "C3/C4"), (3, "C2/C3")):
+        discs = {value: tip for value, tip in phantom.discs.items() if value >= first}
+        options = BatchOptions(tmp_path / "out", corrections={scan[0].name: discs})
+        assert [row.first for row in run_batch(scan, options, model=MODEL)] == [name]
+
+
+def test_an_s1_s2_set_on_the_page_outlives_an_edit_of_the_label_image(dataset, tmp_path, phantom):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    shift = 25 - max(phantom.discs)
+    discs = {value + shift: tip for value, tip in phantom.discs.items()}
+    last = max(phantom.discs)
+    discs[26] = phantom.discs[last] + 0.6 * (phantom.discs[last] - phantom.discs[last - 1])
+    options = BatchOptions(tmp_path / "out", corrections={scan[0].name: discs})
+    list(run_batch(scan, options, model=MODEL))
+    label = options.derivatives / "sub-01" / "anat" / "sub-01_T2w_label-discs_dlabel.nii.gz"
+    edit(label, lambda data: np.where(data == min(discs), 0, data))
+    list(run_batch(scan, replace(options, corrections={}), model=MODEL))
+    record = json.loads(label.with_name(label.name.replace(".nii.gz", ".json")).read_text(encoding="utf-8"))
+    assert [mark["value"] for mark in record["landmarks"]] == [26]
+    assert min(disc["value"] for disc in record["discs"]) == min(discs) + 1
+
+
+def test_labels_are_not_cut_with_their_image(once):
+    scan, options, label = once
+    edited = edit(label, lambda data: np.where(data == 3, 0, data))
+    image = nib.load(scan[0].path)
+    whole = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+    nib.save(whole.slicer[:, :, whole.shape[2] // 2 :], scan[0].path)
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert row.status == "failed"
+    assert label.read_bytes() == edited
+    nib.save(whole, scan[0].path)
+    assert [row.first for row in run_batch(scan, options, model=MODEL)] == ["C3/C4"]
+
+
+def test_corrected_labels_on_an_image_without_a_spine_are_doubted(once, small):
+    scan, options, label = once
+    edit(label, lambda data: np.where(data == 3, 0, data))
+    list(run_batch(scan, options, model=MODEL))
+    image = nib.load(scan[0].path)
+    noise = np.random.default_rng(0).normal(100, 20, image.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(noise, image.affine), scan[0].path)
+    blind = fake_model(PaintReader(edit=see_nothing))
+    (row,) = run_batch(scan, options, model=blind)
+    assert (row.status, row.level_confidence) == ("corrected", 0.5)
+    assert "too few discs were detected" in row.warnings
+
+
+def test_labels_of_another_image_of_the_same_name_are_not_applied(painted, tmp_path):
+    options = BatchOptions(tmp_path / "out")
+    for folder, scale in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(painted.data * scale, painted.grid.affine), tmp_path / folder / "t2.nii.gz")
+    first, second = (find_scans(str(tmp_path / folder / "t2.nii.gz")) for folder in ("a", "b"))
+    list(run_batch(first, options, model=MODEL))
+    edited = edit(options.derivatives / "t2_label-discs_dlabel.nii.gz", one_level_down)
+    (row,) = run_batch(second, options, model=MODEL)
+    assert "made of another image of this name, in another folder" in row.error
+    assert (options.derivatives / "t2_label-discs_dlabel.nii.gz").read_bytes() == edited
+    assert [row.status for row in run_batch(first, options, model=MODEL)] == ["corrected"]
 
 
 def test_a_checked_copy_that_was_edited_is_not_replaced(dataset, tmp_path, phantom):
@@ -318,7 +389,7 @@ def test_a_checked_copy_that_was_edited_is_not_replaced(dataset, tmp_path, phant
     corrected = BatchOptions(tmp_path / "out", corrections={scan[0].name: phantom.discs})
     list(run_batch(scan, corrected, model=MODEL))
     copy = tmp_path / "out" / "derivatives" / "labels" / f"{scan[0].name}_label-discs_dlabel.nii.gz"
-    edited = edit(copy, one_level_down)
+    edited = edit(copy, lambda data: np.roll(data, 1, axis=1))  # by one voxel
     later = {value: np.add(tip, [0, 0, 4]) for value, tip in phantom.discs.items()}
     (row,) = run_batch(scan, replace(corrected, corrections={scan[0].name: later}), model=MODEL)
     assert f"{copy} holds labels that a person made" in row.error
@@ -335,7 +406,7 @@ def test_labels_of_the_dataset_that_differ_from_those_in_the_results_are_named(d
     copy = dataset / "derivatives" / "labels" / f"{scan[0].name}_label-discs_dlabel.nii.gz"
     edit(copy, one_level_down)
     (row,) = run_batch(scan, options, model=MODEL)
-    assert f"{copy} was not used: the labels in the folder of results were set by a person" in row.warnings
+    assert f"{copy} was not used: corrections and labels corrected in the results come first" in row.warnings
 
 
 def edit(path, change):

@@ -36,6 +36,9 @@ UNSEEN_KINDS = "implant", "fused"
 CONTRADICTING = 0.8
 """From this confidence on, an anchor that says something else is contradicted."""
 
+DOUBTFUL = 0.8
+"""A confidence below this is never given without a reason, or a word about it."""
+
 MIN_KEPT = 0.6
 """Share of the discs found without anchors that must be labelled with them."""
 
@@ -53,8 +56,15 @@ def find_warnings(
 ) -> tuple[str, ...]:
     """Return sentences about what a person should look at, besides the notes."""
     out = _oblique_warning(view)
-    if not anchored and (checked.view != "landmark" or checked.assignment.level_confidence < UNCERTAIN):
+    confidence = checked.assignment.level_confidence
+    if not anchored and (checked.view != "landmark" or confidence < UNCERTAIN):
         out.append(_level_doubt(discs, checked))
+    elif confidence < DOUBTFUL and not checked.warnings:
+        what = "with the anchor, " if anchored else ""
+        out.append(
+            f"{what}the probability that every level is right is {confidence:.2f}; check that every point "
+            "lies on a disc and that none is missed, or give the levels of two discs"
+        )
     out += _odd_spacings(discs, checked.variant.spacing().spacing_mm)
     noted = {value for note in notes for value in note.values if note.kind in UNSEEN_KINDS}
     filled = [disc.name for disc in discs if disc.interpolated and disc.value not in noted]

@@ -87,6 +87,17 @@ def test_a_view_without_a_landmark_says_so_and_names_the_disc_in_the_middle():
     assert told(spine(10, 16), assignment_of(range(10, 17)), kind="thoracic", anchored=True) == ()
 
 
+@pytest.mark.parametrize("anchored", [False, True])
+def test_no_low_confidence_is_given_without_a_word(anchored):
+    assignment = assignment_of(range(3, 11), confidence=0.6)
+    (warning,) = told(spine(3, 10), assignment, anchored=anchored)
+    assert "the probability that every level is right is 0.60; check that every point lies on" in warning
+    assert warning.startswith("with the anchor, ") is anchored
+    checked = CheckedLevels(assignment, "landmark", Evidence(0.6), warnings=("a reason",))
+    assert find_warnings(spine(3, 10), (), checked, view_of(), anchored=anchored) == ()
+    assert told(spine(3, 10), assignment_of(range(3, 11), confidence=0.8), anchored=anchored) == ()
+
+
 def test_a_doubt_beside_a_landmark_does_not_speak_of_shifts_that_are_not_likely():
     (warning,) = told(spine(3, 10), assignment_of(range(3, 11), confidence=0.3))
     assert "the levels are uncertain: the probability that every level is right is 0.30; give" in warning

@@ -274,7 +274,7 @@ def _save(
     if given is not None:
         if names.sidecar.exists() and earlier is None:
             raise OutputError(f"{names.sidecar} is not this command's; move it away")
-        record |= {"Corrected": True, **record_of(given, earlier, names)}
+        record |= {"Corrected": True, **record_of(given, earlier)}
         _refuse_lost(given, result, names)
         if given.labels.absent:
             record["Absent"] = sorted(given.labels.absent)

@@ -118,8 +118,10 @@ class Inputs:
 
     @property
     def given_digest(self) -> str | None:
-        """SHA-256 of a person's labels; None if there are none."""
-        return self.given.digest if self.given else None
+        """SHA-256 of a person's labels, and of what is said of others; None if there are none."""
+        if self.given is None or not self.given.notes:
+            return self.given.digest if self.given else None
+        return json_digest([self.given.digest, *self.given.notes])
 
 
 def _fingerprints(

@@ -16,7 +16,7 @@ from sct_deepspine.anatomy import PRESACRAL
 from sct_deepspine.errors import DeepSpineError, GeometryError, LabelsError, OutputError
 from sct_deepspine.io.bids import ScanFile, given_labels
 from sct_deepspine.io.disc_labels import GivenLabels, read_disc_labels
-from sct_deepspine.io.identity import ImageIdentity, file_sha256
+from sct_deepspine.io.identity import ImageIdentity
 from sct_deepspine.io.sidecar import read_sidecar
 from sct_deepspine.workflow.given import used_on
 from sct_deepspine.workflow.names import ResultNames, bids_names
@@ -61,6 +61,8 @@ class PersonLabels:
         The file; None for corrections of the page.
     is_own
         Whether the file is the one in the folder of results, which stays as it is.
+    is_edited
+        Whether that file was edited by hand, since the last run or before.
     notes
         What a person should know of labels that were not used instead of these.
     """
@@ -68,17 +70,17 @@ class PersonLabels:
     labels: GivenLabels
     place: Path | None = None
     is_own: bool = False
+    is_edited: bool = False
     notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of values and places, as exactly as the sidecar holds them, and of the notes."""
+        """SHA-256 of values and places, as exactly as the sidecar holds them."""
         points: list[Any] = sorted(
             (value, np.round(point, 4).tolist()) for value, point in self.labels.points
         )
         if self.labels.absent or self.labels.accepted:
             points.append([sorted(self.labels.absent), self.labels.accepted])
-        points += self.notes
         return json_digest(points)
 
 
@@ -153,7 +155,8 @@ def _own_labels(scan: ScanFile, names: ResultNames) -> PersonLabels | None:
             f"{record}, so nobody can tell whether a person made {names.labels.name}; if it was checked, "
             "move it to derivatives/labels of the dataset; to label the scan again, delete its files there"
         )
-    if edited_files(names, [names.labels]):
+    is_edited = bool(edited_files(names, [names.labels]))
+    if is_edited:
         labels = _with_landmarks(_with_record(_read_file(names.labels), earlier, "source"), earlier)
     elif earlier.get("Corrected") and "Labels" not in earlier:
         labels = _recorded_labels(earlier, names)
@@ -165,7 +168,8 @@ def _own_labels(scan: ScanFile, names: ResultNames) -> PersonLabels | None:
             f"{names.labels} holds labels that a person made of another image of this name, in another "
             "folder; write the results of this folder elsewhere (-o)"
         )
-    return PersonLabels(labels, names.labels, is_own=True)
+    is_edited = is_edited or earlier.get(EDITED) is True
+    return PersonLabels(labels, names.labels, is_own=True, is_edited=is_edited)
 
 
 def folder_digest(scan: ScanFile) -> str:
@@ -173,7 +177,7 @@ def folder_digest(scan: ScanFile) -> str:
     return json_digest(scan.path.parent.absolute().as_posix())
 
 
-def record_of(given: PersonLabels, earlier: Mapping[str, Any] | None, names: ResultNames) -> dict[str, Any]:
+def record_of(given: PersonLabels, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what a sidecar holds of where a person's labels come from.
 
     That is the fingerprint of the page's corrections that were applied last, and whether edits of the label
@@ -183,9 +187,7 @@ def record_of(given: PersonLabels, earlier: Mapping[str, Any] | None, names: Res
         return {PAGE: given.digest} if given.place is None else {}
     before = earlier or {}
     record = {PAGE: before[PAGE]} if PAGE in before else {}
-    if before.get(EDITED) or edited_files(names, [names.labels]):
-        record[EDITED] = True
-    return record
+    return record | ({EDITED: True} if given.is_edited else {})
 
 
 def _later_labels(page: PersonLabels, own: PersonLabels | None, names: ResultNames) -> PersonLabels:
@@ -196,10 +198,9 @@ def _later_labels(page: PersonLabels, own: PersonLabels | None, names: ResultNam
     LabelsError
         If the file was edited, and not after these corrections: one of the two would be lost.
     """
-    earlier = read_sidecar(names.sidecar) or {}
-    if own is None or not (earlier.get(EDITED) or edited_files(names, [names.labels])):
+    if own is None or not own.is_edited:
         return page
-    if earlier.get(PAGE) == page.digest:
+    if (read_sidecar(names.sidecar) or {}).get(PAGE) == page.digest:
         return own
     raise LabelsError(
         f"{names.labels} was edited by hand, and the corrections hold other labels of this scan; delete the "
@@ -209,8 +210,7 @@ def _later_labels(page: PersonLabels, own: PersonLabels | None, names: ResultNam
 
 def _refuse_other_version(labels: GivenLabels, scan: ScanFile) -> None:
     """Refuse corrections whose image had another content than this one."""
-    made_on = labels.made_on
-    if made_on is not None and made_on.sha256 and made_on.sha256 != file_sha256(scan.path):
+    if used_on(labels, scan.path).other_image:
         raise LabelsError(
             f"the corrections of {scan.name} were made on another version of the image; correct this one, "
             "or restore the other"

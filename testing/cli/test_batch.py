@@ -320,6 +320,25 @@ def test_edits_outlive_the_corrections_that_they_were_made_after(taken_over, dat
     assert label.read_bytes() == edited
 
 
+def test_edits_outlive_corrections_also_where_the_dataset_has_other_labels(dataset, tmp_path, phantom):
+    scan = find_scans(dataset, include=["sub-01_T2w*"])
+    folder = dataset / "derivatives" / "labels" / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    list(run_batch(scan, BatchOptions(tmp_path / "first"), model=MODEL))
+    name = "sub-01_T2w_label-discs_dlabel.nii.gz"
+    first = BatchOptions(tmp_path / "first").derivatives / "sub-01" / "anat" / name
+    edit(first, one_level_down)
+    first.rename(folder / name)
+    options = BatchOptions(tmp_path / "out", corrections={scan[0].name: phantom.discs})
+    (row,) = run_batch(scan, options, model=MODEL)
+    assert "was not used" in row.warnings
+    label = options.derivatives / "sub-01" / "anat" / name
+    edited = edit(label, lambda data: np.where(data == 3, 0, data))
+    for _ in range(2):
+        assert [row.first for row in run_batch(scan, options, model=MODEL)] == ["C3/C4"]
+        assert label.read_bytes() == edited
+
+
 def test_corrections_replace_those_that_were_applied_before(dataset, tmp_path, phantom):
     scan = find_scans(dataset, include=["sub-01_T2w*"])
     for first, name in ((3, "C2/C3"), (4, "C3/C4"), (4, "C3/C4"), (3, "C2/C3")):
